@@ -1,0 +1,459 @@
+//! An account: who pays. Opens, is topped up, holds money for sessions, is debited as energy flows, settles.
+//!
+//! Its shard's `AccountActor` owns one per account id; a restart replays the events with [`apply`] alone.
+//! The account's log is the truth about what was billed: it prices every reading itself with the tariff the
+//! session began under, and refuses a caller's amount that differs.
+//!
+//! Invariants kept here:
+//! - MONEY-1: the [`postings`] of every event sum to zero;
+//! - MONEY-2: one effect per idempotency key and per (session, sequence). The same content again gives the
+//!   same answer and no event; another content is refused. Refusals of keyed commands and of authorisations
+//!   are remembered as well. (A command to an account that was never opened leaves no trace: strangers must
+//!   not be able to fill a shard with names.)
+//! - MONEY-4: what is available never falls below the credit limit: a debit takes at most what the hold and
+//!   the available money can pay, and the rest waits for the next debit or the settlement;
+//! - SESS-1: at settlement metered = billed + overshoot, in watt-hours and in money.
+//!
+//! ```
+//! use chargeplane_domain::account::*;
+//! use chargeplane_domain::units::{Currency, Money, Timestamp};
+//!
+//! let id = "a1".parse().unwrap();
+//! let mut account = None;
+//! let open = AccountCommand::Open {
+//!     key: "k0".into(), currency: Currency::new("CNY").unwrap(), kind: AccountKind::Prepaid, at: Timestamp(0),
+//! };
+//! let top_up = AccountCommand::TopUp { key: "k1".into(), amount: Money(500_000), at: Timestamp(1) };
+//! for command in [open, top_up.clone()] {
+//!     let decision = decide(account.as_ref(), &id, &command);
+//!     apply(&mut account, &id, &decision.event.unwrap()).unwrap();
+//! }
+//! // The same key again: the same answer, and nothing to write.
+//! let again = decide(account.as_ref(), &id, &top_up);
+//! assert_eq!((again.event, again.answer), (None, Ok(AccountAnswer::ToppedUp { balance: Money(500_000) })));
+//! ```
+#![deny(clippy::float_arithmetic, clippy::arithmetic_side_effects)]
+
+mod apply;
+mod decide;
+mod memory;
+mod rejection;
+mod statement;
+
+pub use apply::{ApplyError, apply};
+pub use decide::{Decision, decide};
+pub use memory::Recent;
+pub use rejection::AccountRejection;
+pub use statement::{StatementEntry, StatementKind, statement_entries};
+
+use crate::ids::{AccountId, OperatorId, SessionId};
+use crate::ledger::{LedgerAccount, Posting};
+use crate::tariff::{PERIODS, Priced, Tariff};
+use crate::units::{Currency, Money, Timestamp, WattHours};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Idempotency keys remembered, newest first. A driver tops up a few times a day and a fleet's back office
+/// perhaps once a second: even then a key outlives its client's retries by hours.
+pub const KEYS_REMEMBERED: usize = 10_000;
+
+/// Longest idempotency key, in bytes. Room for a UUID with a prefix; bounds what a key costs.
+pub const MAX_KEY_LEN: usize = 128;
+
+/// Refused authorisations remembered. One is only asked for again within seconds, by the charger that
+/// missed the answer.
+pub const REFUSALS_REMEMBERED: usize = 1_000;
+
+/// How long a closed session answers for, by event time: 30 days.
+pub const CLOSED_KEPT_MS: i64 = 30 * 24 * 3_600 * 1_000;
+
+/// Closed sessions remembered whatever their age, newest first: a fleet's 3,000 a day for 30 days.
+pub const CLOSED_REMEMBERED: usize = 100_000;
+
+/// Sessions of one account that may be open at once.
+pub const MAX_OPEN_SESSIONS: usize = 10_000;
+
+/// Highest balance, top-up and credit limit: a thousand million currency units. Keeps every sum of a shard
+/// with 900,000 such accounts within 64 bits.
+pub const MAX_BALANCE: Money = Money(10_000_000_000_000);
+
+/// A session must be able to pay at least this much energy beyond its reserve, or it is not worth starting.
+pub const MIN_START: WattHours = WattHours(20);
+
+/// How an account may spend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccountKind {
+    /// Only what was paid in.
+    Prepaid,
+    /// Down to minus `limit`.
+    Credit { limit: Money },
+}
+
+/// Durable state of an open account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// Whose.
+    pub id: AccountId,
+    /// Currency of every amount here.
+    pub currency: Currency,
+    /// Prepaid or credit.
+    pub kind: AccountKind,
+    /// Balance in the books: paid in minus debited.
+    pub posted: Money,
+    /// Sum of the holds of all open sessions.
+    pub held: Money,
+    /// Sum of what operators bore for this account's sessions.
+    pub overshoot: Money,
+    /// When it was opened.
+    pub opened_at: Timestamp,
+    /// Latest event time seen: the clock that memory is pruned by.
+    pub clock: Timestamp,
+    /// Sessions, open ones and closed ones while they are remembered.
+    pub holds: BTreeMap<SessionId, SessionAccount>,
+    /// Idempotency keys and what they were answered.
+    pub keys: Recent<String, KeyOutcome>,
+    /// Sessions that never got a hold and never will.
+    pub refusals: Recent<SessionId, RefusedSession>,
+    /// Closed sessions in the order of their closing, stamped with [`Account::clock`].
+    pub closings: VecDeque<(Timestamp, SessionId)>,
+}
+
+/// The account's side of a session: what is held, what was metered, what was paid.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionAccount {
+    /// Who earns.
+    pub operator: OperatorId,
+    /// The session's own tariff.
+    pub tariff: Tariff,
+    /// When money was first held.
+    pub opened_at: Timestamp,
+    /// The hold that was granted at the start.
+    pub authorised: Money,
+    /// The part of the hold that covers the worst delay in stopping.
+    pub reserve: Money,
+    /// What is held now; zero when closed.
+    pub hold: Money,
+    /// Sequence of the last debit or settlement; 0 before the first.
+    pub sequence: u32,
+    /// Metered energy so far.
+    pub meter: WattHours,
+    /// The same by period.
+    pub by_period: [WattHours; PERIODS],
+    /// What that energy costs.
+    pub cumulative: Priced,
+    /// What was paid of it; less than `cumulative` only when the money did not suffice.
+    pub billed: Priced,
+    /// The energy that is paid, by the rule of [`unpaid_energy`].
+    pub billed_wh: WattHours,
+    /// The answer to the last debit, for its duplicates.
+    pub last_debit: Option<DebitAnswer>,
+    /// The settlement, when closed.
+    pub closed: Option<Settled>,
+}
+
+/// The answer to a debit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DebitAnswer {
+    pub sequence: u32,
+    pub meter: WattHours,
+    pub by_period: [WattHours; PERIODS],
+    pub cumulative: Priced,
+    /// Held for the session after the debit, and so what it may still spend.
+    pub hold_left: Money,
+    /// Available to the account's other sessions after the debit.
+    pub available: Money,
+}
+
+/// How a session was settled: the final word about its money.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    pub sequence: u32,
+    /// All metered energy: `billed_wh + overshoot_wh`.
+    pub meter: WattHours,
+    pub by_period: [WattHours; PERIODS],
+    /// What it costs: `billed + overshoot`.
+    pub cumulative: Priced,
+    /// Paid by the driver, all debits together.
+    pub billed: Money,
+    pub billed_wh: WattHours,
+    /// Paid by the operator's overshoot account.
+    pub overshoot: Money,
+    pub overshoot_wh: WattHours,
+    /// The part of the hold that was given back.
+    pub released: Money,
+    pub at: Timestamp,
+}
+
+/// What a key was used for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyContent {
+    /// To open the account.
+    Open { currency: Currency, kind: AccountKind },
+    /// To top it up.
+    TopUp { amount: Money },
+}
+
+/// A remembered key: what was asked and what was answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyOutcome {
+    pub content: KeyContent,
+    pub answer: Result<AccountAnswer, AccountRejection>,
+    pub at: Timestamp,
+}
+
+/// A session that never got a hold and never will.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedSession {
+    /// What its authorisation is answered.
+    pub rejection: AccountRejection,
+    pub at: Timestamp,
+}
+
+/// What may be asked of an account. `at` is the owning node's clock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccountCommand {
+    /// Open the account.
+    Open { key: String, currency: Currency, kind: AccountKind, at: Timestamp },
+    /// Pay in.
+    TopUp { key: String, amount: Money, at: Timestamp },
+    /// Hold up to `want` for a session. Refused unless the hold covers `reserve` (what the worst delay in
+    /// stopping costs) and pays at least [`MIN_START`] beyond it. `want` and `reserve` are sizes, not
+    /// content: a repetition after a change of configuration gets the first answer.
+    Authorise {
+        session: SessionId,
+        operator: OperatorId,
+        tariff: Tariff,
+        want: Money,
+        reserve: Money,
+        at: Timestamp,
+    },
+    /// Take what the session's energy so far costs and was not paid yet; then renew its hold out of the
+    /// available money up to `hold_target` (a size, not content). `sequence` is the last plus one.
+    Debit {
+        session: SessionId,
+        sequence: u32,
+        meter: WattHours,
+        by_period: [WattHours; PERIODS],
+        cumulative: Priced,
+        hold_target: Money,
+        at: Timestamp,
+    },
+    /// Take what is left to pay, from the hold, then from the available money, then from the operator's
+    /// overshoot account; release the rest of the hold; close the session.
+    Settle {
+        session: SessionId,
+        sequence: u32,
+        meter: WattHours,
+        by_period: [WattHours; PERIODS],
+        cumulative: Priced,
+        at: Timestamp,
+    },
+}
+
+/// What happened to an account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccountEvent {
+    /// Opened, with nothing in it.
+    Opened { key: String, currency: Currency, kind: AccountKind, at: Timestamp },
+    /// Paid in.
+    ToppedUp { key: String, currency: Currency, amount: Money, at: Timestamp },
+    /// Money is held for a session.
+    Held { session: SessionId, operator: OperatorId, tariff: Tariff, hold: Money, reserve: Money, at: Timestamp },
+    /// `energy` and `service` were taken; `hold` is held from now on.
+    Debited {
+        session: SessionId,
+        operator: OperatorId,
+        currency: Currency,
+        sequence: u32,
+        meter: WattHours,
+        by_period: [WattHours; PERIODS],
+        cumulative: Priced,
+        energy: Money,
+        service: Money,
+        hold: Money,
+        at: Timestamp,
+    },
+    /// The session is closed. `energy` and `service` became revenue with this event, paid by the driver but
+    /// for `settled.overshoot`.
+    Settled {
+        session: SessionId,
+        operator: OperatorId,
+        currency: Currency,
+        energy: Money,
+        service: Money,
+        settled: Settled,
+    },
+    /// Refused, and remembered so that the answer never changes.
+    Refused { subject: RefusedSubject, rejection: AccountRejection, at: Timestamp },
+}
+
+/// What a remembered refusal is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusedSubject {
+    /// A keyed command.
+    Key { key: String, content: KeyContent },
+    /// The authorisation of a session.
+    Session { session: SessionId },
+}
+
+/// What an accepted command is answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccountAnswer {
+    /// The account as it was opened.
+    Opened(AccountSummary),
+    /// The balance after the top-up.
+    ToppedUp { balance: Money },
+    /// What was held at first.
+    Authorised { hold: Money },
+    /// The state of the session after the debit.
+    Debited(DebitAnswer),
+    /// The settlement.
+    Settled(Settled),
+}
+
+/// An account in a few figures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountSummary {
+    pub id: AccountId,
+    pub currency: Currency,
+    pub kind: AccountKind,
+    /// Balance in the books.
+    pub balance: Money,
+    /// Held for open sessions.
+    pub held: Money,
+    /// What may still be held or spent.
+    pub available: Money,
+    pub open_sessions: u64,
+    pub opened_at: Timestamp,
+}
+
+impl AccountKind {
+    /// How far below zero the balance may go.
+    pub fn limit(self) -> Money {
+        match self {
+            Self::Prepaid => Money::ZERO,
+            Self::Credit { limit } => limit,
+        }
+    }
+}
+
+impl Account {
+    /// Version of the stored form of the state and its events.
+    pub const VERSION: u16 = 1;
+
+    /// What may still be held or spent: the balance less all holds, plus the credit limit. Never negative
+    /// (MONEY-4).
+    pub fn available(&self) -> Money {
+        self.posted.saturating_sub(self.held).saturating_add(self.kind.limit())
+    }
+
+    /// The account's side of a session, open or closed, while it is remembered. A charger that recovers
+    /// goes on from here.
+    pub fn position(&self, session: &SessionId) -> Option<&SessionAccount> {
+        self.holds.get(session)
+    }
+
+    /// Number of sessions that hold money.
+    pub fn open_sessions(&self) -> usize {
+        self.holds.len().saturating_sub(self.closings.len())
+    }
+
+    /// The account in a few figures.
+    pub fn summary(&self) -> AccountSummary {
+        AccountSummary {
+            id: self.id.clone(),
+            currency: self.currency,
+            kind: self.kind,
+            balance: self.posted,
+            held: self.held,
+            available: self.available(),
+            open_sessions: u64::try_from(self.open_sessions()).unwrap_or(u64::MAX),
+            opened_at: self.opened_at,
+        }
+    }
+}
+
+impl SessionAccount {
+    /// What was metered and is not paid.
+    pub fn unpaid(&self) -> Money {
+        self.cumulative.total().saturating_sub(self.billed.total())
+    }
+
+    /// The sequence that the next debit or the settlement must carry.
+    pub fn next_sequence(&self) -> u32 {
+        self.sequence.saturating_add(1)
+    }
+}
+
+/// The part of `meter` that counts as not paid when `unpaid` of its price `total` is not paid: the
+/// proportion, rounded up to whole watt-hours. So it is zero if and only if `unpaid` is zero, never more
+/// than `meter`, and the rest counts as billed.
+///
+/// ```
+/// use chargeplane_domain::account::unpaid_energy;
+/// use chargeplane_domain::units::{Money, WattHours};
+/// assert_eq!(unpaid_energy(WattHours(1_000), Money(9_000), Money(1)), WattHours(1));
+/// assert_eq!(unpaid_energy(WattHours(1_000), Money(9_000), Money(9_000)), WattHours(1_000));
+/// ```
+pub fn unpaid_energy(meter: WattHours, total: Money, unpaid: Money) -> WattHours {
+    if !unpaid.is_positive() || !total.is_positive() {
+        return WattHours::ZERO;
+    }
+    let total = i128::from(total.0);
+    let scaled = i128::from(meter.0).saturating_mul(i128::from(unpaid.0));
+    let up = scaled.saturating_add(total.saturating_sub(1)).checked_div_euclid(total).unwrap_or(0);
+    WattHours(i64::try_from(up).unwrap_or(i64::MAX)).min(meter)
+}
+
+/// The entry of an event in the books of its shard: sums to zero (MONEY-1). Empty when no money moves;
+/// a hold does not move money.
+pub fn postings(id: &AccountId, event: &AccountEvent) -> Vec<Posting> {
+    let legs = match event {
+        AccountEvent::ToppedUp { currency, amount, .. } => vec![
+            (LedgerAccount::Driver(id.clone()), *currency, *amount),
+            (
+                LedgerAccount::TopUpSource { tenant: id.tenant_id(), currency: *currency },
+                *currency,
+                amount.negated(),
+            ),
+        ],
+        AccountEvent::Debited { operator, currency, energy, service, .. } => {
+            revenue(id, operator, *currency, *energy, *service, Money::ZERO)
+        }
+        AccountEvent::Settled { operator, currency, energy, service, settled, .. } => {
+            revenue(id, operator, *currency, *energy, *service, settled.overshoot)
+        }
+        AccountEvent::Opened { .. } | AccountEvent::Held { .. } | AccountEvent::Refused { .. } => vec![],
+    };
+    legs.into_iter()
+        .filter(|(_, _, amount)| *amount != Money::ZERO)
+        .map(|(account, currency, amount)| Posting { account, currency, amount })
+        .collect()
+}
+
+fn revenue(
+    id: &AccountId,
+    operator: &OperatorId,
+    currency: Currency,
+    energy: Money,
+    service: Money,
+    overshoot: Money,
+) -> Vec<(LedgerAccount, Currency, Money)> {
+    let paid = energy.saturating_add(service).saturating_sub(overshoot);
+    let operator = || operator.clone();
+    vec![
+        (LedgerAccount::Driver(id.clone()), currency, paid.negated()),
+        (LedgerAccount::Overshoot { operator: operator(), currency }, currency, overshoot.negated()),
+        (LedgerAccount::EnergyRevenue { operator: operator(), currency }, currency, energy),
+        (LedgerAccount::ServiceRevenue { operator: operator(), currency }, currency, service),
+    ]
+}
+
+#[cfg(test)]
+mod tests;

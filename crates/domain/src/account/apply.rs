@@ -1,0 +1,292 @@
+//! Applying an account's events. Replay uses this alone; an error changes nothing.
+
+use crate::account::{
+    Account, AccountAnswer, AccountEvent, AccountRejection, AccountSummary, CLOSED_KEPT_MS,
+    CLOSED_REMEMBERED, DebitAnswer, KEYS_REMEMBERED, KeyContent, KeyOutcome, REFUSALS_REMEMBERED, Recent,
+    RefusedSession, RefusedSubject, SessionAccount, Settled, unpaid_energy,
+};
+use crate::ids::{AccountId, SessionId};
+use crate::tariff::{PERIODS, Priced};
+use crate::units::{Money, Timestamp, WattHours};
+use std::collections::{BTreeMap, VecDeque};
+
+/// An event that does not fit the state: the log is damaged, or was written by other code.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// The account was never opened.
+    #[error("event {event} of an account that was never opened")]
+    NotOpen { event: &'static str },
+    /// The account is opened twice.
+    #[error("the account is opened twice")]
+    OpenedTwice,
+    /// Money is held for a session twice.
+    #[error("money is held twice for session {session}")]
+    HeldTwice { session: SessionId },
+    /// The session was never held for, or is closed.
+    #[error("event {event} of session {session}, which is not open")]
+    NoOpenSession { event: &'static str, session: SessionId },
+    /// The sequence is not the next one.
+    #[error("sequence {found} of session {session} follows {last}")]
+    Sequence { session: SessionId, last: u32, found: u32 },
+    /// A sum does not fit.
+    #[error("event {event} makes a sum that does not fit")]
+    Overflow { event: &'static str },
+}
+
+/// Applies what was decided. An error changes nothing.
+pub fn apply(state: &mut Option<Account>, id: &AccountId, event: &AccountEvent) -> Result<(), ApplyError> {
+    match (state, event) {
+        (state @ None, AccountEvent::Opened { key, currency, kind, at }) => {
+            let mut account = Account {
+                id: id.clone(),
+                currency: *currency,
+                kind: *kind,
+                posted: Money::ZERO,
+                held: Money::ZERO,
+                overshoot: Money::ZERO,
+                opened_at: *at,
+                clock: *at,
+                holds: BTreeMap::new(),
+                keys: Recent::default(),
+                refusals: Recent::default(),
+                closings: VecDeque::new(),
+            };
+            let content = KeyContent::Open { currency: *currency, kind: *kind };
+            let answer = AccountAnswer::Opened(AccountSummary::opened(id, *currency, *kind, *at));
+            account.remember_key(key, content, Ok(answer), *at);
+            *state = Some(account);
+            Ok(())
+        }
+        (Some(_), AccountEvent::Opened { .. }) => Err(ApplyError::OpenedTwice),
+        (None, event) => Err(ApplyError::NotOpen { event: event.kind() }),
+        (Some(account), event) => account.on_event(event),
+    }
+}
+
+impl AccountEvent {
+    /// Stable name, for logs and errors.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Opened { .. } => "opened",
+            Self::ToppedUp { .. } => "topped_up",
+            Self::Held { .. } => "held",
+            Self::Debited { .. } => "debited",
+            Self::Settled { .. } => "settled",
+            Self::Refused { .. } => "refused",
+        }
+    }
+
+    /// When it happened, by the owning node's clock.
+    pub fn at(&self) -> Timestamp {
+        match self {
+            Self::Opened { at, .. }
+            | Self::ToppedUp { at, .. }
+            | Self::Held { at, .. }
+            | Self::Debited { at, .. }
+            | Self::Refused { at, .. } => *at,
+            Self::Settled { settled, .. } => settled.at,
+        }
+    }
+}
+
+/// The part of a debit event that changes a session.
+struct Debit<'a> {
+    session: &'a SessionId,
+    sequence: u32,
+    meter: WattHours,
+    by_period: [WattHours; PERIODS],
+    cumulative: Priced,
+    paid: Priced,
+    hold: Money,
+}
+
+impl Account {
+    fn on_event(&mut self, event: &AccountEvent) -> Result<(), ApplyError> {
+        match event {
+            AccountEvent::Opened { .. } => return Err(ApplyError::OpenedTwice),
+            AccountEvent::ToppedUp { key, amount, at, .. } => {
+                let balance = self.posted.checked_add(*amount).ok_or_else(|| overflow(event))?;
+                self.posted = balance;
+                let content = KeyContent::TopUp { amount: *amount };
+                self.remember_key(key, content, Ok(AccountAnswer::ToppedUp { balance }), *at);
+            }
+            AccountEvent::Held { session, .. } => self.on_held(session, event)?,
+            AccountEvent::Debited {
+                session,
+                sequence,
+                meter,
+                by_period,
+                cumulative,
+                energy,
+                service,
+                hold,
+                ..
+            } => {
+                let debit = Debit {
+                    session,
+                    sequence: *sequence,
+                    meter: *meter,
+                    by_period: *by_period,
+                    cumulative: *cumulative,
+                    paid: Priced { energy: *energy, service: *service },
+                    hold: *hold,
+                };
+                self.on_debited(&debit, event)?;
+            }
+            AccountEvent::Settled { session, energy, service, settled, .. } => {
+                let due = Priced { energy: *energy, service: *service };
+                self.on_settled(session, due, settled, event)?;
+            }
+            AccountEvent::Refused { subject, rejection, at } => match subject {
+                RefusedSubject::Key { key, content } => {
+                    self.remember_key(key, content.clone(), Err(rejection.clone()), *at);
+                }
+                RefusedSubject::Session { session } => {
+                    let refused = RefusedSession { rejection: rejection.clone(), at: *at };
+                    self.refusals.remember(session.clone(), refused, REFUSALS_REMEMBERED);
+                }
+            },
+        }
+        self.clock = self.clock.max(event.at());
+        if let AccountEvent::Settled { session, .. } = event {
+            self.closings.push_back((self.clock, session.clone()));
+        }
+        self.forget();
+        Ok(())
+    }
+
+    fn on_held(&mut self, id: &SessionId, event: &AccountEvent) -> Result<(), ApplyError> {
+        let AccountEvent::Held { operator, tariff, hold, reserve, at, .. } = event else { return Ok(()) };
+        if self.holds.contains_key(id) {
+            return Err(ApplyError::HeldTwice { session: id.clone() });
+        }
+        self.held = self.held.checked_add(*hold).ok_or_else(|| overflow(event))?;
+        let session = SessionAccount {
+            operator: operator.clone(),
+            tariff: tariff.clone(),
+            opened_at: *at,
+            authorised: *hold,
+            reserve: *reserve,
+            hold: *hold,
+            sequence: 0,
+            meter: WattHours::ZERO,
+            by_period: [WattHours::ZERO; PERIODS],
+            cumulative: Priced::ZERO,
+            billed: Priced::ZERO,
+            billed_wh: WattHours::ZERO,
+            last_debit: None,
+            closed: None,
+        };
+        self.holds.insert(id.clone(), session);
+        Ok(())
+    }
+
+    fn on_debited(&mut self, debit: &Debit<'_>, event: &AccountEvent) -> Result<(), ApplyError> {
+        let session = self.expect_next(debit.session, debit.sequence, event)?;
+        let billed = session.billed.checked_add(&debit.paid).ok_or_else(|| overflow(event))?;
+        let posted = self.posted.checked_sub(debit.paid.total()).ok_or_else(|| overflow(event))?;
+        let held = self.held.checked_sub(session.hold).and_then(|held| held.checked_add(debit.hold));
+        self.held = held.ok_or_else(|| overflow(event))?;
+        self.posted = posted;
+        let available = self.available();
+        let Some(session) = self.holds.get_mut(debit.session) else { return Ok(()) };
+        session.hold = debit.hold;
+        session.advance(debit.sequence, debit.meter, debit.by_period, debit.cumulative, billed);
+        session.last_debit = Some(DebitAnswer {
+            sequence: debit.sequence,
+            meter: debit.meter,
+            by_period: debit.by_period,
+            cumulative: debit.cumulative,
+            hold_left: debit.hold,
+            available,
+        });
+        Ok(())
+    }
+
+    fn on_settled(
+        &mut self,
+        id: &SessionId,
+        due: Priced,
+        settled: &Settled,
+        event: &AccountEvent,
+    ) -> Result<(), ApplyError> {
+        let session = self.expect_next(id, settled.sequence, event)?;
+        let paid = due.total().checked_sub(settled.overshoot).ok_or_else(|| overflow(event))?;
+        let billed = session.billed.checked_add(&due.capped(paid)).ok_or_else(|| overflow(event))?;
+        let posted = self.posted.checked_sub(paid).ok_or_else(|| overflow(event))?;
+        let held = self.held.checked_sub(session.hold).ok_or_else(|| overflow(event))?;
+        let overshoot = self.overshoot.checked_add(settled.overshoot).ok_or_else(|| overflow(event))?;
+        self.posted = posted;
+        self.held = held;
+        self.overshoot = overshoot;
+        let Some(session) = self.holds.get_mut(id) else { return Ok(()) };
+        session.hold = Money::ZERO;
+        session.advance(settled.sequence, settled.meter, settled.by_period, settled.cumulative, billed);
+        session.closed = Some(*settled);
+        Ok(())
+    }
+
+    /// The session of an event, if it is open and the sequence is its next one.
+    fn expect_next(
+        &self,
+        id: &SessionId,
+        sequence: u32,
+        event: &AccountEvent,
+    ) -> Result<&SessionAccount, ApplyError> {
+        let open = self.holds.get(id).filter(|session| session.closed.is_none());
+        let session =
+            open.ok_or_else(|| ApplyError::NoOpenSession { event: event.kind(), session: id.clone() })?;
+        let last = session.sequence;
+        if sequence <= last || sequence != session.next_sequence() {
+            return Err(ApplyError::Sequence { session: id.clone(), last, found: sequence });
+        }
+        Ok(session)
+    }
+
+    fn remember_key(
+        &mut self,
+        key: &str,
+        content: KeyContent,
+        answer: Result<AccountAnswer, AccountRejection>,
+        at: Timestamp,
+    ) {
+        let outcome = KeyOutcome { content, answer, at };
+        self.keys.remember(key.to_owned(), outcome, KEYS_REMEMBERED);
+    }
+
+    /// Forgets closed sessions by age and number. A function of the events alone, so that a replay forgets
+    /// the same ones.
+    fn forget(&mut self) {
+        while let Some((closed_at, session)) = self.closings.front() {
+            if self.clock.since(*closed_at) <= CLOSED_KEPT_MS && self.closings.len() <= CLOSED_REMEMBERED {
+                break;
+            }
+            self.holds.remove(session);
+            self.closings.pop_front();
+        }
+    }
+}
+
+impl SessionAccount {
+    /// Takes over a reading and what is paid of it in all.
+    fn advance(
+        &mut self,
+        sequence: u32,
+        meter: WattHours,
+        by_period: [WattHours; PERIODS],
+        cumulative: Priced,
+        billed: Priced,
+    ) {
+        self.sequence = sequence;
+        self.meter = meter;
+        self.by_period = by_period;
+        self.cumulative = cumulative;
+        self.billed = billed;
+        let unpaid = unpaid_energy(meter, cumulative.total(), self.unpaid());
+        self.billed_wh = meter.saturating_sub(unpaid);
+    }
+}
+
+fn overflow(event: &AccountEvent) -> ApplyError {
+    ApplyError::Overflow { event: event.kind() }
+}

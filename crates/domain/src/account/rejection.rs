@@ -1,0 +1,104 @@
+//! Why an account refuses, as values with stable codes.
+
+use crate::account::{MAX_BALANCE, MAX_KEY_LEN, MAX_OPEN_SESSIONS};
+use crate::tariff::{MAX_METER, Priced};
+use crate::units::{Currency, Money, WattHours};
+use serde::{Deserialize, Serialize};
+
+/// Why an account refuses a command. Nothing has changed but, for remembered refusals, the memory of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum AccountRejection {
+    /// Nobody has opened it.
+    #[error("this account is not open: open it first")]
+    UnknownAccount,
+    /// It is open, and the key is not the one it was opened with.
+    #[error("this account is already open")]
+    AlreadyOpen,
+    /// The key was used with another content.
+    #[error("this idempotency key was used for another request: use a new key")]
+    KeyReused,
+    /// The key is empty or too long.
+    #[error("an idempotency key has 1 to {MAX_KEY_LEN} bytes")]
+    InvalidKey,
+    /// An amount is out of range.
+    #[error("the amount {amount} is out of range: expected more than zero and at most {MAX_BALANCE}")]
+    InvalidAmount { amount: Money },
+    /// The balance would exceed its bound.
+    #[error("the balance would exceed {MAX_BALANCE}")]
+    BalanceLimit,
+    /// The session's tariff is in another currency.
+    #[error("the account holds {account}, the tariff asks for {tariff}")]
+    CurrencyMismatch { account: Currency, tariff: Currency },
+    /// A price is out of range.
+    #[error("the session's tariff has a price out of range")]
+    InvalidTariff,
+    /// The hold would not cover the reserve and a minimum of energy.
+    #[error("{available} is available, which does not pay for a session")]
+    InsufficientFunds { available: Money },
+    /// Too many sessions hold money.
+    #[error("{MAX_OPEN_SESSIONS} sessions of this account are open")]
+    TooManySessions,
+    /// No money was ever held for it, or it is forgotten.
+    #[error("the account does not know this session")]
+    UnknownSession,
+    /// It is settled.
+    #[error("this session is closed")]
+    SessionClosed,
+    /// Money is held for this session with another operator or tariff.
+    #[error("this session was authorised with another operator or tariff")]
+    SessionReused,
+    /// The sequence was used with another content.
+    #[error("sequence {sequence} of this session was used with another content")]
+    SequenceReused { sequence: u32 },
+    /// The sequence is below the last one.
+    #[error("the last sequence of this session is {last}")]
+    StaleSequence { last: u32 },
+    /// Sequences were left out.
+    #[error("the next sequence of this session is {expected}")]
+    SequenceGap { expected: u32 },
+    /// The metered energy is below the last reading.
+    #[error("the metered energy went back: the last reading is {last}")]
+    MeterWentBack { last: WattHours },
+    /// The metered energy is negative or absurd.
+    #[error("the metered energy is out of range: expected 0 to {MAX_METER}")]
+    MeterOutOfRange,
+    /// The energy of a period is below the last reading.
+    #[error("the energy of a tariff period went back")]
+    NotMonotone,
+    /// The periods do not sum to the meter.
+    #[error("the energies of the tariff periods do not sum to the metered energy")]
+    PeriodsMismatch,
+    /// The caller's amount is not what the tariff says.
+    #[error("the tariff prices this energy at {} energy and {} service", expected.energy, expected.service)]
+    PriceMismatch { expected: Priced },
+}
+
+impl AccountRejection {
+    /// Stable code, for the API, logs and metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownAccount => "unknown_account",
+            Self::AlreadyOpen => "already_open",
+            Self::KeyReused => "key_reused",
+            Self::InvalidKey => "invalid_key",
+            Self::InvalidAmount { .. } => "invalid_amount",
+            Self::BalanceLimit => "balance_limit",
+            Self::CurrencyMismatch { .. } => "currency_mismatch",
+            Self::InvalidTariff => "invalid_tariff",
+            Self::InsufficientFunds { .. } => "insufficient_funds",
+            Self::TooManySessions => "too_many_sessions",
+            Self::UnknownSession => "unknown_session",
+            Self::SessionClosed => "session_closed",
+            Self::SessionReused => "session_reused",
+            Self::SequenceReused { .. } => "sequence_reused",
+            Self::StaleSequence { .. } => "stale_sequence",
+            Self::SequenceGap { .. } => "sequence_gap",
+            Self::MeterWentBack { .. } => "meter_went_back",
+            Self::MeterOutOfRange => "meter_out_of_range",
+            Self::NotMonotone => "not_monotone",
+            Self::PeriodsMismatch => "periods_mismatch",
+            Self::PriceMismatch { .. } => "price_mismatch",
+        }
+    }
+}

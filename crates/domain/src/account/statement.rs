@@ -1,0 +1,95 @@
+//! A driver's statement, line by line from the account's events.
+
+use crate::account::AccountEvent;
+use crate::ids::SessionId;
+use crate::units::{Money, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// What a line of a statement is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StatementKind {
+    /// The account was opened.
+    Opened,
+    /// Money was paid in.
+    TopUp,
+    /// Energy was paid while it flowed.
+    Debit,
+    /// A session was settled.
+    Settlement,
+}
+
+impl StatementKind {
+    /// Stable name, the same as in stored text.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::TopUp => "top_up",
+            Self::Debit => "debit",
+            Self::Settlement => "settlement",
+        }
+    }
+}
+
+/// A line of a statement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatementEntry {
+    pub kind: StatementKind,
+    /// Change of the balance as the driver sees it: paid in is positive, spent is negative.
+    pub amount: Money,
+    pub session: Option<SessionId>,
+    /// The idempotency key of the request that caused it.
+    pub key: Option<String>,
+    pub at: Timestamp,
+    /// In words: the energy, and what the operator bore.
+    pub note: String,
+}
+
+/// The lines of an event, at most one today. The amounts of all lines sum to the balance. Holds are no
+/// lines, because they move no money; nor are refusals; nor is a debit that could take nothing.
+pub fn statement_entries(event: &AccountEvent) -> Vec<StatementEntry> {
+    let entry = match event {
+        AccountEvent::Opened { key, kind, currency, at } => {
+            let note = format!("account opened in {currency}, credit limit {}", kind.limit());
+            keyed(StatementKind::Opened, Money::ZERO, key, *at, note)
+        }
+        AccountEvent::ToppedUp { key, amount, at, .. } => {
+            keyed(StatementKind::TopUp, *amount, key, *at, "top-up".to_owned())
+        }
+        AccountEvent::Debited { session, meter, energy, service, at, .. } => {
+            let paid = energy.saturating_add(*service);
+            if paid == Money::ZERO {
+                return Vec::new();
+            }
+            let note = format!("energy {energy}, service {service}, up to {meter}");
+            of_session(StatementKind::Debit, paid.negated(), session, *at, note)
+        }
+        AccountEvent::Settled { session, energy, service, settled, .. } => {
+            let paid = energy.saturating_add(*service).saturating_sub(settled.overshoot);
+            let note = match settled.overshoot {
+                Money::ZERO => format!("{} for {} in all", settled.meter, settled.billed),
+                borne => format!(
+                    "{} for {} in all; {} of it, worth {borne}, borne by the operator",
+                    settled.meter, settled.billed, settled.overshoot_wh
+                ),
+            };
+            of_session(StatementKind::Settlement, paid.negated(), session, settled.at, note)
+        }
+        AccountEvent::Held { .. } | AccountEvent::Refused { .. } => return Vec::new(),
+    };
+    vec![entry]
+}
+
+fn keyed(kind: StatementKind, amount: Money, key: &str, at: Timestamp, note: String) -> StatementEntry {
+    StatementEntry { kind, amount, session: None, key: Some(key.to_owned()), at, note }
+}
+
+fn of_session(
+    kind: StatementKind,
+    amount: Money,
+    session: &SessionId,
+    at: Timestamp,
+    note: String,
+) -> StatementEntry {
+    StatementEntry { kind, amount, session: Some(session.clone()), key: None, at, note }
+}

@@ -1,0 +1,140 @@
+//! The account against a naive one, which forgets nothing and knows no events.
+
+use super::properties::{kinds, play, steps};
+use super::*;
+use proptest::prelude::*;
+
+/// A session as the naive bank sees it.
+#[derive(Default)]
+struct NaiveSession {
+    hold: i64,
+    paid: i64,
+    bill: i64,
+    sequence: u32,
+    closed: bool,
+    overshoot: i64,
+}
+
+/// Remembers every command it ever took, and computes with plain integers.
+struct NaiveBank {
+    limit: i64,
+    balance: i64,
+    sessions: BTreeMap<SessionId, NaiveSession>,
+    keys: BTreeMap<String, (i64, bool)>,
+    refused: Vec<SessionId>,
+}
+
+/// The bill by the tariff's text: exact thousandths, then the nearest, from the middle to the even one.
+fn bill(by_period: &[WattHours; PERIODS]) -> i64 {
+    let round = |thousandths: i64| match thousandths % 1_000 {
+        rest if rest < 500 => thousandths / 1_000,
+        500 => thousandths / 1_000 + (thousandths / 1_000) % 2,
+        _ => thousandths / 1_000 + 1,
+    };
+    let prices = tariff().prices;
+    let energy = (0..PERIODS).map(|p| prices[p].energy.0 * by_period[p].0).sum();
+    let service = (0..PERIODS).map(|p| prices[p].service.0 * by_period[p].0).sum();
+    round(energy) + round(service)
+}
+
+impl NaiveBank {
+    fn free(&self) -> i64 {
+        self.balance + self.limit - self.sessions.values().map(|session| session.hold).sum::<i64>()
+    }
+
+    /// Takes a command; true when it moved money or holds or closed something.
+    fn tell(&mut self, command: &AccountCommand) -> bool {
+        match command {
+            AccountCommand::Open { .. } => false,
+            AccountCommand::TopUp { key, amount, .. } => {
+                if self.keys.contains_key(key) {
+                    return false;
+                }
+                let good = amount.0 > 0;
+                self.keys.insert(key.clone(), (amount.0, good));
+                self.balance += if good { amount.0 } else { 0 };
+                good
+            }
+            AccountCommand::Authorise { session, want, reserve, .. } => {
+                if self.sessions.contains_key(session) || self.refused.contains(session) {
+                    return false;
+                }
+                let hold = want.0.min(self.free());
+                // 20 Wh at the highest price, 16,346 a kWh, and one unit for rounding.
+                if hold - reserve.0 < 327 {
+                    self.refused.push(session.clone());
+                    return false;
+                }
+                self.sessions.insert(session.clone(), NaiveSession { hold, ..Default::default() });
+                true
+            }
+            AccountCommand::Debit { session, sequence, by_period, hold_target, .. } => {
+                let free = self.free();
+                let Some(known) = self.sessions.get_mut(session) else { return false };
+                if known.closed || *sequence != known.sequence + 1 || bill(by_period) < known.bill {
+                    return false;
+                }
+                let paid = (bill(by_period) - known.paid).min(known.hold + free);
+                let purse = known.hold + free - paid;
+                known.bill = bill(by_period);
+                known.paid += paid;
+                known.sequence = *sequence;
+                known.hold = (known.hold - paid).max(0).max(hold_target.0.min(purse));
+                self.balance -= paid;
+                true
+            }
+            AccountCommand::Settle { session, sequence, by_period, .. } => {
+                let free = self.free();
+                let Some(known) = self.sessions.get_mut(session) else {
+                    if bill(by_period) == 0 {
+                        self.refused.push(session.clone());
+                    }
+                    return false;
+                };
+                if known.closed || *sequence != known.sequence + 1 || bill(by_period) < known.bill {
+                    return false;
+                }
+                let paid = (bill(by_period) - known.paid).min(known.hold + free);
+                known.bill = bill(by_period);
+                known.paid += paid;
+                known.overshoot = known.bill - known.paid;
+                known.sequence = *sequence;
+                known.hold = 0;
+                known.closed = true;
+                self.balance -= paid;
+                true
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_account_does_what_a_naive_one_does(kind in kinds(), money in 1_i64..20_000, steps in steps()) {
+        let mut bank = Bank::with(kind, money);
+        let sent = play(&mut bank, &steps);
+        let mut naive = NaiveBank {
+            limit: kind.limit().0,
+            balance: money,
+            sessions: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            refused: vec![],
+        };
+        let moved = sent.iter().filter(|(command, _)| naive.tell(command)).count();
+        let account = bank.account();
+        prop_assert_eq!(account.posted.0, naive.balance);
+        prop_assert_eq!(account.available().0, naive.free());
+        prop_assert_eq!(account.holds.keys().collect::<Vec<_>>(), naive.sessions.keys().collect::<Vec<_>>());
+        for (id, session) in &account.holds {
+            let known = &naive.sessions[id];
+            prop_assert_eq!(session.hold.0, known.hold);
+            prop_assert_eq!(session.billed.total().0, known.paid);
+            prop_assert_eq!(session.cumulative.total().0, known.bill);
+            prop_assert_eq!(session.sequence, known.sequence);
+            prop_assert_eq!(session.closed.map(|closed| closed.overshoot.0), known.closed.then_some(known.overshoot));
+        }
+        let first = 2; // opened and topped up before the history
+        let refusals = bank.log.iter().filter(|event| matches!(event, AccountEvent::Refused { .. })).count();
+        prop_assert_eq!(bank.log.len() - first - refusals, moved);
+    }
+}

@@ -1,0 +1,208 @@
+//! Whatever is asked in whatever order, the account keeps its books.
+
+use super::*;
+use proptest::prelude::*;
+
+/// A step of a random history. Sessions and keys are few, so that histories collide with themselves.
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    TopUp { key: u8, amount: i64 },
+    Authorise { number: usize, want: i64, reserve: i64 },
+    /// `skip` is added to the right sequence; `more` to the last reading.
+    Debit { number: usize, skip: u32, more: [i64; PERIODS], hold_target: i64 },
+    Settle { number: usize, more: [i64; PERIODS] },
+    /// The command that was sent this many steps ago, once more.
+    Repeat { back: usize },
+}
+
+pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let more = || [0_i64..40, 0..40, 0..400, 0..40];
+    let number = || 0_usize..4;
+    let step = prop_oneof![
+        2 => (0_u8..12, -50_i64..9_000).prop_map(|(key, amount)| Step::TopUp { key, amount }),
+        3 => (number(), 0_i64..9_000, 0_i64..900)
+            .prop_map(|(number, want, reserve)| Step::Authorise { number, want, reserve }),
+        8 => (number(), prop_oneof![9 => Just(1_u32), 1 => 0_u32..4], more(), 0_i64..6_000).prop_map(
+            |(number, skip, more, hold_target)| Step::Debit { number, skip, more, hold_target }
+        ),
+        2 => (number(), more()).prop_map(|(number, more)| Step::Settle { number, more }),
+        4 => (1_usize..12).prop_map(|back| Step::Repeat { back }),
+    ];
+    prop::collection::vec(step, 1..70)
+}
+
+pub(super) fn kinds() -> impl Strategy<Value = AccountKind> {
+    prop_oneof![
+        Just(AccountKind::Prepaid),
+        (0_i64..6_000).prop_map(|limit| AccountKind::Credit { limit: Money(limit) }),
+    ]
+}
+
+/// The command of a step in the state of the account.
+fn command(bank: &Bank, step: &Step, sent: &[AccountCommand]) -> Option<AccountCommand> {
+    let position = |number| bank.account().position(&session(number));
+    let reading = |number: usize, more: &[i64; PERIODS]| {
+        let mut by_period = position(number).map_or(flat(0), |known| known.by_period);
+        by_period.iter_mut().zip(more).for_each(|(sum, more)| sum.0 += more);
+        by_period
+    };
+    let sequence = |number| position(number).map_or(0, |known| known.sequence);
+    Some(match step {
+        Step::TopUp { key, amount } => top_up(&format!("k{key}"), *amount),
+        Step::Authorise { number, want, reserve } => authorise(*number, *want, *reserve),
+        Step::Debit { number, skip, more, hold_target } => {
+            debit(*number, sequence(*number) + skip, reading(*number, more), *hold_target)
+        }
+        Step::Settle { number, more } => settle(*number, sequence(*number) + 1, reading(*number, more)),
+        Step::Repeat { back } => sent.get(sent.len().checked_sub(*back)?)?.clone(),
+    })
+}
+
+/// Plays a history; `tell` checks the invariants after every step. Gives what was sent and answered.
+pub(super) fn play(
+    bank: &mut Bank,
+    steps: &[Step],
+) -> Vec<(AccountCommand, Result<AccountAnswer, AccountRejection>)> {
+    let mut sent = Vec::new();
+    let mut answered = Vec::new();
+    for step in steps {
+        let Some(command) = command(bank, step, &sent) else { continue };
+        let answer = bank.tell(&command);
+        sent.push(command.clone());
+        answered.push((command, answer));
+    }
+    answered
+}
+
+proptest! {
+    /// MONEY-1, MONEY-4 and SESS-1 after every step (see `Bank::check`); and the statement is the balance.
+    #[test]
+    fn books_hold_after_every_step(kind in kinds(), money in 0_i64..20_000, steps in steps()) {
+        let mut bank = Bank::with(kind, money);
+        play(&mut bank, &steps);
+        let lines = bank.log.iter().flat_map(statement_entries);
+        prop_assert_eq!(lines.map(|line| line.amount.0).sum::<i64>(), bank.account().posted.0);
+    }
+
+    /// MONEY-2: the same command at once again writes nothing and is answered the same. And however much
+    /// later it comes, a top-up, a refused authorisation or a settlement keeps its first answer.
+    #[test]
+    fn repeating_changes_nothing(kind in kinds(), money in 0_i64..20_000, steps in steps()) {
+        let mut bank = Bank::with(kind, money);
+        let mut sent = Vec::new();
+        let mut first_answers = Vec::new();
+        for step in &steps {
+            let Some(command) = command(&bank, step, &sent) else { continue };
+            let answer = bank.tell(&command);
+            let (state, written) = (bank.account().clone(), bank.log.len());
+            prop_assert_eq!(&bank.tell(&command), &answer);
+            prop_assert_eq!(bank.account(), &state);
+            prop_assert_eq!(bank.log.len(), written);
+            let lasts = match (&command, &answer) {
+                (AccountCommand::TopUp { .. }, _) | (AccountCommand::Settle { .. }, Ok(_)) => true,
+                (AccountCommand::Authorise { .. }, Err(rejection)) => {
+                    *rejection != AccountRejection::SessionClosed
+                }
+                _ => false,
+            };
+            if lasts && !sent.contains(&command) {
+                first_answers.push((command.clone(), answer));
+            }
+            sent.push(command);
+        }
+        let (state, written) = (bank.account().clone(), bank.log.len());
+        for (command, answer) in first_answers {
+            prop_assert_eq!(bank.tell(&command), answer);
+        }
+        prop_assert_eq!(bank.account(), &state);
+        prop_assert_eq!(bank.log.len(), written);
+    }
+
+    /// Replaying the log gives the live state, through either stored form of events and state.
+    #[test]
+    fn replay_equals_live(kind in kinds(), money in 0_i64..20_000, steps in steps()) {
+        let mut bank = Bank::with(kind, money);
+        play(&mut bank, &steps);
+        let (mut from_json, mut from_packed) = (None, None);
+        for event in &bank.log {
+            let json = serde_json::to_string(event).unwrap();
+            apply(&mut from_json, &bank.id, &serde_json::from_str(&json).unwrap()).unwrap();
+            let packed = rmp_serde::to_vec(event).unwrap();
+            apply(&mut from_packed, &bank.id, &rmp_serde::from_slice(&packed).unwrap()).unwrap();
+        }
+        prop_assert_eq!(&from_json, &bank.state);
+        prop_assert_eq!(&from_packed, &bank.state);
+        let json = serde_json::to_string(&bank.state).unwrap();
+        prop_assert_eq!(&serde_json::from_str::<Option<Account>>(&json).unwrap(), &bank.state);
+        let packed = rmp_serde::to_vec_named(&bank.state).unwrap();
+        prop_assert_eq!(&rmp_serde::from_slice::<Option<Account>>(&packed).unwrap(), &bank.state);
+    }
+
+    /// However the metered energy is cut into debits, and whether or not the money suffices, the books and
+    /// the bill are the same in the end.
+    #[test]
+    fn cutting_into_debits_does_not_matter(
+        money in 500_i64..30_000,
+        readings in prop::collection::vec([0_i64..60, 0..60, 0..900, 0..60], 1..12),
+        targets in [0_i64..9_000, 0..9_000],
+        kept in prop::collection::vec(any::<bool>(), 12),
+    ) {
+        let run = |keep: &dyn Fn(usize) -> bool, target: i64| {
+            let mut bank = Bank::with(AccountKind::Prepaid, money);
+            bank.tell(&authorise(1, 4_000, 0)).unwrap();
+            let (mut by_period, mut sequence) = (flat(0), 0);
+            for (step, more) in readings.iter().enumerate() {
+                by_period.iter_mut().zip(more).for_each(|(sum, more)| sum.0 += more);
+                if keep(step) {
+                    sequence += 1;
+                    bank.tell(&debit(1, sequence, by_period, target)).unwrap();
+                }
+            }
+            let Ok(AccountAnswer::Settled(end)) = bank.tell(&settle(1, sequence + 1, by_period)) else {
+                panic!("settling is never refused for money");
+            };
+            let bill = (end.billed, end.billed_wh, end.overshoot, end.overshoot_wh, end.cumulative);
+            let books: Vec<_> = bank.books.balances.into_iter().filter(|b| b.1.1 != Money::ZERO).collect();
+            (bill, books)
+        };
+        let whole = run(&|_| false, 0);
+        prop_assert_eq!(&run(&|_| true, targets[0]), &whole);
+        prop_assert_eq!(&run(&|step| kept[step], targets[1]), &whole);
+    }
+
+    /// A debit takes from the hold first, then renews it out of the available money up to the target; it
+    /// never makes the hold smaller otherwise, and what it takes is what is due as far as there is money.
+    #[test]
+    fn hold_arithmetic(
+        money in 500_i64..30_000, want in 400_i64..9_000, more in 0_i64..2_000, target in 0_i64..9_000,
+        other in 400_i64..4_000,
+    ) {
+        let mut bank = Bank::with(AccountKind::Prepaid, money);
+        bank.tell(&authorise(1, want, 0)).unwrap();
+        let _ = bank.tell(&authorise(2, other, 0)); // what another session holds is out of reach
+        let (held, free) = (bank.account().position(&session(1)).unwrap().hold.0, bank.available());
+        let other_held = bank.account().position(&session(2)).map_or(0, |known| known.hold.0);
+        let due = tariff().price(&flat(more)).total().0;
+        let answer = debited(bank.tell(&debit(1, 1, flat(more), target)));
+        let paid = due.min(held + free);
+        let rest = held + free - paid;
+        let unspent = (held - paid).max(0);
+        prop_assert_eq!(answer.hold_left.0, unspent.max(target.min(rest)));
+        prop_assert_eq!(answer.available.0, rest - answer.hold_left.0);
+        prop_assert_eq!(bank.available(), answer.available.0);
+        prop_assert_eq!(bank.account().posted.0, money - paid);
+        let other_now = bank.account().position(&session(2)).map_or(0, |known| known.hold.0);
+        prop_assert_eq!(other_now, other_held);
+    }
+
+    /// The unpaid part in watt-hours is zero exactly when the money is, and never more than was metered.
+    #[test]
+    fn unpaid_energy_is_a_proportion_rounded_up(meter in 1_i64..200_000, total in 1_i64..900_000, part in 0_i64..=1_000) {
+        let unpaid = total * part / 1_000;
+        let energy = unpaid_energy(WattHours(meter), Money(total), Money(unpaid)).0;
+        prop_assert_eq!(energy == 0, unpaid == 0);
+        prop_assert!(energy <= meter);
+        prop_assert!(i128::from(energy) * i128::from(total) >= i128::from(meter) * i128::from(unpaid));
+        prop_assert!(energy == 0 || i128::from(energy - 1) * i128::from(total) < i128::from(meter) * i128::from(unpaid));
+    }
+}

@@ -1,0 +1,46 @@
+//! Sharing a station's power: the problem, its answers and their check.
+//!
+//! A station is a tree of limits with chargers as leaves. One tick asks: how many watts may each charger
+//! take? The answer is made in four stages, all on integer watts:
+//!
+//! 1. [`admit`]: a charger gets nothing or at least its minimum, so first it is decided who is on;
+//! 2. [`water_fill`]: exact weighted max-min shares on the tree, always available, well under a millisecond;
+//! 3. [`lp`]: the same question as a linear programme with a concave utility for a solver, whose answer is
+//!    taken by [`lp::allocate_with`] only when it is in time, checked and no worse;
+//! 4. [`check`]: written apart from the others, simple, and run on every answer (POWER-1).
+//!
+//! Nothing here knows of grants, leases or clocks: that is [`crate::station`].
+
+mod admission;
+mod check;
+pub mod lp;
+mod problem;
+mod tree;
+mod water;
+
+pub use admission::{Admitted, admit};
+pub use check::{Violation, check};
+pub use problem::{Leaf, MAX_WEIGHT, Node, Problem, Standing};
+pub use tree::{MAX_NODE_WATTS, MAX_NODES, Tree, TreeError, TreeNode};
+pub use water::water_fill;
+
+use crate::units::Watts;
+use serde::{Deserialize, Serialize};
+
+/// Watts for each leaf of a [`Problem`], in the problem's order: 0, or at least the leaf's minimum, at most
+/// its maximum, and a multiple of its step.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allocation {
+    /// One entry a leaf.
+    pub watts: Vec<Watts>,
+}
+
+impl Allocation {
+    /// Everything that is given out.
+    pub fn total(&self) -> Watts {
+        self.watts.iter().fold(Watts::ZERO, |sum, w| sum.saturating_add(*w))
+    }
+}
+
+#[cfg(test)]
+mod tests;

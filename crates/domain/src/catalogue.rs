@@ -1,0 +1,107 @@
+//! The catalogue: what exists. Stations with their trees of limits, chargers, gateways and tariffs.
+//!
+//! One validated value, replaced as a whole. Validation names the path of what is wrong and what to write.
+
+use crate::ids::{ChargerId, GatewayId, OperatorId, StationId, TariffId};
+use crate::tariff::Tariff;
+use crate::units::Watts;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Everything that exists, of all tenants.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Catalogue {
+    /// Tariffs by id.
+    #[serde(default)]
+    pub tariffs: BTreeMap<TariffId, Tariff>,
+    /// Stations by id.
+    #[serde(default)]
+    pub stations: BTreeMap<StationId, Station>,
+    /// Gateways by id.
+    #[serde(default)]
+    pub gateways: BTreeMap<GatewayId, Gateway>,
+    /// Chargers by id.
+    #[serde(default)]
+    pub chargers: BTreeMap<ChargerId, Charger>,
+}
+
+/// A station: one grid connection and the tree of limits behind it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Station {
+    /// Who earns the revenue.
+    pub operator: OperatorId,
+    /// The city, for reports.
+    #[serde(default)]
+    pub city: String,
+    /// IANA time zone, such as `Asia/Shanghai`. The tariff's slots are read in it.
+    pub time_zone: String,
+    /// The tariff in force.
+    pub tariff: TariffId,
+    /// The tree: exactly one node has no parent (the grid connection).
+    pub limits: Vec<LimitNode>,
+}
+
+/// One node of a station's tree of limits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitNode {
+    /// Name within the station.
+    pub id: String,
+    /// The node above, none for the grid connection.
+    #[serde(default)]
+    pub parent: Option<String>,
+    /// Most power that may flow through this node.
+    pub limit_w: Watts,
+    /// Load at this node that Chargeplane does not control.
+    #[serde(default)]
+    pub base_w: Watts,
+}
+
+/// A gateway and the station it serves. Keys and passwords are not part of the catalogue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gateway {
+    /// The station whose chargers it speaks for.
+    pub station: StationId,
+}
+
+/// A charger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Charger {
+    /// The gateway that speaks for it (and so the station).
+    pub gateway: GatewayId,
+    /// Its number at that gateway, from 0, unique there: the `child` of wire items.
+    pub child: u16,
+    /// The node of the station's tree it hangs from.
+    pub limit: String,
+    /// Most power it can give.
+    pub rated_w: Watts,
+    /// Least power it can charge with.
+    pub min_w: Watts,
+    /// Grants are multiples of this.
+    #[serde(default = "default_step")]
+    pub step_w: Watts,
+    /// What it may draw when its gateway is cut off and its grants have ended; 0 or at least `min_w`.
+    pub fallback_w: Watts,
+    /// Share weight; 100 is normal.
+    #[serde(default = "default_weight")]
+    pub weight: u32,
+    /// Number of connectors, from 1.
+    #[serde(default = "default_connectors")]
+    pub connectors: u8,
+}
+
+fn default_step() -> Watts {
+    Watts(100)
+}
+
+fn default_weight() -> u32 {
+    100
+}
+
+fn default_connectors() -> u8 {
+    1
+}

@@ -1,0 +1,167 @@
+//! Applying a charger's events. Replay uses this alone; an error changes nothing.
+
+use crate::charger::{
+    COMMANDS_REMEMBERED, Charger, ChargerEvent, ClosedSession, KEYS_REMEMBERED, KeyTarget, KeyedContent,
+    KeyedRequest, SESSIONS_REMEMBERED,
+};
+use crate::command::{Action, Command, CommandOutcome};
+use crate::ids::{CommandId, SessionId};
+use crate::session::{ChargingSession, Origin, SessionState};
+use std::collections::VecDeque;
+
+/// An event that does not fit the state: the log is damaged, or was written by other code.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// A session is requested while another is current.
+    #[error("session {session} is requested while another is current")]
+    Busy { session: SessionId },
+    /// The session is not current, or in another state than the event follows.
+    #[error("event {event} does not follow the state of session {session}")]
+    Session { event: &'static str, session: SessionId },
+    /// The command exists already, does not exist, or has ended otherwise.
+    #[error("event {event} does not follow the state of command {command}")]
+    Command { event: &'static str, command: CommandId },
+    /// A counter is at its end.
+    #[error("the charger's numbers are used up")]
+    Exhausted,
+}
+
+impl Charger {
+    /// Applies what was decided. An error changes nothing.
+    pub fn apply(&mut self, event: &ChargerEvent) -> Result<(), ApplyError> {
+        match event {
+            ChargerEvent::SessionRequested { session } => self.on_requested(session),
+            ChargerEvent::SessionAuthorised { session, allowance, .. } => {
+                let current = self.expect(session, &[SessionState::Requested], "session_authorised")?;
+                current.state = SessionState::Authorised;
+                current.allowance = Some(*allowance);
+                Ok(())
+            }
+            ChargerEvent::SessionRefused { session, code, .. } => {
+                let from = [SessionState::Requested, SessionState::Stopped];
+                self.expect(session, &from, "session_refused")?;
+                self.close(SessionState::Refused, Some(code.clone()));
+                Ok(())
+            }
+            ChargerEvent::CommandAccepted { command } => self.on_command_accepted(command),
+            ChargerEvent::CommandResolved { command, outcome, .. } => {
+                self.on_command_resolved(command, outcome)
+            }
+            ChargerEvent::SessionStarted { session, register, at } => {
+                let current = self.expect(session, &[SessionState::Authorised], "session_started")?;
+                current.state = SessionState::Charging;
+                current.meter_start = Some(*register);
+                current.started_at = Some(*at);
+                Ok(())
+            }
+            ChargerEvent::SessionStopped { session, register, at, reason } => {
+                let from = [SessionState::Requested, SessionState::Authorised, SessionState::Charging];
+                let current = self.expect(session, &from, "session_stopped")?;
+                current.state = SessionState::Stopped;
+                current.meter_stop = Some(*register);
+                current.stopped_at = Some(*at);
+                current.stop_reason = Some(*reason);
+                Ok(())
+            }
+            ChargerEvent::SessionSettled { session, .. } => {
+                self.expect(session, &[SessionState::Stopped], "session_settled")?;
+                self.close(SessionState::Settled, None);
+                Ok(())
+            }
+            ChargerEvent::StatusChanged { available, fault, .. } => {
+                self.available = *available;
+                self.fault.clone_from(fault);
+                Ok(())
+            }
+        }
+    }
+
+    fn on_requested(&mut self, session: &ChargingSession) -> Result<(), ApplyError> {
+        if self.current.is_some() {
+            return Err(ApplyError::Busy { session: session.id.clone() });
+        }
+        self.sessions_count = self.sessions_count.checked_add(1).ok_or(ApplyError::Exhausted)?;
+        match &session.origin {
+            Origin::Driver { request } => self.last_request = self.last_request.max(Some(*request)),
+            Origin::Api { key } => {
+                let content =
+                    KeyedContent::Start { account: session.account.clone(), connector: session.connector };
+                self.remember_key(key, content, KeyTarget::Session(session.id.clone()));
+            }
+            Origin::Node => {}
+        }
+        self.current = Some(session.clone());
+        Ok(())
+    }
+
+    fn on_command_accepted(&mut self, command: &Command) -> Result<(), ApplyError> {
+        if self.commands.contains_key(&command.id) {
+            return Err(ApplyError::Command { event: "command_accepted", command: command.id.clone() });
+        }
+        self.commands_count = self.commands_count.checked_add(1).ok_or(ApplyError::Exhausted)?;
+        if let Some(key) = &command.key {
+            let content = KeyedContent::Command { action: command.action.clone() };
+            self.remember_key(key, content, KeyTarget::Command(command.id.clone()));
+        }
+        self.commands.insert(command.id.clone(), command.clone());
+        Ok(())
+    }
+
+    fn on_command_resolved(&mut self, id: &CommandId, outcome: &CommandOutcome) -> Result<(), ApplyError> {
+        let misfit = || ApplyError::Command { event: "command_resolved", command: id.clone() };
+        let command = self.commands.get_mut(id).ok_or_else(misfit)?;
+        if !command.may_become(outcome) {
+            return Err(misfit());
+        }
+        let ends = command.is_unresolved() && outcome.is_final();
+        command.outcome = Some(outcome.clone());
+        if let (Action::SetAvailability { available }, CommandOutcome::Done) =
+            (&command.action, outcome)
+        {
+            self.available = *available;
+        }
+        if ends && let Some(oldest) = push_bounded(&mut self.ended, id.clone(), COMMANDS_REMEMBERED) {
+            self.commands.remove(&oldest);
+        }
+        Ok(())
+    }
+
+    /// The current session, if it is this one and in one of these states.
+    fn expect(
+        &mut self,
+        session: &SessionId,
+        states: &[SessionState],
+        event: &'static str,
+    ) -> Result<&mut ChargingSession, ApplyError> {
+        match &mut self.current {
+            Some(current) if current.id == *session && states.contains(&current.state) => Ok(current),
+            _ => Err(ApplyError::Session { event, session: session.clone() }),
+        }
+    }
+
+    fn close(&mut self, state: SessionState, code: Option<String>) {
+        let Some(session) = self.current.take() else { return };
+        let closed = ClosedSession {
+            session: session.id,
+            account: session.account,
+            connector: session.connector,
+            origin: session.origin,
+            state,
+            meter_start: session.meter_start,
+            meter_stop: session.meter_stop,
+            code,
+        };
+        push_bounded(&mut self.recent, closed, SESSIONS_REMEMBERED);
+    }
+
+    fn remember_key(&mut self, key: &str, content: KeyedContent, target: KeyTarget) {
+        let request = KeyedRequest { key: key.to_owned(), content, target };
+        push_bounded(&mut self.keys, request, KEYS_REMEMBERED);
+    }
+}
+
+/// Appends, and gives back the oldest entry when there are more than `bound`.
+fn push_bounded<T>(queue: &mut VecDeque<T>, entry: T, bound: usize) -> Option<T> {
+    queue.push_back(entry);
+    if queue.len() > bound { queue.pop_front() } else { None }
+}

@@ -1,0 +1,211 @@
+//! Identities. Every id carries its tenant, because a tenant cannot be added later.
+//!
+//! The text form is `tenant/local`; a bare `local` means the default tenant `main`. Both parts are
+//! 1 to 64 characters of `[A-Za-z0-9._-]`, so ids are safe in topics, paths, SQL keys and file names.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// The tenant that an id without a tenant belongs to.
+pub const DEFAULT_TENANT: &str = "main";
+
+/// Longest tenant or local part, in bytes.
+pub const MAX_PART_LEN: usize = 64;
+
+/// Why a text is not an id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    /// A part is empty or longer than [`MAX_PART_LEN`].
+    #[error("id {text:?}: each part must have 1 to {MAX_PART_LEN} characters")]
+    Length { text: String },
+    /// A character outside `[A-Za-z0-9._-]`.
+    #[error("id {text:?}: character {found:?} is not allowed; use letters, digits, '.', '_' and '-'")]
+    Character { text: String, found: char },
+    /// More than one `/`.
+    #[error("id {text:?}: expected 'local' or 'tenant/local'")]
+    Shape { text: String },
+}
+
+fn check_part(whole: &str, part: &str) -> Result<(), IdError> {
+    if part.is_empty() || part.len() > MAX_PART_LEN {
+        return Err(IdError::Length { text: shorten(whole) });
+    }
+    match part.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))) {
+        Some(found) => Err(IdError::Character { text: shorten(whole), found }),
+        None => Ok(()),
+    }
+}
+
+/// Foreign text is quoted in errors only up to a bound.
+fn shorten(text: &str) -> String {
+    text.chars().take(MAX_PART_LEN * 2 + 1).collect()
+}
+
+/// A tenant: the outermost part of every id, topic, key and token.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TenantId(Arc<str>);
+
+impl TenantId {
+    /// Checks and wraps a tenant name.
+    pub fn new(name: &str) -> Result<Self, IdError> {
+        check_part(name, name)?;
+        Ok(Self(name.into()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for TenantId {
+    fn default() -> Self {
+        Self(DEFAULT_TENANT.into())
+    }
+}
+
+impl fmt::Display for TenantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for TenantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for TenantId {
+    type Error = IdError;
+    fn try_from(text: String) -> Result<Self, IdError> {
+        Self::new(&text)
+    }
+}
+
+impl From<TenantId> for String {
+    fn from(id: TenantId) -> Self {
+        id.0.to_string()
+    }
+}
+
+macro_rules! tenant_ids {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Builds the id from its tenant and its local part.
+            pub fn new(tenant: &TenantId, local: &str) -> Result<Self, IdError> {
+                check_part(local, local)?;
+                Ok(Self(format!("{}/{local}", tenant.as_str()).into()))
+            }
+
+            /// The tenant's name.
+            pub fn tenant(&self) -> &str {
+                self.0.split_once('/').map_or(DEFAULT_TENANT, |(tenant, _)| tenant)
+            }
+
+            /// The tenant as an id.
+            pub fn tenant_id(&self) -> TenantId {
+                TenantId(self.tenant().into())
+            }
+
+            /// The part after the tenant.
+            pub fn local(&self) -> &str {
+                self.0.split_once('/').map_or(&*self.0, |(_, local)| local)
+            }
+
+            /// The text form `tenant/local`.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                let mut parts = text.split('/');
+                match (parts.next(), parts.next(), parts.next()) {
+                    (Some(local), None, _) => Self::new(&TenantId::default(), local),
+                    (Some(tenant), Some(local), None) => {
+                        check_part(text, tenant)?;
+                        Self::new(&TenantId(tenant.into()), local)
+                    }
+                    _ => Err(IdError::Shape { text: shorten(text) }),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+            fn try_from(text: String) -> Result<Self, IdError> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0.to_string()
+            }
+        }
+    )*};
+}
+
+tenant_ids! {
+    /// A charging station: one grid connection and everything behind it.
+    StationId;
+    /// A charger (one pile; its connectors are numbered from 1).
+    ChargerId;
+    /// An account that pays for charging.
+    AccountId;
+    /// An edge gateway, which speaks for the chargers of one station.
+    GatewayId;
+    /// A charging session. Local form: `{charger}.{n}`, n counting the charger's sessions from 1.
+    SessionId;
+    /// A command to a charger. Local form: `{charger}.c{n}`, n counting the charger's commands from 1.
+    CommandId;
+    /// A tariff.
+    TariffId;
+    /// The operator who earns the revenue of a station.
+    OperatorId;
+}
+
+/// Connector number within a charger, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ConnectorNo(pub u8);
+
+/// A node of the cluster, as it appears in ownership records. Not tenant-scoped: nodes serve all tenants.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NodeId(pub Arc<str>);
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,259 @@
+//! Double entry inside a shard: ledger accounts, postings and the books they fold into.
+//!
+//! Keeps MONEY-1: an entry is taken only when its postings sum to zero in every currency, so the sum over
+//! all balances of a shard is zero after every entry. All counter-accounts (revenue, top-up source,
+//! overshoot) are sub-accounts of the same shard; an operator's balance is their fold over shards.
+//!
+//! Sign: a driver's positive balance is money he has; revenue grows positive; the top-up source, where the
+//! money came from, and the overshoot account, which pays what no driver paid, grow negative.
+//!
+//! ```
+//! use chargeplane_domain::ledger::{Books, LedgerAccount, Posting};
+//! use chargeplane_domain::units::{Currency, Money};
+//!
+//! let cny = Currency::new("CNY").unwrap();
+//! let post = |account: &str, amount| Posting {
+//!     account: account.parse().unwrap(),
+//!     currency: cny,
+//!     amount: Money(amount),
+//! };
+//! let mut books = Books::default();
+//! books.apply(&[post("driver:main/a1", 100), post("top-up:main:CNY", -100)]).unwrap();
+//! assert!(books.apply(&[post("driver:main/a1", -30)]).is_err()); // half an entry: refused, nothing changed
+//! assert_eq!(books.sum(cny), Money(0));
+//! assert_eq!(books.balance(&"driver:main/a1".parse::<LedgerAccount>().unwrap()), Money(100));
+//! ```
+#![deny(clippy::float_arithmetic, clippy::arithmetic_side_effects)]
+
+use crate::ids::{AccountId, IdError, OperatorId, TenantId};
+use crate::units::{Currency, CurrencyError, Money};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+/// An account of the books. Text form: `driver:main/a1`, `energy:main/op1:CNY`, `service:main/op1:CNY`,
+/// `top-up:main:CNY`, `overshoot:main/op1:CNY`, `rounding:main:CNY`; stored as text.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum LedgerAccount {
+    /// Money of a driver or a fleet.
+    Driver(AccountId),
+    /// An operator's revenue from energy.
+    EnergyRevenue { operator: OperatorId, currency: Currency },
+    /// An operator's revenue from service.
+    ServiceRevenue { operator: OperatorId, currency: Currency },
+    /// Where top-ups come from: minus the money that was paid in.
+    TopUpSource { tenant: TenantId, currency: Currency },
+    /// Metered but not paid by a driver: minus what the operator bears.
+    Overshoot { operator: OperatorId, currency: Currency },
+    /// Rounding differences of splits between partners.
+    Rounding { tenant: TenantId, currency: Currency },
+}
+
+/// Why a text is not a ledger account.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerAccountError {
+    /// Another kind or number of parts.
+    #[error("ledger account {0:?}: expected driver:ID or KIND:OWNER:CURRENCY, such as energy:main/op1:CNY")]
+    Shape(String),
+    /// The owner is not an id.
+    #[error(transparent)]
+    Id(#[from] IdError),
+    /// The last part is not a currency.
+    #[error(transparent)]
+    Currency(#[from] CurrencyError),
+}
+
+/// One leg of an entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Posting {
+    /// Whose balance changes.
+    pub account: LedgerAccount,
+    /// In which currency.
+    pub currency: Currency,
+    /// By how much; positive is more for the account's owner.
+    pub amount: Money,
+}
+
+/// Why an entry is refused. The books are unchanged then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    /// The postings of a currency do not sum to zero.
+    #[error("the postings in {currency} sum to {off} units of 1/10,000, not to zero")]
+    Unbalanced { currency: Currency, off: i128 },
+    /// A posting is in another currency than its account.
+    #[error("account {account} does not hold {currency}")]
+    Currency { account: LedgerAccount, currency: Currency },
+    /// A balance would not fit.
+    #[error("the balance of {account} would not fit in 64 bits")]
+    Overflow { account: LedgerAccount },
+}
+
+impl LedgerError {
+    /// Stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unbalanced { .. } => "unbalanced",
+            Self::Currency { .. } => "currency_mismatch",
+            Self::Overflow { .. } => "balance_overflow",
+        }
+    }
+}
+
+/// Balances of a shard, or of several folded together.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Books {
+    /// Currency and balance of every account that was ever posted to.
+    pub balances: BTreeMap<LedgerAccount, (Currency, Money)>,
+}
+
+impl Books {
+    /// Version of the stored form.
+    pub const VERSION: u16 = 1;
+
+    /// Takes one entry, whole or not at all.
+    pub fn apply(&mut self, postings: &[Posting]) -> Result<(), LedgerError> {
+        check_balanced(postings)?;
+        self.post(postings)
+    }
+
+    /// Adds the balances of other books, such as another shard's.
+    pub fn absorb(&mut self, other: &Self) -> Result<(), LedgerError> {
+        let balances = other.balances.iter();
+        let postings: Vec<Posting> = balances
+            .map(|(account, (currency, amount))| Posting {
+                account: account.clone(),
+                currency: *currency,
+                amount: *amount,
+            })
+            .collect();
+        self.post(&postings)
+    }
+
+    /// The balance of an account; zero when it was never posted to.
+    pub fn balance(&self, account: &LedgerAccount) -> Money {
+        self.balances.get(account).map_or(Money::ZERO, |(_, balance)| *balance)
+    }
+
+    /// Sum over all accounts of a currency, held at the type's bounds: zero, or MONEY-1 is violated.
+    pub fn sum(&self, currency: Currency) -> Money {
+        let sum = self.exact_sums().get(&currency).copied().unwrap_or(0);
+        Money(i64::try_from(sum).unwrap_or(if sum < 0 { i64::MIN } else { i64::MAX }))
+    }
+
+    /// The currencies whose sum is not zero, with the sum. Empty, or MONEY-1 is violated.
+    pub fn imbalance(&self) -> BTreeMap<Currency, Money> {
+        let sums = self.exact_sums();
+        sums.iter().filter(|(_, sum)| **sum != 0).map(|(currency, _)| (*currency, self.sum(*currency))).collect()
+    }
+
+    fn exact_sums(&self) -> BTreeMap<Currency, i128> {
+        let mut sums = BTreeMap::new();
+        for (currency, balance) in self.balances.values() {
+            let sum: &mut i128 = sums.entry(*currency).or_default();
+            *sum = sum.saturating_add(i128::from(balance.0));
+        }
+        sums
+    }
+
+    /// Computes every new balance before the first is written: an entry is whole or nothing.
+    fn post(&mut self, postings: &[Posting]) -> Result<(), LedgerError> {
+        let mut changed: BTreeMap<&LedgerAccount, (Currency, Money)> = BTreeMap::new();
+        for Posting { account, currency, amount } in postings {
+            let present = changed.get(account).or_else(|| self.balances.get(account));
+            let (held, balance) = present.copied().unwrap_or((*currency, Money::ZERO));
+            if held != *currency || account.currency().is_some_and(|own| own != *currency) {
+                return Err(LedgerError::Currency { account: account.clone(), currency: *currency });
+            }
+            let overflow = || LedgerError::Overflow { account: account.clone() };
+            changed.insert(account, (held, balance.checked_add(*amount).ok_or_else(overflow)?));
+        }
+        for (account, balance) in changed {
+            match self.balances.get_mut(account) {
+                Some(present) => *present = balance,
+                None => {
+                    self.balances.insert(account.clone(), balance);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_balanced(postings: &[Posting]) -> Result<(), LedgerError> {
+    let mut sums: BTreeMap<Currency, i128> = BTreeMap::new();
+    for posting in postings {
+        let sum = sums.entry(posting.currency).or_default();
+        *sum = sum.saturating_add(i128::from(posting.amount.0));
+    }
+    match sums.into_iter().find(|(_, off)| *off != 0) {
+        Some((currency, off)) => Err(LedgerError::Unbalanced { currency, off }),
+        None => Ok(()),
+    }
+}
+
+impl LedgerAccount {
+    /// The currency in the account's name; a driver's account gets its currency with its first posting.
+    pub fn currency(&self) -> Option<Currency> {
+        match self {
+            Self::Driver(_) => None,
+            Self::EnergyRevenue { currency, .. }
+            | Self::ServiceRevenue { currency, .. }
+            | Self::TopUpSource { currency, .. }
+            | Self::Overshoot { currency, .. }
+            | Self::Rounding { currency, .. } => Some(*currency),
+        }
+    }
+}
+
+impl fmt::Display for LedgerAccount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Driver(account) => write!(f, "driver:{account}"),
+            Self::EnergyRevenue { operator, currency } => write!(f, "energy:{operator}:{currency}"),
+            Self::ServiceRevenue { operator, currency } => write!(f, "service:{operator}:{currency}"),
+            Self::TopUpSource { tenant, currency } => write!(f, "top-up:{tenant}:{currency}"),
+            Self::Overshoot { operator, currency } => write!(f, "overshoot:{operator}:{currency}"),
+            Self::Rounding { tenant, currency } => write!(f, "rounding:{tenant}:{currency}"),
+        }
+    }
+}
+
+impl FromStr for LedgerAccount {
+    type Err = LedgerAccountError;
+
+    fn from_str(text: &str) -> Result<Self, LedgerAccountError> {
+        let shape = || LedgerAccountError::Shape(text.chars().take(160).collect());
+        let (kind, rest) = text.split_once(':').ok_or_else(shape)?;
+        if kind == "driver" {
+            return Ok(Self::Driver(rest.parse()?));
+        }
+        let (owner, code) = rest.split_once(':').ok_or_else(shape)?;
+        let currency = Currency::new(code)?;
+        match kind {
+            "energy" => Ok(Self::EnergyRevenue { operator: owner.parse()?, currency }),
+            "service" => Ok(Self::ServiceRevenue { operator: owner.parse()?, currency }),
+            "overshoot" => Ok(Self::Overshoot { operator: owner.parse()?, currency }),
+            "top-up" => Ok(Self::TopUpSource { tenant: TenantId::new(owner)?, currency }),
+            "rounding" => Ok(Self::Rounding { tenant: TenantId::new(owner)?, currency }),
+            _ => Err(shape()),
+        }
+    }
+}
+
+impl TryFrom<String> for LedgerAccount {
+    type Error = LedgerAccountError;
+    fn try_from(text: String) -> Result<Self, LedgerAccountError> {
+        text.parse()
+    }
+}
+
+impl From<LedgerAccount> for String {
+    fn from(account: LedgerAccount) -> Self {
+        account.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests;
