@@ -1,0 +1,132 @@
+//! The directory: the catalogue and the gateways' keys, indexed for the hot paths.
+//!
+//! An immutable value behind an atomic pointer; replaced as a whole when the catalogue or a key changes.
+
+use crate::ports::GatewayCredentials;
+use chargeplane_domain::catalogue::{self, Catalogue};
+use chargeplane_domain::ids::{ChargerId, GatewayId, StationId};
+use chargeplane_domain::placement::{Family, ShardId, shard_of};
+use chargeplane_protocol::envelope::{GatewayKey, Keyring, OpenError, Opened, Header};
+use chargeplane_protocol::message::Stream;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// One gateway as the bridge and the downlink need it.
+#[derive(Debug)]
+pub struct GatewayEntry {
+    /// The gateway.
+    pub id: GatewayId,
+    /// Its station.
+    pub station: StationId,
+    /// Its station's shard.
+    pub shard: ShardId,
+    /// Its chargers by child number.
+    pub children: BTreeMap<u16, ChargerId>,
+    /// Keys by epoch, with the enrolment that each belongs to; revoked ones are not here.
+    keys: Vec<(Keyring, u32)>,
+}
+
+impl GatewayEntry {
+    /// Opens a packet with the key that its header names. Returns the stream, the content and the enrolment.
+    pub fn open(&self, packet: &[u8]) -> Result<(Stream, Opened, u32), OpenError> {
+        let found = Header::peek(packet)?.key_epoch;
+        let (keyring, incarnation) = self
+            .keys
+            .iter()
+            .find(|(keyring, _)| keyring.key_epoch() == found)
+            .ok_or(OpenError::KeyEpoch { found })?;
+        keyring.open_up(packet).map(|(stream, opened)| (stream, opened, *incarnation))
+    }
+
+    /// The newest keys.
+    pub fn newest(&self) -> Option<&Keyring> {
+        self.keys.last().map(|(keyring, _)| keyring)
+    }
+
+    /// The present enrolment; 0 when there is none.
+    pub fn incarnation(&self) -> u32 {
+        self.keys.last().map_or(0, |(_, incarnation)| *incarnation)
+    }
+}
+
+/// Everything indexed.
+#[derive(Debug)]
+pub struct Directory {
+    /// The catalogue's version.
+    pub version: u64,
+    /// The catalogue.
+    pub catalogue: Arc<Catalogue>,
+    /// Shards a family.
+    pub shards: u16,
+    gateways: HashMap<GatewayId, Arc<GatewayEntry>>,
+    credentials: Vec<GatewayCredentials>,
+}
+
+impl Directory {
+    /// Indexes a catalogue and credentials.
+    pub fn new(
+        version: u64,
+        catalogue: Arc<Catalogue>,
+        mut credentials: Vec<GatewayCredentials>,
+        shards: u16,
+    ) -> Self {
+        credentials.sort_by(|a, b| (&a.gateway, a.key_epoch).cmp(&(&b.gateway, b.key_epoch)));
+        let mut children: HashMap<&GatewayId, BTreeMap<u16, ChargerId>> = HashMap::new();
+        for (id, charger) in &catalogue.chargers {
+            children.entry(&charger.gateway).or_default().insert(charger.child, id.clone());
+        }
+        let entry = |(id, gateway): (&GatewayId, &catalogue::Gateway)| {
+            let valid = credentials.iter().filter(|c| c.gateway == *id && !c.revoked);
+            let keys = valid.map(|c| {
+                let key = GatewayKey { root: c.root_key, key_epoch: c.key_epoch };
+                (Keyring::new(id, &key), c.incarnation)
+            });
+            let entry = GatewayEntry {
+                id: id.clone(),
+                station: gateway.station.clone(),
+                shard: shard_of(Family::Station, gateway.station.as_str(), shards),
+                children: children.remove(id).unwrap_or_default(),
+                keys: keys.collect(),
+            };
+            (id.clone(), Arc::new(entry))
+        };
+        let gateways = catalogue.gateways.iter().map(entry).collect();
+        Self { version, catalogue, shards, gateways, credentials }
+    }
+
+    /// A gateway.
+    pub fn gateway(&self, id: &GatewayId) -> Option<&Arc<GatewayEntry>> {
+        self.gateways.get(id)
+    }
+
+    /// All gateways of a shard.
+    pub fn gateways_of(&self, shard: ShardId) -> impl Iterator<Item = &Arc<GatewayEntry>> {
+        self.gateways.values().filter(move |gateway| gateway.shard == shard)
+    }
+
+    /// All credentials, by gateway and key epoch.
+    pub fn credentials(&self) -> &[GatewayCredentials] {
+        &self.credentials
+    }
+
+    /// A charger with its id as the catalogue keeps it, and the station it belongs to.
+    pub fn charger(&self, id: &ChargerId) -> Option<(&catalogue::Charger, &StationId)> {
+        let charger = self.catalogue.chargers.get(id)?;
+        let gateway = self.catalogue.gateways.get(&charger.gateway)?;
+        Some((charger, &gateway.station))
+    }
+
+    /// The shard of a station.
+    pub fn station_shard(&self, station: &StationId) -> ShardId {
+        shard_of(Family::Station, station.as_str(), self.shards)
+    }
+
+    /// The chargers of a station.
+    pub fn chargers_of(&self, station: &StationId) -> BTreeMap<ChargerId, catalogue::Charger> {
+        let of_station = |charger: &catalogue::Charger| {
+            self.catalogue.gateways.get(&charger.gateway).is_some_and(|g| g.station == *station)
+        };
+        let chargers = self.catalogue.chargers.iter().filter(|(_, charger)| of_station(charger));
+        chargers.map(|(id, charger)| (id.clone(), charger.clone())).collect()
+    }
+}

@@ -1,0 +1,104 @@
+//! The node's face to the API and the bins: typed requests into the shards, typed answers out.
+//!
+//! Nobody waits for ever: every call has a deadline, and a dropped reply answers [`CallError::Interrupted`].
+
+use crate::account::{self, AccountMessage};
+use crate::admission::{Lane, Permit};
+use crate::charger::ChargerMessage;
+use crate::directory::Directory;
+use crate::entry::DeadLetter;
+use crate::family::{AccountFamily, AccountMap, StationFamily, StationKey, StationMap, StationMember};
+use crate::ports::{
+    ChunkQuery, GatewayCredentials, LedgerEntry, RecordQuery, StoreError, StoredRecord,
+};
+use crate::projection::ProjectionMessage;
+use crate::reply::{Answer, Reply};
+use crate::shard::ShardMessage;
+use crate::shared::{NodeShared, ShardStatus};
+use crate::station::{StationMessage, StationReport};
+use crate::telemetry::TelemetryMessage;
+use crate::views::*;
+use chargeplane_domain::account::{AccountAnswer, AccountCommand, AccountRejection};
+use chargeplane_domain::catalogue::Catalogue;
+use chargeplane_domain::catalogue_check;
+use chargeplane_domain::charger::{Charger, ChargerRejection};
+use chargeplane_domain::chunk::Chunk;
+use chargeplane_domain::command::Action;
+use chargeplane_domain::ids::{AccountId, ChargerId, CommandId, GatewayId, SessionId, StationId};
+use chargeplane_domain::placement::{Family, ShardId};
+use chargeplane_domain::rollup::{Hour, Rollup, StoredChunk, rollup};
+use chargeplane_domain::sample::{NumberedSample, Sample};
+use chargeplane_domain::session::SessionState;
+use chargeplane_domain::units::{Timestamp, Watts};
+use chargeplane_protocol::envelope::gateway_number;
+use chargeplane_protocol::topic;
+use ractor::ActorRef;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Chunks read for one query of raw samples or rollups.
+const MAX_CHUNKS: usize = 20_000;
+
+/// Why a call got no answer from its entity.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The entity does not exist.
+    #[error("{0} does not exist")]
+    NotFound(String),
+    /// The account said no.
+    #[error("{0}")]
+    Account(AccountRejection),
+    /// The charger said no.
+    #[error("{0}")]
+    Charger(ChargerRejection),
+    /// A bounded queue is full: nothing was done, try again later.
+    #[error("overloaded: nothing was done, try again in a second")]
+    Shed,
+    /// Maybe executed: repeat with the same key.
+    #[error("interrupted: it may have been executed, repeat it with the same key")]
+    Interrupted,
+    /// No answer in time, maybe executed: repeat with the same key.
+    #[error("no answer in time: it may have been executed, repeat it with the same key")]
+    Timeout,
+    /// The shard is not open on this node: nothing was done.
+    #[error("shard {0} is not open: nothing was done, try again in a second")]
+    NotServing(String),
+    /// A parked entity: an operator must look at the dead letters.
+    #[error("{0} is parked after repeated failures; see the dead letters")]
+    Parked(String),
+    /// A store failed.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The request itself is wrong.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// A cheap handle to a running node.
+#[derive(Clone)]
+pub struct NodeHandle {
+    shared: Arc<NodeShared>,
+    incarnation: u64,
+    started_at: Timestamp,
+}
+
+impl NodeHandle {
+    pub(crate) fn new(shared: Arc<NodeShared>, incarnation: u64, started_at: Timestamp) -> Self {
+        Self { shared, incarnation, started_at }
+    }
+
+    fn reply<T: Send + 'static>(&self) -> (Reply<T>, impl Future<Output = Answer<T>> + Send + use<T>) {
+        Reply::channel(self.shared.config.call_timeout)
+    }
+
+    fn directory(&self) -> Arc<Directory> {
+        self.shared.directory.load_full()
+    }
+}
+
+mod accounts;
+mod catalogue;
+mod chargers;
+mod operations;
+mod telemetry;

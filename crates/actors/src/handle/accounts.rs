@@ -1,0 +1,108 @@
+//! Accounts, balances, statements, charge records.
+
+use super::*;
+
+impl NodeHandle {
+    /// Decides a command of an account and makes it durable.
+    pub async fn account_command(
+        &self,
+        account: AccountId,
+        command: AccountCommand,
+    ) -> Result<AccountAnswer, CallError> {
+        let (reply, wait) = self.reply();
+        self.shared.router.account(&account, Lane::Money, 256, move |permit| {
+            AccountMessage::Command { command, reply, permit }
+        });
+        wait.await
+    }
+
+    /// An account: a strong read.
+    pub async fn account(&self, account: &AccountId) -> Result<AccountView, CallError> {
+        let (reply, wait) = self.reply();
+        self.shared.router.account(account, Lane::Status, 64, move |permit| AccountMessage::View { reply, permit });
+        wait.await
+    }
+
+    /// Accounts by id, after `after`, at most `limit`: their last durable states.
+    pub async fn accounts(&self, after: Option<AccountId>, limit: usize) -> Result<Vec<AccountView>, CallError> {
+        let mut found = Vec::new();
+        for actor in self.shared.router.account_shards() {
+            let after = after.clone();
+            let page = self.ask_accounts(&actor, move |map| {
+                let later = map.accounts.iter().filter(|(id, _)| after.as_ref().is_none_or(|after| *id > after));
+                later.take(limit).map(|(_, state)| account::view(state)).collect::<Vec<_>>()
+            });
+            found.extend(page.await?);
+        }
+        found.sort_by(|a, b| a.id.cmp(&b.id));
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// All balances as served, counter-accounts included, by (shard, account).
+    pub async fn balances(
+        &self,
+        after: Option<(String, String)>,
+        limit: usize,
+    ) -> Result<Vec<BalanceView>, CallError> {
+        let mut found = Vec::new();
+        for index in 0..self.shared.config.shards {
+            let shard = ShardId { family: Family::Account, index }.to_string();
+            let after = match &after {
+                Some((past, _)) if *past > shard => continue,
+                Some((at, account)) if *at == shard => Some(account.clone()),
+                _ => None,
+            };
+            let missing = || CallError::NotServing(shard.clone());
+            let actor = self.shared.router.account_shard(index).ok_or_else(missing)?;
+            let name = shard.clone();
+            let mut page = self
+                .ask_accounts(&actor, move |map| {
+                    let lines = map.books.balances.iter().map(|(account, (currency, balance))| BalanceView {
+                        shard: name.clone(),
+                        account: account.to_string(),
+                        currency: *currency,
+                        balance: *balance,
+                    });
+                    lines.collect::<Vec<_>>()
+                })
+                .await?;
+            page.sort_by(|a, b| a.account.cmp(&b.account));
+            page.retain(|line| after.as_ref().is_none_or(|after| line.account > *after));
+            found.extend(page);
+            if found.len() >= limit {
+                break;
+            }
+        }
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    async fn ask_accounts<T: Send + 'static>(
+        &self,
+        actor: &ActorRef<ShardMessage<AccountFamily>>,
+        question: impl FnOnce(&AccountMap) -> T + Send + 'static,
+    ) -> Result<T, CallError> {
+        let (reply, wait) = self.reply();
+        let question = Box::new(move |map: &AccountMap| reply.answer(Ok(question(map))));
+        // A dead shard drops the question, and its reply answers.
+        let _ = actor.cast(ShardMessage::Ask(question));
+        wait.await
+    }
+
+    /// An account's statement, oldest first, after (log number, index).
+    pub async fn statement(
+        &self,
+        account: &AccountId,
+        after: (u64, u32),
+        limit: usize,
+    ) -> Result<Vec<LedgerEntry>, CallError> {
+        self.account(account).await?;
+        Ok(self.shared.ports.projections.statement(account.clone(), after, limit).await?)
+    }
+
+    /// Charge records, newest first.
+    pub async fn charge_records(&self, query: RecordQuery) -> Result<Vec<StoredRecord>, CallError> {
+        Ok(self.shared.ports.projections.records(query).await?)
+    }
+}

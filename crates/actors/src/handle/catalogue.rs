@@ -1,0 +1,123 @@
+//! The catalogue and the enrolment of gateways.
+
+use super::*;
+
+impl NodeHandle {
+    /// The catalogue and its version.
+    pub fn catalogue(&self) -> (u64, Arc<Catalogue>) {
+        let directory = self.directory();
+        (directory.version, Arc::clone(&directory.catalogue))
+    }
+
+    /// Applies a catalogue, or says what would change. It is checked here too: nothing unchecked is stored.
+    pub async fn apply_catalogue(&self, catalogue: Catalogue, dry_run: bool) -> Result<CatalogueDiff, CallError> {
+        catalogue_check::validate(&catalogue).map_err(|problems| {
+            let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            CallError::Invalid(lines.join("\n"))
+        })?;
+        let directory = self.directory();
+        let changes = catalogue_check::diff(&directory.catalogue, &catalogue);
+        let from_version = directory.version;
+        if dry_run || changes.is_empty() {
+            return Ok(CatalogueDiff { from_version, to_version: from_version, changes });
+        }
+        let to_version = self.shared.ports.catalogue.save(from_version, catalogue.clone()).await?;
+        self.replace_directory(to_version, Arc::new(catalogue)).await?;
+        self.tell_stations();
+        Ok(CatalogueDiff { from_version, to_version, changes })
+    }
+
+    async fn replace_directory(&self, version: u64, catalogue: Arc<Catalogue>) -> Result<(), CallError> {
+        let credentials = self.shared.ports.catalogue.credentials().await?;
+        let directory = Directory::new(version, catalogue, credentials, self.shared.config.shards);
+        self.shared.directory.store(Arc::new(directory));
+        Ok(())
+    }
+
+    fn tell_stations(&self) {
+        let directory = self.directory();
+        for station in directory.catalogue.stations.keys() {
+            let (shard, key) = (directory.station_shard(station), StationKey::Station(station.clone()));
+            self.shared.router.station(shard, key, Lane::Safety, 16, |_permit| {
+                StationMember::Station(StationMessage::CatalogueChanged)
+            });
+        }
+    }
+
+    /// Gateways with their station, whether they were heard lately, and whether they are enrolled.
+    pub async fn gateways(&self) -> Result<Vec<(GatewayId, StationId, bool, bool)>, CallError> {
+        let directory = self.directory();
+        let mut online: BTreeMap<GatewayId, bool> = BTreeMap::new();
+        for view in self.chargers(None).await? {
+            *online.entry(view.gateway).or_default() |= view.online;
+        }
+        let gateways = directory.catalogue.gateways.iter().map(|(id, gateway)| {
+            let enrolled = directory.gateway(id).is_some_and(|entry| entry.newest().is_some());
+            (id.clone(), gateway.station.clone(), online.get(id).copied().unwrap_or(false), enrolled)
+        });
+        Ok(gateways.collect())
+    }
+
+    /// Enrols a gateway (again): a new key, a new password, a new numbering of samples. Former keys stay
+    /// readable, so that a backlog sealed under them is not lost.
+    pub async fn enroll(&self, gateway: GatewayId) -> Result<Enrolment, CallError> {
+        let directory = self.directory();
+        let missing = || CallError::NotFound(format!("gateway {gateway}"));
+        let entry = directory.gateway(&gateway).ok_or_else(missing)?;
+        let former = directory.credentials().iter().filter(|known| known.gateway == gateway);
+        let (key_epoch, incarnation) = former.fold((0, 0), |(key_epoch, incarnation), known| {
+            (known.key_epoch.max(key_epoch), known.incarnation.max(incarnation))
+        });
+        let (key_epoch, incarnation) = (key_epoch.saturating_add(1), incarnation.saturating_add(1));
+        let root_key: [u8; 32] = random()?;
+        let password = hex(&random::<16>()?);
+        let credentials = GatewayCredentials {
+            gateway: gateway.clone(),
+            number: gateway_number(&gateway),
+            incarnation,
+            key_epoch,
+            root_key,
+            password_sha256: Sha256::digest(password.as_bytes()).into(),
+            revoked: false,
+        };
+        self.shared.ports.catalogue.save_credentials(credentials).await?;
+        self.replace_directory(directory.version, Arc::clone(&directory.catalogue)).await?;
+        Ok(Enrolment {
+            number: gateway_number(&gateway),
+            shard: format!("{:04x}", entry.shard.index),
+            key_epoch,
+            incarnation,
+            key: hex(&root_key),
+            username: topic::username(&gateway),
+            password,
+            client_id: topic::client_id(&gateway),
+            children: entry.children.iter().map(|(child, charger)| (*child, charger.clone())).collect(),
+            gateway,
+        })
+    }
+
+    /// Revokes all keys of a gateway: it can no longer connect, and nothing in its name is read.
+    pub async fn revoke(&self, gateway: GatewayId) -> Result<(), CallError> {
+        let directory = self.directory();
+        let known: Vec<_> =
+            directory.credentials().iter().filter(|known| known.gateway == gateway).cloned().collect();
+        if known.is_empty() {
+            return Err(CallError::NotFound(format!("an enrolment of gateway {gateway}")));
+        }
+        for credentials in known {
+            let revoked = GatewayCredentials { revoked: true, ..credentials };
+            self.shared.ports.catalogue.save_credentials(revoked).await?;
+        }
+        self.replace_directory(directory.version, Arc::clone(&directory.catalogue)).await
+    }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], CallError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| CallError::Invalid(format!("no randomness: {error}")))?;
+    Ok(bytes)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

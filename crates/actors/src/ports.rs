@@ -1,0 +1,234 @@
+//! What the actors need from the outside world beside the journal: telemetry, the catalogue, projections.
+//!
+//! Every method returns only when what it promises is durable. An error means: nothing may be concluded.
+
+use chargeplane_domain::catalogue::Catalogue;
+use chargeplane_domain::session::ChargeRecord;
+use chargeplane_domain::chunk::EncodedChunk;
+use chargeplane_domain::ids::{AccountId, ChargerId, GatewayId, SessionId};
+use chargeplane_domain::placement::ShardId;
+use chargeplane_domain::sample::Gap;
+use chargeplane_domain::units::{Currency, Money, Timestamp};
+use futures_core::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+/// Why a store did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The disk is full. The node must stop acknowledging and exit.
+    #[error("no space left: {0}")]
+    Full(String),
+    /// Reading or writing failed. After a failed write the node must stop acknowledging and exit.
+    #[error("store failed: {0}")]
+    Io(String),
+    /// What is stored cannot be read.
+    #[error("stored data is damaged: {0}")]
+    Corrupt(String),
+    /// Somebody else changed it first.
+    #[error("version conflict: expected {expected}, found {found}")]
+    Conflict { expected: u64, found: u64 },
+}
+
+/// How far one stream of one boot of a gateway is durable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamCursor {
+    /// The gateway.
+    pub gateway: GatewayId,
+    /// The stream's byte on the wire.
+    pub stream: u8,
+    /// The gateway's boot.
+    pub boot: u32,
+    /// Every batch up to this sequence is durable or refused.
+    pub upto_seq: u64,
+}
+
+/// One chunk to write, keyed by (charger, incarnation, range, owner epoch).
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChunkRow {
+    /// The charger.
+    pub charger: ChargerId,
+    /// The enrolment of its gateway that numbered the samples.
+    pub incarnation: u32,
+    /// The epoch of the shard that writes.
+    pub epoch: u64,
+    /// Samples, with range and column statistics.
+    pub chunk: EncodedChunk,
+}
+
+/// One declared gap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GapRow {
+    /// The charger.
+    pub charger: ChargerId,
+    /// The enrolment of its gateway that numbered the samples.
+    pub incarnation: u32,
+    /// Numbers and reason.
+    pub gap: Gap,
+}
+
+/// What one flush writes, in one transaction: the data first, then the cursors that promise it.
+#[derive(Debug, Clone)]
+pub struct Flush {
+    /// The shard that owns the gateway.
+    pub shard: ShardId,
+    /// Chunks. Under a key that exists the store keeps the union of both by sample number.
+    pub chunks: Vec<ChunkRow>,
+    /// Gaps. Writing one again changes nothing.
+    pub gaps: Vec<GapRow>,
+    /// Cursors. A cursor never moves back.
+    pub cursors: Vec<StreamCursor>,
+}
+
+/// Which chunks of a charger to read.
+#[derive(Debug, Clone)]
+pub struct ChunkQuery {
+    /// The charger.
+    pub charger: ChargerId,
+    /// Chunks with a sample at or after this moment ...
+    pub from: Timestamp,
+    /// ... and before this one.
+    pub to: Timestamp,
+    /// At most so many chunks, oldest first.
+    pub limit: usize,
+}
+
+/// Chunks, gaps and cursors of telemetry.
+pub trait TelemetryStore: Send + Sync {
+    /// All cursors of a shard's gateways.
+    fn cursors(&self, shard: ShardId) -> BoxFuture<'_, Result<Vec<StreamCursor>, StoreError>>;
+    /// Writes one flush atomically.
+    fn write(&self, flush: Flush) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Chunks of a charger whose time range overlaps the query; several epochs of one range are all returned.
+    fn chunks(&self, query: ChunkQuery) -> BoxFuture<'_, Result<Vec<ChunkRow>, StoreError>>;
+    /// Declared gaps of a charger.
+    fn gaps(&self, charger: ChargerId) -> BoxFuture<'_, Result<Vec<GapRow>, StoreError>>;
+}
+
+/// What a gateway proves itself with. Never logged: `Debug` hides the secrets.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayCredentials {
+    /// The gateway.
+    pub gateway: GatewayId,
+    /// Its number in envelope headers; unique.
+    pub number: u64,
+    /// Counts enrolments: a new one starts the sample numbering anew.
+    pub incarnation: u32,
+    /// The key's epoch in envelope headers.
+    pub key_epoch: u32,
+    /// Root key of the sealing.
+    pub root_key: [u8; 32],
+    /// SHA-256 of the broker password.
+    pub password_sha256: [u8; 32],
+    /// True when it may no longer connect.
+    pub revoked: bool,
+}
+
+impl std::fmt::Debug for GatewayCredentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GatewayCredentials")
+            .field("gateway", &self.gateway)
+            .field("number", &self.number)
+            .field("incarnation", &self.incarnation)
+            .field("key_epoch", &self.key_epoch)
+            .field("revoked", &self.revoked)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The catalogue and the gateways' credentials.
+pub trait CatalogueStore: Send + Sync {
+    /// The catalogue with its version; version 0 and empty when nothing was ever applied.
+    fn load(&self) -> BoxFuture<'_, Result<(u64, Catalogue), StoreError>>;
+    /// Replaces the catalogue if its version is still `expected`; returns the new version.
+    fn save(&self, expected: u64, catalogue: Catalogue) -> BoxFuture<'_, Result<u64, StoreError>>;
+    /// All credentials, those of former key epochs too (sealed backlog stays readable).
+    fn credentials(&self) -> BoxFuture<'_, Result<Vec<GatewayCredentials>, StoreError>>;
+    /// Adds or replaces credentials by (gateway, key epoch).
+    fn save_credentials(&self, credentials: GatewayCredentials) -> BoxFuture<'_, Result<(), StoreError>>;
+}
+
+/// One line of an account's statement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerEntry {
+    /// The journal's shard, log number and the index in its frame: the entry's identity.
+    pub shard: ShardId,
+    /// Log number of the frame.
+    pub lsn: u64,
+    /// Index of the event in the frame.
+    pub index: u32,
+    /// The account.
+    pub account: AccountId,
+    /// What happened: `opened`, `topped_up`, `debited`, `settled`, ...
+    pub kind: String,
+    /// What it did to the balance.
+    pub amount: Money,
+    /// The posted balance after it.
+    pub balance: Money,
+    /// The session that caused it.
+    pub session: Option<SessionId>,
+    /// The idempotency key that caused it.
+    pub key: Option<String>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A charge record with its place in the journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoredRecord {
+    /// The journal's shard.
+    pub shard: ShardId,
+    /// Log number of the frame that settled the session.
+    pub lsn: u64,
+    /// The record.
+    pub record: ChargeRecord,
+}
+
+/// What the projection of one stretch of a shard's journal adds.
+#[derive(Debug, Clone)]
+pub struct ProjectionBatch {
+    /// The shard.
+    pub shard: ShardId,
+    /// Everything up to this log number is in.
+    pub upto_lsn: u64,
+    /// Charge records settled in it.
+    pub records: Vec<StoredRecord>,
+    /// Ledger entries in it.
+    pub entries: Vec<LedgerEntry>,
+}
+
+/// Which charge records to list; newest first.
+#[derive(Debug, Clone, Default)]
+pub struct RecordQuery {
+    /// Only of this charger.
+    pub charger: Option<ChargerId>,
+    /// Only of this account.
+    pub account: Option<AccountId>,
+    /// Only this session.
+    pub session: Option<SessionId>,
+    /// Continue after this (ended_at, session) of the page before.
+    pub after: Option<(Timestamp, SessionId)>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Read models built from the journal: idempotent, behind it by a cursor, rebuilt at will.
+pub trait Projections: Send + Sync {
+    /// How far each shard is projected.
+    fn cursors(&self) -> BoxFuture<'_, Result<Vec<(ShardId, u64)>, StoreError>>;
+    /// Adds a batch; adding it again changes nothing.
+    fn apply(&self, batch: ProjectionBatch) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Charge records.
+    fn records(&self, query: RecordQuery) -> BoxFuture<'_, Result<Vec<StoredRecord>, StoreError>>;
+    /// Statement of an account, oldest first, after (lsn, index); at most `limit` lines.
+    fn statement(
+        &self,
+        account: AccountId,
+        after: (u64, u32),
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<LedgerEntry>, StoreError>>;
+    /// Totals for tests and health: records and entries held.
+    fn counts(&self) -> BoxFuture<'_, Result<(u64, u64), StoreError>>;
+}
+
+/// Sums by currency, for answers.
+pub type CurrencySums = Vec<(Currency, Money)>;

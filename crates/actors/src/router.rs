@@ -1,0 +1,190 @@
+//! The router: from an id to its shard, through bounded lanes (LOAD-1).
+//!
+//! On one node every shard is local. With several, envelopes to other nodes' routers start here.
+
+use crate::account::AccountMessage;
+use crate::admission::{Lane, Lanes, Permit, ROUTER_BUDGETS, SHARD_BUDGETS};
+use crate::family::{AccountFamily, AccountKey, StationFamily, StationKey, StationMember};
+use crate::handle::CallError;
+use crate::shard::{EntityMessage, Family, ShardMessage};
+use crate::telemetry::TelemetryMessage;
+use arc_swap::ArcSwapOption;
+use chargeplane_cluster::node_lease::ServeRight;
+use chargeplane_domain::ids::AccountId;
+use chargeplane_domain::placement::{self, ShardId, shard_of};
+use ractor::ActorRef;
+use std::sync::{Arc, OnceLock};
+
+struct Seat<F: Family> {
+    actor: ArcSwapOption<ActorRef<ShardMessage<F>>>,
+    lanes: Arc<Lanes>,
+}
+
+impl<F: Family> Seat<F> {
+    fn new() -> Self {
+        Self { actor: ArcSwapOption::empty(), lanes: Lanes::new(SHARD_BUDGETS) }
+    }
+}
+
+/// Routes to the shards of this node.
+pub struct Router {
+    lanes: Arc<Lanes>,
+    stations: Vec<Seat<StationFamily>>,
+    accounts: Vec<Seat<AccountFamily>>,
+    telemetry: Vec<ArcSwapOption<ActorRef<TelemetryMessage>>>,
+    shards: u16,
+    right: OnceLock<ServeRight>,
+}
+
+impl Router {
+    /// A router over `shards` a family, all closed.
+    pub fn new(shards: u16) -> Self {
+        Self {
+            lanes: Lanes::new(ROUTER_BUDGETS),
+            stations: (0..shards).map(|_| Seat::new()).collect(),
+            accounts: (0..shards).map(|_| Seat::new()).collect(),
+            telemetry: (0..shards).map(|_| ArcSwapOption::empty()).collect(),
+            shards,
+            right: OnceLock::new(),
+        }
+    }
+
+    /// Nothing is admitted while this right does not hold. Set once.
+    pub fn bind(&self, right: ServeRight) {
+        let _ = self.right.set(right);
+    }
+
+    /// True while the node's lease allows it to serve.
+    pub fn may_serve(&self) -> bool {
+        self.right.get().is_none_or(ServeRight::may_serve)
+    }
+
+    /// The router's lanes.
+    pub fn lanes(&self) -> &Arc<Lanes> {
+        &self.lanes
+    }
+
+    /// The lanes of a shard.
+    pub fn shard_lanes(&self, shard: ShardId) -> Arc<Lanes> {
+        let index = usize::from(shard.index);
+        let lanes = match shard.family {
+            placement::Family::Station => self.stations.get(index).map(|seat| &seat.lanes),
+            placement::Family::Account => self.accounts.get(index).map(|seat| &seat.lanes),
+        };
+        lanes.map_or_else(|| Lanes::new(SHARD_BUDGETS), Arc::clone)
+    }
+
+    /// Seats or unseats the actor of a station shard.
+    pub fn seat_station(&self, index: u16, actor: Option<ActorRef<ShardMessage<StationFamily>>>) {
+        if let Some(seat) = self.stations.get(usize::from(index)) {
+            seat.actor.store(actor.map(Arc::new));
+        }
+    }
+
+    /// Seats or unseats the actor of an account shard.
+    pub fn seat_account(&self, index: u16, actor: Option<ActorRef<ShardMessage<AccountFamily>>>) {
+        if let Some(seat) = self.accounts.get(usize::from(index)) {
+            seat.actor.store(actor.map(Arc::new));
+        }
+    }
+
+    /// The actor of a station shard.
+    pub fn station_shard(&self, index: u16) -> Option<ActorRef<ShardMessage<StationFamily>>> {
+        self.stations.get(usize::from(index))?.actor.load().as_deref().cloned()
+    }
+
+    /// The actor of an account shard.
+    pub fn account_shard(&self, index: u16) -> Option<ActorRef<ShardMessage<AccountFamily>>> {
+        self.accounts.get(usize::from(index))?.actor.load().as_deref().cloned()
+    }
+
+    /// Seats or unseats the telemetry actor of a station shard.
+    pub fn seat_telemetry(&self, index: u16, actor: Option<ActorRef<TelemetryMessage>>) {
+        if let Some(seat) = self.telemetry.get(usize::from(index)) {
+            seat.store(actor.map(Arc::new));
+        }
+    }
+
+    /// The telemetry actor of a station shard.
+    pub fn telemetry(&self, index: u16) -> Option<ActorRef<TelemetryMessage>> {
+        self.telemetry.get(usize::from(index))?.load().as_deref().cloned()
+    }
+
+    /// All station shards that have an actor.
+    pub fn station_shards(&self) -> impl Iterator<Item = ActorRef<ShardMessage<StationFamily>>> {
+        (0..self.shards).filter_map(|index| self.station_shard(index))
+    }
+
+    /// All account shards that have an actor.
+    pub fn account_shards(&self) -> impl Iterator<Item = ActorRef<ShardMessage<AccountFamily>>> {
+        (0..self.shards).filter_map(|index| self.account_shard(index))
+    }
+
+    /// The shard of an account.
+    pub fn shard_of_account(&self, account: &AccountId) -> ShardId {
+        shard_of(placement::Family::Account, account.as_str(), self.shards)
+    }
+
+    /// Takes a place in the lanes of a shard, or refuses.
+    pub fn admit(&self, shard: ShardId, lane: Lane, bytes: usize) -> Result<Permit, CallError> {
+        if !self.may_serve() {
+            return Err(CallError::NotServing(shard.to_string()));
+        }
+        let index = usize::from(shard.index);
+        let lanes = match shard.family {
+            placement::Family::Station => self.stations.get(index).map(|seat| &seat.lanes),
+            placement::Family::Account => self.accounts.get(index).map(|seat| &seat.lanes),
+        };
+        let lanes = lanes.ok_or_else(|| CallError::NotServing(shard.to_string()))?;
+        Permit::take(&self.lanes, lanes, lane, bytes).ok_or(CallError::Shed)
+    }
+
+    /// Sends a message to an account. `message` gets the permit; when the lane is full or the shard closed,
+    /// the message is answered with the reason.
+    pub fn account(
+        &self,
+        account: &AccountId,
+        lane: Lane,
+        bytes: usize,
+        message: impl FnOnce(Permit) -> AccountMessage,
+    ) {
+        let shard = self.shard_of_account(account);
+        let (permit, refusal) = match self.admit(shard, lane, bytes) {
+            Ok(permit) => (permit, None),
+            Err(error) => (Permit::internal(), Some(error)),
+        };
+        let message = message(permit);
+        match (refusal, self.account_shard(shard.index)) {
+            (Some(error), _) => message.refuse(error),
+            (None, None) => message.refuse(CallError::NotServing(shard.to_string())),
+            (None, Some(actor)) => {
+                // A dead actor drops the message, and its reply guard answers.
+                let key = AccountKey(account.clone());
+                let _ = actor.cast(ShardMessage::Deliver { key, message });
+            }
+        }
+    }
+
+    /// Sends a message to a station, charger or gateway of a station shard.
+    pub fn station(
+        &self,
+        shard: ShardId,
+        key: StationKey,
+        lane: Lane,
+        bytes: usize,
+        message: impl FnOnce(Permit) -> StationMember,
+    ) {
+        let (permit, refusal) = match self.admit(shard, lane, bytes) {
+            Ok(permit) => (permit, None),
+            Err(error) => (Permit::internal(), Some(error)),
+        };
+        let message = message(permit);
+        match (refusal, self.station_shard(shard.index)) {
+            (Some(error), _) => message.refuse(error),
+            (None, None) => message.refuse(CallError::NotServing(shard.to_string())),
+            (None, Some(actor)) => {
+                let _ = actor.cast(ShardMessage::Deliver { key, message });
+            }
+        }
+    }
+}

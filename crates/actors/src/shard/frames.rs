@@ -1,0 +1,180 @@
+//! Frames of a shard: what is pending, what is in flight, what runs after a commit.
+
+use super::{AfterCommit, Family, Phase, ShardMessage, ShardState};
+use crate::entry::{self, Entry, ShardEvent};
+use crate::journal::JournalMessage;
+use crate::projection::ProjectionMessage;
+use chargeplane_cluster::frame::{Frame, FrameHash};
+use chargeplane_cluster::journal::CommitOutcome;
+use chargeplane_domain::placement::ShardId;
+use ractor::{ActorProcessingErr, ActorRef};
+use std::collections::VecDeque;
+
+/// Entries in one frame: keeps a frame far below the journal's limit of 8 MiB.
+const MAX_ENTRIES: usize = 4_000;
+
+/// One entity's contribution to a frame.
+struct Pending<F: Family> {
+    key: Option<F::Key>,
+    entries: Vec<Entry<F::Event>>,
+    after: AfterCommit,
+}
+
+struct InFlight<F: Family> {
+    lsn: u64,
+    hash: FrameHash,
+    parts: Vec<Pending<F>>,
+}
+
+/// Pending and in-flight frames of one shard.
+pub(super) struct Frames<F: Family> {
+    shard: ShardId,
+    last_lsn: u64,
+    last_hash: FrameHash,
+    pending: VecDeque<Pending<F>>,
+    in_flight: Option<InFlight<F>>,
+}
+
+impl<F: Family> Frames<F> {
+    pub(super) fn new(shard: ShardId) -> Self {
+        let last_hash = FrameHash::genesis(shard);
+        Self { shard, last_lsn: 0, last_hash, pending: VecDeque::new(), in_flight: None }
+    }
+
+    /// Continues after the last stored frame.
+    pub(super) fn continue_after(&mut self, lsn: u64, hash: FrameHash) {
+        (self.last_lsn, self.last_hash) = (lsn, hash);
+    }
+
+    pub(super) fn last_lsn(&self) -> u64 {
+        self.last_lsn
+    }
+
+    /// True when nothing waits for a commit.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.pending.is_empty() && self.in_flight.is_none()
+    }
+
+    /// Queues an entity's events. Without events, `after` rides behind everything queued so far: a read is
+    /// answered only when what it saw is durable.
+    pub(super) fn push(&mut self, key: F::Key, events: Vec<F::Event>, after: AfterCommit) {
+        if !events.is_empty() {
+            let name = key.to_string();
+            let entries = events.into_iter().map(|event| Entry::Entity { key: name.clone(), event });
+            let entries = entries.collect();
+            self.pending.push_back(Pending { key: Some(key), entries, after });
+        } else if let Some(last) = self.pending.back_mut() {
+            chain(&mut last.after, after);
+        } else if let Some(last) = self.in_flight.as_mut().and_then(|frame| frame.parts.last_mut()) {
+            chain(&mut last.after, after);
+        } else {
+            after();
+        }
+    }
+
+    /// Queues an event of the shard itself.
+    pub(super) fn push_shard_event(&mut self, event: ShardEvent, after: AfterCommit) {
+        self.pending.push_back(Pending { key: None, entries: vec![Entry::Shard(event)], after });
+    }
+
+    fn take_parts(&mut self) -> Vec<Pending<F>> {
+        let mut entries = 0usize;
+        let count = self.pending.iter().take_while(|part| {
+            let first = entries == 0;
+            entries = entries.saturating_add(part.entries.len());
+            first || entries <= MAX_ENTRIES
+        });
+        let count = count.count();
+        self.pending.drain(..count).collect()
+    }
+}
+
+fn chain(slot: &mut AfterCommit, next: AfterCommit) {
+    let first = std::mem::replace(slot, Box::new(|| ()));
+    *slot = Box::new(move || {
+        first();
+        next();
+    });
+}
+
+/// Sends the next frame unless one is in flight.
+pub(super) fn start<F: Family>(
+    state: &mut ShardState<F>,
+    myself: &ActorRef<ShardMessage<F>>,
+) -> Result<(), ActorProcessingErr> {
+    let frames = &mut state.frames;
+    let serving = matches!(state.phase, Phase::Open { .. } | Phase::Draining { .. });
+    if frames.in_flight.is_some() || frames.pending.is_empty() || !serving {
+        return Ok(());
+    }
+    let parts = frames.take_parts();
+    let entries: Vec<_> = parts.iter().flat_map(|part| part.entries.iter().cloned()).collect();
+    let payload = entry::encode(&entries)?;
+    let now = state.shared.clock.wall();
+    let frame =
+        Frame::following(frames.shard, state.epoch, frames.last_lsn, frames.last_hash, now, payload);
+    frames.in_flight = Some(InFlight { lsn: frame.lsn, hash: frame.hash(), parts });
+    let actor = myself.clone();
+    // When the shard is gone by then, its successor reads the frame from the journal.
+    let done = Box::new(move |outcome| drop(actor.cast(ShardMessage::Committed { outcome })));
+    state.shared.journal_actor()?.cast(JournalMessage::Commit { frame, done })?;
+    Ok(())
+}
+
+/// The frame in flight ended. Applies its events to the map, then lets out what waited for them. Returns the
+/// entities whose events were resolved. A refused frame is an error: the shard opens anew.
+pub(super) fn on_committed<F: Family>(
+    state: &mut ShardState<F>,
+    outcome: CommitOutcome,
+) -> Result<Vec<F::Key>, ActorProcessingErr> {
+    let Some(InFlight { lsn, hash, parts }) = state.frames.in_flight.take() else {
+        return Err("a commit ended that this shard did not start".into());
+    };
+    if let CommitOutcome::Fenced { epoch, last_lsn } = outcome {
+        let mine = state.epoch;
+        tracing::warn!(shard = %state.shard, epoch, last_lsn, mine, "fenced: opening anew");
+        return Err(format!("fenced by epoch {epoch} at log number {last_lsn}").into());
+    }
+    state.frames.continue_after(lsn, hash);
+    let mut resolved = Vec::new();
+    let mut afters = Vec::with_capacity(parts.len());
+    for part in parts {
+        for entry in &part.entries {
+            match (entry, &part.key) {
+                (Entry::Entity { event, .. }, Some(key)) => apply(state, key, event),
+                (Entry::Shard(event), _) => apply_shard_event(state, event),
+                (Entry::Entity { key, .. }, None) => return Err(format!("entry of {key} without its key").into()),
+            }
+        }
+        resolved.extend(part.key);
+        afters.push(part.after);
+    }
+    for after in afters {
+        after();
+    }
+    state.shared.notify_projection(ProjectionMessage::Advanced { shard: state.shard, lsn });
+    Ok(resolved)
+}
+
+fn apply<F: Family>(state: &mut ShardState<F>, key: &F::Key, event: &F::Event) {
+    match F::apply(&mut state.map, key, event) {
+        Ok(()) => F::on_committed(&state.map, key, event),
+        // The entity decided it a moment ago, so this is a defect of the machine: contain it.
+        Err(reason) => {
+            tracing::error!(shard = %state.shard, entity = %key, %reason, "event does not apply: quarantined");
+            state.entities.quarantine(key, reason);
+        }
+    }
+}
+
+pub(super) fn apply_shard_event<F: Family>(state: &mut ShardState<F>, event: &ShardEvent) {
+    match event {
+        ShardEvent::DeadLettered(letter) => {
+            state.next_letter = state.next_letter.max(letter.number.saturating_add(1));
+            state.letters.insert(letter.number, letter.clone());
+        }
+        ShardEvent::DeadLetterTaken { number } => {
+            state.letters.remove(number);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Opening a shard: raise the epoch, replay the log, start what must be live.
+
+use super::{Family, OpenShard, Phase, ShardMessage, ShardState, entities, frames};
+use crate::entry::{self, Entry};
+use crate::handle::CallError;
+use crate::metric;
+use crate::projection::ProjectionMessage;
+use crate::shared::NodeShared;
+use chargeplane_cluster::frame::Frame;
+use chargeplane_cluster::journal::{JournalError, OpenedShard};
+use chargeplane_domain::placement::ShardId;
+use ractor::{ActorProcessingErr, ActorRef};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::EntityMessage as _;
+
+/// Pause before another try when the journal could not answer.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Asks the journal for the shard, again and again while its answer cannot be learnt: opening twice is
+/// harmless, it only raises the epoch twice.
+pub(super) fn start<F: Family>(shared: &Arc<NodeShared>, shard: ShardId, actor: ActorRef<ShardMessage<F>>) {
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        let result = loop {
+            match shared.ports.journal.open(shard, shared.config.node.clone()).await {
+                Err(JournalError::OutcomeUnknown(why)) => {
+                    tracing::warn!(%shard, %why, "opening again");
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                other => break other,
+            }
+        };
+        // The actor is gone only when the node stops.
+        let _ = actor.cast(ShardMessage::Opened(result));
+    });
+}
+
+/// Replays the log and starts serving.
+pub(super) async fn on_opened<F: Family>(
+    state: &mut ShardState<F>,
+    myself: &ActorRef<ShardMessage<F>>,
+    result: Result<OpenedShard, JournalError>,
+) -> Result<(), ActorProcessingErr> {
+    let opened = match result {
+        Ok(opened) => opened,
+        Err(error) if error.is_fatal() => {
+            state.shared.fatal.raise(format!("opening {}: {error}", state.shard));
+            return Ok(());
+        }
+        Err(error) => return refuse_all(state, error.to_string()),
+    };
+    if let Some(snapshot) = &opened.snapshot {
+        // This version writes no snapshots, so one here was written by a newer program.
+        return refuse_all(state, format!("snapshot at {} was written by a newer program", snapshot.lsn));
+    }
+    for frame in &opened.tail {
+        if let Err(reason) = replay(state, frame) {
+            return refuse_all(state, reason);
+        }
+    }
+    state.epoch = opened.epoch;
+    state.common = F::common(opened.epoch);
+    state.frames.continue_after(opened.last_lsn, opened.last_hash);
+    metrics::counter!(metric::SHARD_OPENS_TOTAL).increment(1);
+    let keys = F::wakes_at_open(&state.map);
+    let (common, actor) = (state.common.clone(), myself.clone());
+    let open = OpenShard { shard: state.shard, epoch: state.epoch, common, actor, keys };
+    let side = F::on_open(&state.shared, &open).await?;
+    let Phase::Opening { waiting } = std::mem::replace(&mut state.phase, Phase::Open { side }) else {
+        return Err("opened twice".into());
+    };
+    for key in open.keys {
+        entities::ensure_live(state, myself, &key).await;
+    }
+    for (key, message) in waiting {
+        entities::deliver(state, myself, key, message).await;
+    }
+    let (shard, lsn) = (state.shard, opened.last_lsn);
+    state.shared.notify_projection(ProjectionMessage::Advanced { shard, lsn });
+    state.shared.shard_opened(state.shard);
+    tracing::debug!(%shard, epoch = state.epoch, lsn, "open");
+    Ok(())
+}
+
+/// Applies one stored frame. Entities that cannot take an event are quarantined; the shard goes on.
+fn replay<F: Family>(state: &mut ShardState<F>, frame: &Frame) -> Result<(), String> {
+    let entries = entry::decode::<F::Event>(&frame.payload)
+        .map_err(|error| format!("frame {} of {}: {error}", frame.lsn, frame.shard))?;
+    for entry in entries {
+        match entry {
+            Entry::Shard(event) => frames::apply_shard_event(state, &event),
+            Entry::Entity { key: name, event } => {
+                let Ok(key) = name.parse::<F::Key>() else {
+                    return Err(format!("frame {} names the unknown entity {name:?}", frame.lsn));
+                };
+                if let Err(reason) = F::apply(&mut state.map, &key, &event) {
+                    let lsn = frame.lsn;
+                    tracing::error!(shard = %state.shard, lsn, entity = %key, %reason, "quarantined on replay");
+                    state.entities.quarantine(&key, format!("frame {lsn}: {reason}"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The log cannot be served: refuse everything and say why, leave the other shards alone.
+fn refuse_all<F: Family>(state: &mut ShardState<F>, reason: String) -> Result<(), ActorProcessingErr> {
+    tracing::error!(shard = %state.shard, %reason, "the shard stays closed");
+    let before = std::mem::replace(&mut state.phase, Phase::Failed { reason: reason.clone() });
+    if let Phase::Opening { waiting } = before {
+        for (_, message) in waiting {
+            message.refuse(CallError::NotServing(state.shard.to_string()));
+        }
+    }
+    state.shared.shard_failed(state.shard, reason);
+    Ok(())
+}

@@ -1,0 +1,413 @@
+//! The telemetry actor: one shard's samples, from batches to chunks.
+//!
+//! Side actor of a station shard, supervised by it. A batch is one message: what is known already is dropped,
+//! the rest goes into open columns per charger, and each charger gets a digest at most once a second. A
+//! gateway's columns are written together, data before cursors, at least every flush interval; the cumulative
+//! acknowledgement leaves after the write (DATA-1). Soft: a restart reads the cursors back and asks the
+//! gateways for everything above them; what comes twice is recognised by its number.
+
+mod columns;
+mod streams;
+
+use crate::admission::{Lane, Permit, as_f64};
+use crate::charger::ChargerMessage;
+use crate::downlink::SealingCounter;
+use crate::family::{StationFamily, StationKey, StationMember};
+use crate::gateway::{GatewayMessage, to_gateway};
+use crate::metric;
+use crate::ports::{Flush, GapRow, StoreError, StreamCursor};
+use crate::reply::Reply;
+use crate::shard::ShardMessage;
+use crate::shared::NodeShared;
+use chargeplane_domain::ids::{ChargerId, GatewayId};
+use chargeplane_domain::placement::ShardId;
+use chargeplane_domain::sample::{Gap, Sample};
+use chargeplane_domain::units::Timestamp;
+use chargeplane_protocol::message::{Ack, Cursor, Down, Refusal, SampleRun, Stream};
+use columns::Columns;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use streams::Streams;
+use tokio::time::Instant;
+
+/// How often it looks for gateways to flush.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// A gateway's columns are written early when they hold this many samples.
+const FLUSH_AT_SAMPLES: usize = 100_000;
+
+/// Batches of the replay stream a gateway may have under way.
+const REPLAY_CREDIT: u32 = 16;
+
+/// A gateway is told where its streams stand at most this often.
+const RESUME_EVERY: Duration = Duration::from_secs(1);
+
+/// A charger gets a digest at most this often, by the samples' own clock.
+const DIGEST_EVERY_MS: i64 = 1_000;
+
+/// Messages of the telemetry actor.
+pub enum TelemetryMessage {
+    /// A batch of samples and declared gaps.
+    Batch {
+        /// Who sent it.
+        gateway: GatewayId,
+        /// The enrolment that numbers the samples.
+        incarnation: u32,
+        /// Which stream.
+        stream: Stream,
+        /// Which boot.
+        boot: u32,
+        /// Its sequence.
+        seq: u64,
+        /// Samples, children known.
+        runs: Vec<SampleRun>,
+        /// Declared gaps, children known.
+        gaps: Vec<(u16, Gap)>,
+        /// Its place in the lanes.
+        permit: Permit,
+    },
+    /// A batch that was authentic but cannot be used.
+    Refused { gateway: GatewayId, stream: Stream, boot: u32, seq: u64, reason: String },
+    /// A beat passed by: what the gateway knows of this owner, and what it will not send any more.
+    Beat { gateway: GatewayId, epoch_seen: u64, floors: Vec<Cursor>, acked: Vec<Cursor> },
+    /// Look for gateways that are due.
+    Look,
+    /// A write ended.
+    Written { gateway: GatewayId, cursors: Vec<Cursor>, samples: u64, took: Duration, result: Result<(), StoreError> },
+    /// Newest samples of all chargers.
+    Latest(Reply<BTreeMap<ChargerId, Sample>>),
+    /// Write everything, then run this.
+    Drain(Box<dyn FnOnce() + Send>),
+}
+
+/// The telemetry actor.
+pub struct TelemetryActor;
+
+/// What it is started with.
+pub struct TelemetryArguments {
+    /// The node.
+    pub shared: Arc<NodeShared>,
+    /// The shard.
+    pub shard: ShardId,
+    /// The shard's actor.
+    pub actor: ActorRef<ShardMessage<StationFamily>>,
+    /// The shard's sealing counter.
+    pub counter: Arc<SealingCounter>,
+}
+
+/// One gateway's samples on their way to the store.
+#[derive(Default)]
+struct Feed {
+    incarnation: u32,
+    streams: Streams,
+    columns: BTreeMap<ChargerId, Columns>,
+    gaps: Vec<GapRow>,
+    /// Samples accepted since the last write began.
+    unwritten: usize,
+    /// When the oldest unwritten batch came.
+    dirty_since: Option<Instant>,
+    writing: bool,
+    resumed_at: Option<Instant>,
+}
+
+/// State of the telemetry actor.
+pub struct TelemetryState {
+    shared: Arc<NodeShared>,
+    shard: ShardId,
+    actor: ActorRef<ShardMessage<StationFamily>>,
+    counter: Arc<SealingCounter>,
+    feeds: BTreeMap<GatewayId, Feed>,
+    latest: BTreeMap<ChargerId, Sample>,
+    digested: BTreeMap<ChargerId, Timestamp>,
+    drain: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Actor for TelemetryActor {
+    type Msg = TelemetryMessage;
+    type State = TelemetryState;
+    type Arguments = TelemetryArguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<TelemetryMessage>,
+        arguments: TelemetryArguments,
+    ) -> Result<TelemetryState, ActorProcessingErr> {
+        let TelemetryArguments { shared, shard, actor, counter } = arguments;
+        let mut feeds: BTreeMap<GatewayId, Feed> = BTreeMap::new();
+        for StreamCursor { gateway, stream, boot, upto_seq } in shared.ports.telemetry.cursors(shard).await? {
+            if let Some(stream) = Stream::from_u8(stream) {
+                feeds.entry(gateway).or_default().streams.restore(stream, boot, upto_seq);
+            }
+        }
+        let mut state = TelemetryState {
+            shared,
+            shard,
+            actor,
+            counter,
+            feeds,
+            latest: BTreeMap::new(),
+            digested: BTreeMap::new(),
+            drain: None,
+        };
+        let gateways: Vec<_> = {
+            let directory = state.shared.directory.load();
+            directory.gateways_of(shard).map(|gateway| gateway.id.clone()).collect()
+        };
+        for gateway in gateways {
+            resume(&mut state, &gateway);
+        }
+        myself.send_interval(LOOK_EVERY, || TelemetryMessage::Look);
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<TelemetryMessage>,
+        message: TelemetryMessage,
+        state: &mut TelemetryState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            TelemetryMessage::Batch { gateway, incarnation, stream, boot, seq, runs, gaps, permit: _ } => {
+                let batch = Batch { incarnation, stream, boot, seq, runs, gaps };
+                on_batch(state, &gateway, batch);
+            }
+            TelemetryMessage::Refused { gateway, stream, boot, seq, reason } => {
+                state.feeds.entry(gateway.clone()).or_default().streams.refuse(stream, boot, seq, reason);
+                ack(state, &gateway, stream, boot);
+            }
+            TelemetryMessage::Beat { gateway, epoch_seen, floors, acked } => {
+                on_beat(state, &gateway, epoch_seen, &floors, &acked);
+            }
+            TelemetryMessage::Look => on_look(state, &myself),
+            TelemetryMessage::Written { gateway, cursors, samples, took, result } => {
+                metrics::histogram!(metric::FLUSH_SECONDS).record(took.as_secs_f64());
+                on_written(state, &gateway, cursors, samples, result);
+                on_look(state, &myself);
+            }
+            TelemetryMessage::Latest(reply) => reply.answer(Ok(state.latest.clone())),
+            TelemetryMessage::Drain(done) => {
+                state.drain = Some(done);
+                on_look(state, &myself);
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Batch {
+    incarnation: u32,
+    stream: Stream,
+    boot: u32,
+    seq: u64,
+    runs: Vec<SampleRun>,
+    gaps: Vec<(u16, Gap)>,
+}
+
+fn on_batch(state: &mut TelemetryState, gateway: &GatewayId, batch: Batch) {
+    let Batch { incarnation, stream, boot, seq, runs, gaps } = batch;
+    let samples: usize = runs.iter().map(|run| run.samples.len()).sum();
+    let buffered: usize = state.feeds.values().map(|feed| feed.unwritten).sum();
+    let limit = state.shared.config.max_buffered_samples;
+    let children = match state.shared.directory.load().gateway(gateway) {
+        Some(entry) => Arc::clone(entry),
+        None => return,
+    };
+    let feed = state.feeds.entry(gateway.clone()).or_default();
+    if feed.incarnation != incarnation {
+        // A new enrolment numbers its samples anew; what the former one left is written with its own number.
+        if !feed.columns.is_empty() || !feed.gaps.is_empty() {
+            feed.dirty_since.get_or_insert_with(Instant::now);
+        }
+        feed.incarnation = incarnation;
+    }
+    if feed.streams.is_durable(stream, boot, seq) {
+        return ack(state, gateway, stream, boot);
+    }
+    if feed.streams.is_received(stream, boot, seq) {
+        metrics::counter!(metric::SAMPLES_DUPLICATE_TOTAL).increment(samples as u64);
+        return;
+    }
+    if buffered.saturating_add(samples) > limit || !feed.streams.receive(stream, boot, seq) {
+        // Not taken: the gateway's ring keeps it and sends it again.
+        metrics::counter!(metric::SHED_TOTAL, "lane" => Lane::Telemetry.as_str()).increment(1);
+        return;
+    }
+    feed.dirty_since.get_or_insert_with(Instant::now);
+    for (child, gap) in gaps {
+        if let Some(charger) = children.children.get(&child) {
+            feed.gaps.push(GapRow { charger: charger.clone(), incarnation, gap });
+        }
+    }
+    let mut digests = Vec::new();
+    for run in runs {
+        let Some(charger) = children.children.get(&run.child) else { continue };
+        let columns = feed.columns.entry(charger.clone()).or_default();
+        let fresh = columns.append(incarnation, run.first_number, &run.samples);
+        feed.unwritten = feed.unwritten.saturating_add(fresh);
+        metrics::counter!(metric::SAMPLES_ACCEPTED_TOTAL).increment(fresh as u64);
+        metrics::counter!(metric::SAMPLES_DUPLICATE_TOTAL).increment((run.samples.len() - fresh) as u64);
+        if let Some(newest) = run.samples.last() {
+            digests.push((charger.clone(), *newest));
+        }
+    }
+    for (charger, newest) in digests {
+        digest(state, charger, newest);
+    }
+}
+
+/// Hands the newest sample to its charger, unless one went there within the last second.
+fn digest(state: &mut TelemetryState, charger: ChargerId, newest: Sample) {
+    let known = state.latest.get(&charger).is_some_and(|sample| sample.at >= newest.at);
+    if known {
+        return;
+    }
+    state.latest.insert(charger.clone(), newest);
+    let due = state.digested.get(&charger).is_none_or(|at| newest.at.since(*at) >= DIGEST_EVERY_MS);
+    if !due {
+        return;
+    }
+    state.digested.insert(charger.clone(), newest.at);
+    let (at, register) = (newest.at, newest.register);
+    state.shared.router.station(state.shard, StationKey::Charger(charger), Lane::Status, 64, move |permit| {
+        StationMember::Charger(ChargerMessage::Digest { at, register, permit })
+    });
+}
+
+fn on_beat(state: &mut TelemetryState, gateway: &GatewayId, epoch_seen: u64, floors: &[Cursor], acked: &[Cursor]) {
+    let feed = state.feeds.entry(gateway.clone()).or_default();
+    for floor in floors {
+        feed.streams.raise_floor(floor.stream, floor.boot, floor.seq);
+    }
+    for cursor in acked {
+        feed.streams.forget_refusals(cursor.stream, cursor.boot, cursor.seq);
+    }
+    if epoch_seen < state.counter.epoch() {
+        resume(state, gateway);
+    }
+}
+
+/// Tells a gateway where its streams stand, through its actor, which adds the events stream.
+fn resume(state: &mut TelemetryState, gateway: &GatewayId) {
+    let feed = state.feeds.entry(gateway.clone()).or_default();
+    if feed.resumed_at.is_some_and(|at| at.elapsed() < RESUME_EVERY) {
+        return;
+    }
+    feed.resumed_at = Some(Instant::now());
+    let telemetry = feed.streams.received_cursors();
+    to_gateway(&state.actor, gateway, GatewayMessage::Resume { telemetry });
+}
+
+/// Starts the writes that are due.
+fn on_look(state: &mut TelemetryState, myself: &ActorRef<TelemetryMessage>) {
+    let draining = state.drain.is_some();
+    let every = state.shared.config.flush_every;
+    let due: Vec<GatewayId> = state
+        .feeds
+        .iter()
+        .filter(|(gateway, feed)| {
+            let since = feed.dirty_since.map(|at| at.elapsed());
+            let spread = spread(gateway, every);
+            !feed.writing
+                && since.is_some_and(|since| {
+                    draining || feed.unwritten >= FLUSH_AT_SAMPLES || since >= spread
+                })
+        })
+        .map(|(gateway, _)| gateway.clone())
+        .collect();
+    for gateway in due {
+        write(state, myself, &gateway);
+    }
+    let buffered: usize = state.feeds.values().map(|feed| feed.unwritten).sum();
+    metrics::gauge!(metric::SAMPLES_BUFFERED).set(as_f64(buffered));
+    let quiet = state.feeds.values().all(|feed| !feed.writing && feed.dirty_since.is_none());
+    if quiet && let Some(done) = state.drain.take() {
+        done();
+    }
+}
+
+/// Gateways write at different times, so that encoding never takes a core for long: between two thirds of the
+/// interval and the whole of it.
+fn spread(gateway: &GatewayId, every: Duration) -> Duration {
+    let hash = gateway.as_str().bytes().fold(7u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+    every.mul_f64(1.0 - f64::from(hash % 1_000) / 3_000.0)
+}
+
+/// Encodes and writes one gateway's columns beside the actor.
+fn write(state: &mut TelemetryState, myself: &ActorRef<TelemetryMessage>, gateway: &GatewayId) {
+    let Some(feed) = state.feeds.get_mut(gateway) else { return };
+    feed.writing = true;
+    feed.dirty_since = None;
+    let samples = std::mem::take(&mut feed.unwritten) as u64;
+    // Taken before anything else arrives: these cursors promise exactly what is in the columns now.
+    let cursors = feed.streams.received_cursors();
+    let gaps = std::mem::take(&mut feed.gaps);
+    let open: Vec<_> =
+        feed.columns.iter_mut().filter_map(|(id, columns)| Some((id.clone(), columns.to_write()?))).collect();
+    let (shard, epoch, gateway) = (state.shard, state.counter.epoch(), gateway.clone());
+    let (telemetry, actor) = (Arc::clone(&state.shared.ports.telemetry), myself.clone());
+    tokio::spawn(async move {
+        let started = Instant::now();
+        let encoded = tokio::task::spawn_blocking(move || columns::encode(open, epoch)).await;
+        let result = match encoded {
+            Ok(Ok(chunks)) => {
+                metrics::counter!(metric::CHUNKS_TOTAL).increment(chunks.len() as u64);
+                let rows = cursors.iter().map(|cursor| StreamCursor {
+                    gateway: gateway.clone(),
+                    stream: cursor.stream.as_u8(),
+                    boot: cursor.boot,
+                    upto_seq: cursor.seq,
+                });
+                let flush = Flush { shard, chunks, gaps, cursors: rows.collect() };
+                telemetry.write(flush).await
+            }
+            Ok(Err(error)) => Err(StoreError::Corrupt(error.to_string())),
+            Err(error) => Err(StoreError::Io(error.to_string())),
+        };
+        let took = started.elapsed();
+        drop(actor.cast(TelemetryMessage::Written { gateway, cursors, samples, took, result }));
+    });
+}
+
+fn on_written(
+    state: &mut TelemetryState,
+    gateway: &GatewayId,
+    cursors: Vec<Cursor>,
+    samples: u64,
+    result: Result<(), StoreError>,
+) {
+    if let Err(error) = result {
+        // Nothing of it is acknowledged; a store that failed once is not trusted again.
+        return state.shared.fatal.raise(format!("telemetry: {error}"));
+    }
+    metrics::counter!(metric::SAMPLES_STORED_TOTAL).increment(samples);
+    let Some(feed) = state.feeds.get_mut(gateway) else { return };
+    feed.writing = false;
+    feed.columns.retain(|_, columns| {
+        columns.drop_written();
+        !columns.is_empty()
+    });
+    let moved: Vec<_> = cursors.into_iter().filter(|cursor| feed.streams.durable(*cursor)).collect();
+    for cursor in moved {
+        ack(state, gateway, cursor.stream, cursor.boot);
+    }
+}
+
+/// Sends the present acknowledgement of one stream and boot.
+fn ack(state: &mut TelemetryState, gateway: &GatewayId, stream: Stream, boot: u32) {
+    let Some(feed) = state.feeds.get(gateway) else { return };
+    let refused = feed.streams.refusals(stream, boot);
+    let refused = refused.map(|(seq, reason)| Refusal { seq, reason: reason.to_owned() }).collect();
+    let ack = Ack {
+        stream,
+        boot,
+        epoch: state.counter.epoch(),
+        upto_seq: feed.streams.durable_upto(stream, boot),
+        refused,
+        credit: REPLAY_CREDIT,
+    };
+    let shared = &state.shared;
+    shared.downlink.send(&shared.directory, &state.counter, gateway, shared.clock.wall(), &Down::Ack(ack));
+}
+

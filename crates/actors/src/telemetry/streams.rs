@@ -1,0 +1,178 @@
+//! How far each stream of each boot of one gateway has come: durable, received, received ahead of a hole.
+
+use chargeplane_protocol::message::{Cursor, Stream};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Batches received ahead of a missing one; further ones are not taken.
+const MAX_AHEAD: usize = 4_096;
+
+/// Refusals repeated in each acknowledgement.
+const MAX_REFUSALS: usize = 64;
+
+#[derive(Debug, Default)]
+struct Progress {
+    /// Up to here the store has it.
+    durable: u64,
+    /// Up to here everything was received (or refused, or will never come).
+    received: u64,
+    /// Received above a hole.
+    ahead: BTreeSet<u64>,
+    refused: BTreeMap<u64, String>,
+}
+
+impl Progress {
+    fn close_holes(&mut self) {
+        while let Some(first) = self.ahead.first().copied() {
+            if first > self.received.saturating_add(1) {
+                break;
+            }
+            self.received = self.received.max(first);
+            self.ahead.pop_first();
+        }
+    }
+}
+
+/// Progress of all streams and boots of one gateway.
+#[derive(Debug, Default)]
+pub(super) struct Streams(BTreeMap<(Stream, u32), Progress>);
+
+impl Streams {
+    /// What the store had when the shard opened.
+    pub(super) fn restore(&mut self, stream: Stream, boot: u32, upto: u64) {
+        let progress = self.0.entry((stream, boot)).or_default();
+        progress.durable = progress.durable.max(upto);
+        progress.received = progress.received.max(upto);
+    }
+
+    pub(super) fn is_durable(&self, stream: Stream, boot: u32, seq: u64) -> bool {
+        self.0.get(&(stream, boot)).is_some_and(|progress| seq <= progress.durable)
+    }
+
+    pub(super) fn is_received(&self, stream: Stream, boot: u32, seq: u64) -> bool {
+        let progress = self.0.get(&(stream, boot));
+        progress.is_some_and(|progress| seq <= progress.received || progress.ahead.contains(&seq))
+    }
+
+    /// Takes a sequence in; false when too much is missing below it.
+    pub(super) fn receive(&mut self, stream: Stream, boot: u32, seq: u64) -> bool {
+        let progress = self.0.entry((stream, boot)).or_default();
+        if seq > progress.received.saturating_add(1) && progress.ahead.len() >= MAX_AHEAD {
+            return false;
+        }
+        progress.ahead.insert(seq);
+        progress.close_holes();
+        true
+    }
+
+    /// A batch that cannot be used is done with, and its refusal is repeated until the gateway has seen it.
+    pub(super) fn refuse(&mut self, stream: Stream, boot: u32, seq: u64, reason: String) {
+        if self.receive(stream, boot, seq)
+            && let Some(progress) = self.0.get_mut(&(stream, boot))
+        {
+            progress.refused.insert(seq, reason);
+            while progress.refused.len() > MAX_REFUSALS {
+                progress.refused.pop_first();
+            }
+        }
+    }
+
+    /// The gateway will not send anything below `floor` again.
+    pub(super) fn raise_floor(&mut self, stream: Stream, boot: u32, floor: u64) {
+        let progress = self.0.entry((stream, boot)).or_default();
+        let below = floor.saturating_sub(1);
+        if below > progress.received {
+            progress.received = below;
+            progress.ahead.retain(|seq| *seq > below);
+            progress.close_holes();
+        }
+    }
+
+    /// The gateway has seen an acknowledgement up to `seq`.
+    pub(super) fn forget_refusals(&mut self, stream: Stream, boot: u32, seq: u64) {
+        if let Some(progress) = self.0.get_mut(&(stream, boot)) {
+            progress.refused.retain(|refused, _| *refused > seq);
+        }
+    }
+
+    pub(super) fn refusals(&self, stream: Stream, boot: u32) -> impl Iterator<Item = (u64, &str)> {
+        let progress = self.0.get(&(stream, boot));
+        progress.into_iter().flat_map(|progress| progress.refused.iter().map(|(seq, why)| (*seq, why.as_str())))
+    }
+
+    pub(super) fn durable_upto(&self, stream: Stream, boot: u32) -> u64 {
+        self.0.get(&(stream, boot)).map_or(0, |progress| progress.durable)
+    }
+
+    /// Everything received without a hole.
+    pub(super) fn received_cursors(&self) -> Vec<Cursor> {
+        let cursor = |((stream, boot), progress): (&(Stream, u32), &Progress)| Cursor {
+            stream: *stream,
+            boot: *boot,
+            seq: progress.received,
+        };
+        self.0.iter().filter(|((stream, _), _)| stream.is_telemetry()).map(cursor).collect()
+    }
+
+    /// The store has everything up to this cursor. True when that is news.
+    pub(super) fn durable(&mut self, cursor: Cursor) -> bool {
+        let progress = self.0.entry((cursor.stream, cursor.boot)).or_default();
+        let news = cursor.seq > progress.durable;
+        progress.durable = progress.durable.max(cursor.seq);
+        news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn received(streams: &Streams) -> u64 {
+        streams.received_cursors().first().map_or(0, |cursor| cursor.seq)
+    }
+
+    #[test]
+    fn holes_hold_the_cursor_back_until_they_close() {
+        let mut streams = Streams::default();
+        assert!(streams.receive(Stream::Fast, 1, 1));
+        assert!(streams.receive(Stream::Fast, 1, 3));
+        assert_eq!(received(&streams), 1);
+        assert!(streams.is_received(Stream::Fast, 1, 3));
+        assert!(!streams.is_received(Stream::Fast, 1, 2));
+        assert!(streams.receive(Stream::Fast, 1, 2));
+        assert_eq!(received(&streams), 3);
+        assert_eq!(streams.durable_upto(Stream::Fast, 1), 0);
+    }
+
+    #[test]
+    fn a_floor_passes_what_will_never_come() {
+        let mut streams = Streams::default();
+        streams.receive(Stream::Replay, 4, 9);
+        streams.raise_floor(Stream::Replay, 4, 9);
+        assert_eq!(received(&streams), 9);
+        streams.raise_floor(Stream::Replay, 4, 2);
+        assert_eq!(received(&streams), 9, "a floor never moves a cursor back");
+    }
+
+    #[test]
+    fn refusals_are_repeated_until_seen() {
+        let mut streams = Streams::default();
+        streams.refuse(Stream::Fast, 1, 1, "unknown_child".to_owned());
+        assert_eq!(received(&streams), 1);
+        assert_eq!(streams.refusals(Stream::Fast, 1).count(), 1);
+        streams.forget_refusals(Stream::Fast, 1, 0);
+        assert_eq!(streams.refusals(Stream::Fast, 1).count(), 1);
+        streams.forget_refusals(Stream::Fast, 1, 1);
+        assert_eq!(streams.refusals(Stream::Fast, 1).count(), 0);
+    }
+
+    #[test]
+    fn too_much_ahead_of_a_hole_is_not_taken() {
+        let mut streams = Streams::default();
+        for seq in 0..MAX_AHEAD as u64 {
+            assert!(streams.receive(Stream::Fast, 1, seq + 2));
+        }
+        assert!(!streams.receive(Stream::Fast, 1, 1_000_000));
+        assert!(streams.receive(Stream::Fast, 1, 1), "the missing one is always taken");
+        assert_eq!(received(&streams), MAX_AHEAD as u64 + 1);
+    }
+}
