@@ -25,3 +25,6 @@ pub mod station;
 pub mod supervisor;
 pub mod telemetry;
 pub mod views;
+
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

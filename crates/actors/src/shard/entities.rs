@@ -75,13 +75,6 @@ fn shorten(mut text: String) -> String {
     text
 }
 
-/// Why an entity is parked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parked {
-    /// The last failure.
-    pub reason: String,
-}
-
 enum Life<F: Family> {
     /// Running.
     Live(F::Ref, ActorCell),
@@ -92,7 +85,7 @@ enum Life<F: Family> {
     /// Failed; a successor starts when the back-off is over.
     BackingOff,
     /// Failed too often, or its log cannot be applied.
-    Parked(Parked),
+    Parked,
 }
 
 struct Slot<F: Family> {
@@ -157,7 +150,7 @@ impl<F: Family> Entities<F> {
     /// Live and parked entities.
     pub(super) fn counts(&self) -> (usize, usize) {
         let live = self.slots.values().filter(|slot| matches!(slot.life, Life::Live(..))).count();
-        let parked = self.slots.values().filter(|slot| matches!(slot.life, Life::Parked(_))).count();
+        let parked = self.slots.values().filter(|slot| matches!(slot.life, Life::Parked)).count();
         (live, parked)
     }
 
@@ -170,12 +163,12 @@ impl<F: Family> Entities<F> {
     }
 
     /// Parks an entity whose log cannot be applied.
-    pub(super) fn quarantine(&mut self, key: &F::Key, reason: String) {
+    pub(super) fn quarantine(&mut self, key: &F::Key) {
         let slot = self.slots.entry(key.clone()).or_insert_with(|| Slot::new(Life::Gone));
         if let Life::Live(_, cell) = &slot.life {
             cell.stop(Some("quarantined".to_owned()));
         }
-        slot.life = Life::Parked(Parked { reason });
+        slot.life = Life::Parked;
     }
 
     /// Asks idle entities to leave.
@@ -208,7 +201,7 @@ pub(super) async fn deliver<F: Family>(
     slot.last_used = Instant::now();
     match &slot.life {
         Life::Live(target, _) => F::cast(target, message),
-        Life::Parked(_) => message.refuse(CallError::Parked(key.to_string())),
+        Life::Parked => refuse_parked(state, &key, message),
         Life::Leaving | Life::BackingOff => slot.wait(message),
         Life::Gone => {
             slot.wait(message);
@@ -217,6 +210,19 @@ pub(super) async fn deliver<F: Family>(
             }
         }
     }
+}
+
+/// A message for a parked entity. What can be repeated is kept as a dead letter before its sender is told, so
+/// that a gateway may forget it and its other chargers are not held up.
+fn refuse_parked<F: Family>(state: &mut ShardState<F>, key: &F::Key, message: F::Message) {
+    let why = CallError::Parked(key.to_string());
+    if message.to_body().is_none() {
+        return message.refuse(why);
+    }
+    let in_hand = InHand { summary: String::new(), kept: message.keep() };
+    let at = state.shared.clock.wall();
+    let error = "the entity is parked".to_owned();
+    park(state, key, in_hand, error, at, Box::new(move || message.refuse(why)));
 }
 
 /// Makes sure an entity runs.
@@ -270,7 +276,7 @@ pub(super) async fn on_gone<F: Family>(
         *key != departure.key || *generation != departure.generation
     });
     let Some(slot) = state.entities.slots.get_mut(&departure.key) else { return };
-    if slot.generation != departure.generation || matches!(slot.life, Life::Parked(_)) {
+    if slot.generation != departure.generation || matches!(slot.life, Life::Parked) {
         return;
     }
     if departure.failure.is_some() {
@@ -330,14 +336,22 @@ fn fail<F: Family>(state: &mut ShardState<F>, myself: &ActorRef<ShardMessage<F>>
         &mut *slot.in_hand.lock().unwrap_or_else(PoisonError::into_inner),
         InHand { summary: String::new(), kept: None },
     );
-    slot.life = Life::Parked(Parked { reason: reason.clone() });
+    slot.life = Life::Parked;
     for message in slot.waiting.drain(..) {
         message.refuse(CallError::Parked(key.to_string()));
     }
-    park(state, &key, in_hand, reason, now_wall);
+    park(state, &key, in_hand, reason, now_wall, Box::new(|| ()));
 }
 
-fn park<F: Family>(state: &mut ShardState<F>, key: &F::Key, in_hand: InHand<F>, error: String, at: Timestamp) {
+/// Makes a dead letter durable, then runs `after`.
+fn park<F: Family>(
+    state: &mut ShardState<F>,
+    key: &F::Key,
+    in_hand: InHand<F>,
+    error: String,
+    at: Timestamp,
+    after: AfterCommit,
+) {
     tracing::error!(entity = %key, %error, "parked: see the dead letters");
     if state.letters.len() >= MAX_LETTERS
         && let Some(oldest) = state.letters.keys().next().copied()
@@ -352,7 +366,7 @@ fn park<F: Family>(state: &mut ShardState<F>, key: &F::Key, in_hand: InHand<F>, 
     state.next_letter = number.saturating_add(1);
     let body = in_hand.kept.as_ref().and_then(EntityMessage::to_body);
     let letter = DeadLetter { number, entity: key.to_string(), summary, body, error, at };
-    state.frames.push_shard_event(ShardEvent::DeadLettered(letter), Box::new(|| ()));
+    state.frames.push_shard_event(ShardEvent::DeadLettered(letter), after);
 }
 
 /// 100 ms doubling to 30 s, spread by up to a quarter so that neighbours do not restart in step.
@@ -397,7 +411,7 @@ pub(super) async fn on_take_dead_letter<F: Family>(
     state.frames.push_shard_event(taken, Box::new(move || reply.answer(Ok(()))));
     let Ok(key) = letter.entity.parse::<F::Key>() else { return };
     if let Some(slot) = state.entities.slots.get_mut(&key)
-        && matches!(slot.life, Life::Parked(_))
+        && matches!(slot.life, Life::Parked)
     {
         slot.failures.clear();
         slot.life = Life::Gone;

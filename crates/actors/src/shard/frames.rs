@@ -162,7 +162,7 @@ fn apply<F: Family>(state: &mut ShardState<F>, key: &F::Key, event: &F::Event) {
         // The entity decided it a moment ago, so this is a defect of the machine: contain it.
         Err(reason) => {
             tracing::error!(shard = %state.shard, entity = %key, %reason, "event does not apply: quarantined");
-            state.entities.quarantine(key, reason);
+            state.entities.quarantine(key);
         }
     }
 }

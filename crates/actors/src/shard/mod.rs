@@ -16,7 +16,7 @@ mod entities;
 mod frames;
 mod opening;
 
-pub use entities::{EntityLink, Parked};
+pub use entities::EntityLink;
 
 use crate::entry::DeadLetter;
 use crate::handle::CallError;
@@ -236,7 +236,10 @@ impl<F: Family> Actor for ShardActor<F> {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             ShardMessage::Opened(result) => opening::on_opened(state, &myself, result).await?,
-            ShardMessage::Deliver { key, message } => on_deliver(state, &myself, key, message).await,
+            ShardMessage::Deliver { key, message } => {
+                on_deliver(state, &myself, key, message).await;
+                frames::start(state, &myself)?;
+            }
             ShardMessage::Persist { key, events, after } => {
                 state.entities.persisted(&key, events.len());
                 state.frames.push(key, events, after);

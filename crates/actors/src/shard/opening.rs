@@ -98,7 +98,7 @@ fn replay<F: Family>(state: &mut ShardState<F>, frame: &Frame) -> Result<(), Str
                 if let Err(reason) = F::apply(&mut state.map, &key, &event) {
                     let lsn = frame.lsn;
                     tracing::error!(shard = %state.shard, lsn, entity = %key, %reason, "quarantined on replay");
-                    state.entities.quarantine(&key, format!("frame {lsn}: {reason}"));
+                    state.entities.quarantine(&key);
                 }
             }
         }

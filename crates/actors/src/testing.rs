@@ -1,0 +1,296 @@
+//! In-memory ports and a link that records, for tests of the actors and of what stands on them.
+//!
+//! Nothing here runs in a node: the main path has the real stores. The journal and the coordination in memory
+//! are the cluster crate's, held to the same conformance suite as the real ones.
+
+use crate::node::Node;
+use crate::ports::*;
+use crate::shared::{NodeConfig, Ports};
+use bytes::Bytes;
+use chargeplane_domain::allocation::lp::{Programme, SolveDone, Solver, SolverBusy};
+use chargeplane_domain::catalogue::Catalogue;
+use chargeplane_domain::chunk::{Chunk, ChunkHeader};
+use chargeplane_domain::ids::{AccountId, ChargerId};
+use chargeplane_domain::placement::ShardId;
+use chargeplane_domain::units::Money;
+use chargeplane_protocol::link::{Link, LinkRefused};
+use futures_core::future::BoxFuture;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Telemetry in memory.
+#[derive(Default)]
+pub struct MemoryTelemetry {
+    chunks: Mutex<BTreeMap<(ChargerId, u32, u64, u64), ChunkRow>>,
+    gaps: Mutex<Vec<GapRow>>,
+    cursors: Mutex<BTreeMap<(ShardId, String, u8, u32), StreamCursor>>,
+    /// When set, every write fails with it.
+    pub fail: Mutex<Option<StoreError>>,
+}
+
+impl TelemetryStore for MemoryTelemetry {
+    fn cursors(&self, shard: ShardId) -> BoxFuture<'_, Result<Vec<StreamCursor>, StoreError>> {
+        let cursors = lock(&self.cursors);
+        let found = cursors.iter().filter(|((of, ..), _)| *of == shard).map(|(_, cursor)| cursor.clone()).collect();
+        Box::pin(async move { Ok(found) })
+    }
+
+    fn write(&self, flush: Flush) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            if let Some(error) = lock(&self.fail).clone() {
+                return Err(error);
+            }
+            for row in flush.chunks {
+                let header = ChunkHeader::decode(&row.chunk.bytes).map_err(|e| StoreError::Corrupt(e.to_string()))?;
+                let key = (row.charger.clone(), row.incarnation, header.range, row.epoch);
+                let mut chunks = lock(&self.chunks);
+                let row = match chunks.get(&key) {
+                    None => row,
+                    Some(known) => {
+                        let united = unite(&known.chunk.bytes, &row.chunk.bytes);
+                        ChunkRow { chunk: united.map_err(|e| StoreError::Corrupt(e.to_string()))?, ..row }
+                    }
+                };
+                chunks.insert(key, row);
+            }
+            for gap in flush.gaps {
+                let mut gaps = lock(&self.gaps);
+                if !gaps.contains(&gap) {
+                    gaps.push(gap);
+                }
+            }
+            for cursor in flush.cursors {
+                let key = (flush.shard, cursor.gateway.to_string(), cursor.stream, cursor.boot);
+                lock(&self.cursors).insert(key, cursor);
+            }
+            Ok(())
+        })
+    }
+
+    fn chunks(&self, query: ChunkQuery) -> BoxFuture<'_, Result<Vec<ChunkRow>, StoreError>> {
+        let chunks = lock(&self.chunks);
+        let of_charger = chunks.values().filter(|row| row.charger == query.charger);
+        let found = of_charger
+            .filter(|row| {
+                ChunkHeader::decode(&row.chunk.bytes)
+                    .is_ok_and(|header| header.last_at() >= query.from && header.first_at() < query.to)
+            })
+            .take(query.limit)
+            .cloned()
+            .collect();
+        Box::pin(async move { Ok(found) })
+    }
+
+    fn gaps(&self, charger: ChargerId) -> BoxFuture<'_, Result<Vec<GapRow>, StoreError>> {
+        let found = lock(&self.gaps).iter().filter(|gap| gap.charger == charger).cloned().collect();
+        Box::pin(async move { Ok(found) })
+    }
+}
+
+fn unite(
+    known: &[u8],
+    more: &[u8],
+) -> Result<chargeplane_domain::chunk::EncodedChunk, chargeplane_domain::chunk::ChunkError> {
+    let mut united = Chunk::decode(known)?;
+    united.merge(&Chunk::decode(more)?)?;
+    united.encode()
+}
+
+/// The catalogue in memory.
+#[derive(Default)]
+pub struct MemoryCatalogue {
+    catalogue: Mutex<(u64, Catalogue)>,
+    credentials: Mutex<Vec<GatewayCredentials>>,
+}
+
+impl CatalogueStore for MemoryCatalogue {
+    fn load(&self) -> BoxFuture<'_, Result<(u64, Catalogue), StoreError>> {
+        let loaded = lock(&self.catalogue).clone();
+        Box::pin(async move { Ok(loaded) })
+    }
+
+    fn save(&self, expected: u64, catalogue: Catalogue) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(async move {
+            let mut slot = lock(&self.catalogue);
+            if slot.0 != expected {
+                return Err(StoreError::Conflict { expected, found: slot.0 });
+            }
+            *slot = (expected + 1, catalogue);
+            Ok(slot.0)
+        })
+    }
+
+    fn credentials(&self) -> BoxFuture<'_, Result<Vec<GatewayCredentials>, StoreError>> {
+        let known = lock(&self.credentials).clone();
+        Box::pin(async move { Ok(known) })
+    }
+
+    fn save_credentials(&self, credentials: GatewayCredentials) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let mut known = lock(&self.credentials);
+            known.retain(|k| k.gateway != credentials.gateway || k.key_epoch != credentials.key_epoch);
+            known.push(credentials);
+            Ok(())
+        })
+    }
+}
+
+/// Read models in memory.
+#[derive(Default)]
+pub struct MemoryProjections {
+    cursors: Mutex<BTreeMap<ShardId, u64>>,
+    records: Mutex<BTreeMap<String, StoredRecord>>,
+    entries: Mutex<BTreeMap<(AccountId, u64, u32), LedgerEntry>>,
+}
+
+impl Projections for MemoryProjections {
+    fn cursors(&self) -> BoxFuture<'_, Result<Vec<(ShardId, u64)>, StoreError>> {
+        let cursors = lock(&self.cursors).iter().map(|(shard, lsn)| (*shard, *lsn)).collect();
+        Box::pin(async move { Ok(cursors) })
+    }
+
+    fn apply(&self, batch: ProjectionBatch) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            for record in batch.records {
+                lock(&self.records).insert(record.record.session.to_string(), record);
+            }
+            for entry in batch.entries {
+                let mut entries = lock(&self.entries);
+                let account = entry.account.clone();
+                let earlier = entries.range((account.clone(), 0, 0)..(account.clone(), entry.lsn, entry.index));
+                let before = earlier.last().map_or(Money::ZERO, |(_, entry)| entry.balance);
+                let balance = before.saturating_add(entry.amount);
+                entries.insert((account, entry.lsn, entry.index), LedgerEntry { balance, ..entry });
+            }
+            lock(&self.cursors).insert(batch.shard, batch.upto_lsn);
+            Ok(())
+        })
+    }
+
+    fn records(&self, query: RecordQuery) -> BoxFuture<'_, Result<Vec<StoredRecord>, StoreError>> {
+        let matches = |stored: &StoredRecord| {
+            query.account.as_ref().is_none_or(|account| stored.record.account == *account)
+                && query.charger.as_ref().is_none_or(|charger| stored.record.charger == *charger)
+                && query.session.as_ref().is_none_or(|session| stored.record.session == *session)
+        };
+        let found = lock(&self.records).values().filter(|stored| matches(stored)).take(query.limit).cloned().collect();
+        Box::pin(async move { Ok(found) })
+    }
+
+    fn statement(
+        &self,
+        account: AccountId,
+        after: (u64, u32),
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<LedgerEntry>, StoreError>> {
+        let entries = lock(&self.entries);
+        let lines = entries.values().filter(|entry| entry.account == account && (entry.lsn, entry.index) > after);
+        let found = lines.take(limit).cloned().collect();
+        Box::pin(async move { Ok(found) })
+    }
+
+    fn counts(&self) -> BoxFuture<'_, Result<(u64, u64), StoreError>> {
+        let counts = (lock(&self.records).len() as u64, lock(&self.entries).len() as u64);
+        Box::pin(async move { Ok(counts) })
+    }
+}
+
+/// A solver that is always busy: every tick is answered by water-filling.
+pub struct BusySolver;
+
+impl Solver for BusySolver {
+    fn submit(&self, _programme: Programme, _limit_ms: u64, _done: SolveDone) -> Result<(), SolverBusy> {
+        Err(SolverBusy)
+    }
+}
+
+/// A link that keeps what was published.
+#[derive(Default)]
+pub struct RecordingLink {
+    published: Mutex<Vec<(String, Bytes)>>,
+    filters: Mutex<BTreeSet<String>>,
+}
+
+impl RecordingLink {
+    /// Takes what was published since the last call.
+    pub fn take(&self) -> Vec<(String, Bytes)> {
+        std::mem::take(&mut lock(&self.published))
+    }
+
+    /// The filters subscribed to.
+    pub fn filters(&self) -> BTreeSet<String> {
+        lock(&self.filters).clone()
+    }
+}
+
+impl Link for RecordingLink {
+    fn publish(&self, topic: &str, payload: Bytes, _qos1: bool) -> Result<(), LinkRefused> {
+        lock(&self.published).push((topic.to_owned(), payload));
+        Ok(())
+    }
+
+    fn subscribe(&self, filter: &str) -> Result<(), LinkRefused> {
+        lock(&self.filters).insert(filter.to_owned());
+        Ok(())
+    }
+}
+
+/// The stores of one node; they outlive it, so that a test can start it again on them.
+#[derive(Clone)]
+pub struct MemoryStores {
+    /// The journal.
+    pub journal: Arc<chargeplane_cluster::memory::MemoryJournal>,
+    /// Node leases.
+    pub coordination: Arc<chargeplane_cluster::memory::MemoryCoordination>,
+    /// Telemetry.
+    pub telemetry: Arc<MemoryTelemetry>,
+    /// The catalogue.
+    pub catalogue: Arc<MemoryCatalogue>,
+    /// Read models.
+    pub projections: Arc<MemoryProjections>,
+}
+
+impl Default for MemoryStores {
+    fn default() -> Self {
+        Self {
+            journal: Arc::default(),
+            coordination: Arc::default(),
+            telemetry: Arc::default(),
+            catalogue: Arc::default(),
+            projections: Arc::default(),
+        }
+    }
+}
+
+impl MemoryStores {
+    /// The ports on these stores.
+    pub fn ports(&self) -> Ports {
+        Ports {
+            journal: self.journal.clone(),
+            coordination: self.coordination.clone(),
+            telemetry: self.telemetry.clone(),
+            catalogue: self.catalogue.clone(),
+            projections: self.projections.clone(),
+            solver: Arc::new(BusySolver),
+        }
+    }
+
+    /// Starts a node with few shards on these stores and a recording link, and waits until it is ready.
+    pub async fn start(&self, configure: impl FnOnce(&mut NodeConfig)) -> (Node, Arc<RecordingLink>) {
+        let mut config = NodeConfig::new("n1");
+        config.shards = 2;
+        configure(&mut config);
+        let node = Node::start(config, self.ports()).await.expect("the node starts on memory stores");
+        let link = Arc::new(RecordingLink::default());
+        node.attach_link(link.clone()).expect("the recording link takes everything");
+        node.link_sink().on_event(chargeplane_protocol::link::LinkEvent::Connected { session: 1 });
+        while !node.handle().readiness().ready {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        (node, link)
+    }
+}
