@@ -162,7 +162,7 @@ pub struct LedgerEntry {
     pub kind: String,
     /// What it did to the balance.
     pub amount: Money,
-    /// The posted balance after it.
+    /// The posted balance after it; computed by the store from the entries before, ignored when written.
     pub balance: Money,
     /// The session that caused it.
     pub session: Option<SessionId>,

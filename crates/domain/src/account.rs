@@ -1,11 +1,11 @@
 //! An account: who pays. Opens, is topped up, holds money for sessions, is debited as energy flows, settles.
 //!
-//! Its shard's `AccountActor` owns one per account id; a restart replays the events with [`apply`] alone.
+//! Its shard's `AccountActor` owns one per account id; a restart replays the events with [`apply()`] alone.
 //! The account's log is the truth about what was billed: it prices every reading itself with the tariff the
 //! session began under, and refuses a caller's amount that differs.
 //!
 //! Invariants kept here:
-//! - MONEY-1: the [`postings`] of every event sum to zero;
+//! - MONEY-1: the [`postings()`] of every event sum to zero;
 //! - MONEY-2: one effect per idempotency key and per (session, sequence). The same content again gives the
 //!   same answer and no event; another content is refused. Refusals of keyed commands and of authorisations
 //!   are remembered as well. (A command to an account that was never opened leaves no trace: strangers must
@@ -37,17 +37,18 @@
 mod apply;
 mod decide;
 mod memory;
+mod postings;
 mod rejection;
 mod statement;
 
 pub use apply::{ApplyError, apply};
 pub use decide::{Decision, decide};
 pub use memory::Recent;
+pub use postings::{postings, unpaid_energy};
 pub use rejection::AccountRejection;
 pub use statement::{StatementEntry, StatementKind, statement_entries};
 
 use crate::ids::{AccountId, OperatorId, SessionId};
-use crate::ledger::{LedgerAccount, Posting};
 use crate::tariff::{PERIODS, Priced, Tariff};
 use crate::units::{Currency, Money, Timestamp, WattHours};
 use serde::{Deserialize, Serialize};
@@ -222,14 +223,7 @@ pub enum AccountCommand {
     /// Hold up to `want` for a session. Refused unless the hold covers `reserve` (what the worst delay in
     /// stopping costs) and pays at least [`MIN_START`] beyond it. `want` and `reserve` are sizes, not
     /// content: a repetition after a change of configuration gets the first answer.
-    Authorise {
-        session: SessionId,
-        operator: OperatorId,
-        tariff: Tariff,
-        want: Money,
-        reserve: Money,
-        at: Timestamp,
-    },
+    Authorise { session: SessionId, operator: OperatorId, tariff: Tariff, want: Money, reserve: Money, at: Timestamp },
     /// Take what the session's energy so far costs and was not paid yet; then renew its hold out of the
     /// available money up to `hold_target` (a size, not content). `sequence` is the last plus one.
     Debit {
@@ -391,69 +385,6 @@ impl SessionAccount {
     }
 }
 
-/// The part of `meter` that counts as not paid when `unpaid` of its price `total` is not paid: the
-/// proportion, rounded up to whole watt-hours. So it is zero if and only if `unpaid` is zero, never more
-/// than `meter`, and the rest counts as billed.
-///
-/// ```
-/// use chargeplane_domain::account::unpaid_energy;
-/// use chargeplane_domain::units::{Money, WattHours};
-/// assert_eq!(unpaid_energy(WattHours(1_000), Money(9_000), Money(1)), WattHours(1));
-/// assert_eq!(unpaid_energy(WattHours(1_000), Money(9_000), Money(9_000)), WattHours(1_000));
-/// ```
-pub fn unpaid_energy(meter: WattHours, total: Money, unpaid: Money) -> WattHours {
-    if !unpaid.is_positive() || !total.is_positive() {
-        return WattHours::ZERO;
-    }
-    let total = i128::from(total.0);
-    let scaled = i128::from(meter.0).saturating_mul(i128::from(unpaid.0));
-    let up = scaled.saturating_add(total.saturating_sub(1)).checked_div_euclid(total).unwrap_or(0);
-    WattHours(i64::try_from(up).unwrap_or(i64::MAX)).min(meter)
-}
-
-/// The entry of an event in the books of its shard: sums to zero (MONEY-1). Empty when no money moves;
-/// a hold does not move money.
-pub fn postings(id: &AccountId, event: &AccountEvent) -> Vec<Posting> {
-    let legs = match event {
-        AccountEvent::ToppedUp { currency, amount, .. } => vec![
-            (LedgerAccount::Driver(id.clone()), *currency, *amount),
-            (
-                LedgerAccount::TopUpSource { tenant: id.tenant_id(), currency: *currency },
-                *currency,
-                amount.negated(),
-            ),
-        ],
-        AccountEvent::Debited { operator, currency, energy, service, .. } => {
-            revenue(id, operator, *currency, *energy, *service, Money::ZERO)
-        }
-        AccountEvent::Settled { operator, currency, energy, service, settled, .. } => {
-            revenue(id, operator, *currency, *energy, *service, settled.overshoot)
-        }
-        AccountEvent::Opened { .. } | AccountEvent::Held { .. } | AccountEvent::Refused { .. } => vec![],
-    };
-    legs.into_iter()
-        .filter(|(_, _, amount)| *amount != Money::ZERO)
-        .map(|(account, currency, amount)| Posting { account, currency, amount })
-        .collect()
-}
-
-fn revenue(
-    id: &AccountId,
-    operator: &OperatorId,
-    currency: Currency,
-    energy: Money,
-    service: Money,
-    overshoot: Money,
-) -> Vec<(LedgerAccount, Currency, Money)> {
-    let paid = energy.saturating_add(service).saturating_sub(overshoot);
-    let operator = || operator.clone();
-    vec![
-        (LedgerAccount::Driver(id.clone()), currency, paid.negated()),
-        (LedgerAccount::Overshoot { operator: operator(), currency }, currency, overshoot.negated()),
-        (LedgerAccount::EnergyRevenue { operator: operator(), currency }, currency, energy),
-        (LedgerAccount::ServiceRevenue { operator: operator(), currency }, currency, service),
-    ]
-}
-
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
 mod tests;

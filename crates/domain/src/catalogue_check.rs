@@ -190,7 +190,11 @@ fn check_tree(id: &StationId, limits: &[LimitNode], findings: &mut Findings) {
             findings.add(path(&shown(&node.id), ".parent"), format!("there is no node {:?}", shown(parent)), write);
         } else if !reaches_the_root(&node.id, &parents) {
             let what = format!("the way up from here goes in a circle, or over more than {MAX_TREE_DEPTH} nodes");
-            findings.add(path(&shown(&node.id), ".parent"), what, "name a parent that is nearer to the grid connection");
+            findings.add(
+                path(&shown(&node.id), ".parent"),
+                what,
+                "name a parent that is nearer to the grid connection",
+            );
         }
     }
     if findings.count() > found_before {
@@ -300,7 +304,11 @@ fn check_charger_alone(id: &ChargerId, charger: &Charger, findings: &mut Finding
     }
     let (rated, min, fallback) = (charger.rated_w, charger.min_w, charger.fallback_w);
     if rated.0 <= 0 || rated > MAX_WATTS {
-        findings.add(path("rated_w"), format!("{rated} is not a rating"), format!("write 1 to {} (watts)", MAX_WATTS.0));
+        findings.add(
+            path("rated_w"),
+            format!("{rated} is not a rating"),
+            format!("write 1 to {} (watts)", MAX_WATTS.0),
+        );
     }
     if min.0 <= 0 || min > rated {
         let what = format!("the minimum {min} is not within 1 W and the rating {rated}");
@@ -465,9 +473,8 @@ fn station_changes(old: &Station, new: &Station) -> Vec<String> {
     changes.extend(changed("city", &old.city, &new.city));
     changes.extend(changed("time_zone", &old.time_zone, &new.time_zone));
     changes.extend(changed("tariff", &old.tariff, &new.tariff));
-    let by_name = |s: &Station| -> BTreeMap<String, LimitNode> {
-        s.limits.iter().map(|n| (n.id.clone(), n.clone())).collect()
-    };
+    let by_name =
+        |s: &Station| -> BTreeMap<String, LimitNode> { s.limits.iter().map(|n| (n.id.clone(), n.clone())).collect() };
     let mut nodes = Vec::new();
     diff_maps("limit", &by_name(old), &by_name(new), &mut nodes, |a, b| {
         let none = "none".to_owned();

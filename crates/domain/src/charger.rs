@@ -346,4 +346,5 @@ impl Charger {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
 mod tests;

@@ -14,9 +14,16 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Start a session; deliver at most `allowance` before stopping by itself for lack of funds.
-    Start { session: SessionId, connector: ConnectorNo, allowance: WattHours },
+    Start {
+        session: SessionId,
+        connector: ConnectorNo,
+        allowance: WattHours,
+    },
     /// Stop a session.
-    Stop { session: SessionId, reason: StopReason },
+    Stop {
+        session: SessionId,
+        reason: StopReason,
+    },
     /// Restart the charger.
     Reset,
     /// Release the plug.
@@ -35,6 +42,11 @@ impl Action {
             Self::Unlock { .. } => "unlock",
             Self::SetAvailability { .. } => "set_availability",
         }
+    }
+
+    /// True for a stop of this session.
+    pub fn stops(&self, session: &SessionId) -> bool {
+        matches!(self, Self::Stop { session: stopped, .. } if stopped == session)
     }
 
     /// The session it starts or stops.

@@ -211,7 +211,9 @@ impl ChargeRecord {
         let covered = settled.billed_wh.checked_add(settled.overshoot_wh)?;
         let paid = settled.billed.checked_add(settled.overshoot)?;
         let total = settled.cumulative.total();
-        if settled.meter != energy || covered != energy || paid != total {
+        let mut periods = settled.by_period.iter();
+        let by_period = periods.try_fold(WattHours::ZERO, |sum, wh| sum.checked_add(*wh))?;
+        if [settled.meter, by_period, covered] != [energy; 3] || paid != total {
             return None;
         }
         let ended_at = session.stopped_at?;

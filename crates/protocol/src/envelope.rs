@@ -204,14 +204,10 @@ impl Header {
         }
         let header = Self::from_bytes(bytes);
         if header.suite != SUITE_AES_256_GCM {
-            return Err(OpenError::Suite {
-                found: header.suite,
-            });
+            return Err(OpenError::Suite { found: header.suite });
         }
         if Stream::from_u8(header.stream).is_none() {
-            return Err(OpenError::Stream {
-                found: header.stream,
-            });
+            return Err(OpenError::Stream { found: header.stream });
         }
         if header.flags & FLAG_COMPRESSED != 0 {
             return Err(OpenError::Compressed);
@@ -220,9 +216,7 @@ impl Header {
             return Err(OpenError::Length);
         }
         if header.items as usize > MAX_ITEMS {
-            return Err(OpenError::Items {
-                found: header.items,
-            });
+            return Err(OpenError::Items { found: header.items });
         }
         Ok(header)
     }
@@ -312,11 +306,7 @@ pub struct StreamKey {
 
 impl fmt::Debug for StreamKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "StreamKey {{ stream: {}, key_epoch: {}, .. }}",
-            self.stream, self.key_epoch
-        )
+        write!(f, "StreamKey {{ stream: {}, key_epoch: {}, .. }}", self.stream, self.key_epoch)
     }
 }
 
@@ -337,13 +327,7 @@ impl StreamKey {
         secret.copy_from_slice(&okm[..32]);
         let mut ivmask = [0; 12];
         ivmask.copy_from_slice(&okm[32..]);
-        Self {
-            cipher: Aes256Gcm::new(&Array::from(secret)),
-            ivmask,
-            node,
-            key_epoch: key.key_epoch,
-            stream,
-        }
+        Self { cipher: Aes256Gcm::new(&Array::from(secret)), ivmask, node, key_epoch: key.key_epoch, stream }
     }
 
     /// Seals `plain` under `boot` and `seq`, which must never have been used with this key before.
@@ -354,12 +338,9 @@ impl StreamKey {
             return Err(SealError::TooLarge { len: plain.len() });
         }
         if header.items as usize > MAX_ITEMS {
-            return Err(SealError::Items {
-                items: header.items as usize,
-            });
+            return Err(SealError::Items { items: header.items as usize });
         }
-        let len =
-            u32::try_from(plain.len()).map_err(|_| SealError::TooLarge { len: plain.len() })?;
+        let len = u32::try_from(plain.len()).map_err(|_| SealError::TooLarge { len: plain.len() })?;
         let header = Header {
             flags: header.flags & !FLAG_COMPRESSED,
             suite: SUITE_AES_256_GCM,
@@ -376,10 +357,7 @@ impl StreamKey {
         packet.extend_from_slice(plain);
         let nonce = Array::from(self.nonce(&header));
         let body = &mut packet[HEADER_LEN..];
-        let tag = self
-            .cipher
-            .encrypt_inout_detached(&nonce, &aad, body.into())
-            .map_err(|_| SealError::Cipher)?;
+        let tag = self.cipher.encrypt_inout_detached(&nonce, &aad, body.into()).map_err(|_| SealError::Cipher)?;
         packet.extend_from_slice(&tag);
         Ok(packet)
     }
@@ -391,14 +369,10 @@ impl StreamKey {
             return Err(OpenError::Node);
         }
         if header.stream != self.stream {
-            return Err(OpenError::Stream {
-                found: header.stream,
-            });
+            return Err(OpenError::Stream { found: header.stream });
         }
         if header.key_epoch != self.key_epoch {
-            return Err(OpenError::KeyEpoch {
-                found: header.key_epoch,
-            });
+            return Err(OpenError::KeyEpoch { found: header.key_epoch });
         }
         let (aad, rest) = packet.split_at(HEADER_LEN);
         let (cipher, tag) = rest.split_at(rest.len() - TAG_LEN);
@@ -413,11 +387,7 @@ impl StreamKey {
 
     fn nonce(&self, header: &Header) -> [u8; 12] {
         let mut nonce = self.ivmask;
-        let counter = header
-            .boot
-            .to_be_bytes()
-            .into_iter()
-            .chain(header.seq.to_be_bytes());
+        let counter = header.boot.to_be_bytes().into_iter().chain(header.seq.to_be_bytes());
         for (byte, part) in nonce.iter_mut().zip(counter) {
             *byte ^= part;
         }
@@ -430,10 +400,7 @@ fn derive_bytes(key: &GatewayKey, node: u64, direction: Direction, stream: u8) -
     let mut okm = [0; 44];
     let info = derivation_info(node, key.key_epoch, direction, stream);
     let expanded = Hkdf::<Sha256>::new(Some(SALT), &key.root).expand(&info, &mut okm);
-    debug_assert!(
-        expanded.is_ok(),
-        "44 bytes are below HKDF's bound of 255 blocks"
-    );
+    debug_assert!(expanded.is_ok(), "44 bytes are below HKDF's bound of 255 blocks");
     okm
 }
 
@@ -457,8 +424,7 @@ impl Keyring {
     pub fn new(gateway: &GatewayId, key: &GatewayKey) -> Self {
         let node = gateway_number(gateway);
         Self {
-            up: Stream::ALL
-                .map(|stream| StreamKey::derive(key, node, Direction::Up, stream.as_u8())),
+            up: Stream::ALL.map(|stream| StreamKey::derive(key, node, Direction::Up, stream.as_u8())),
             down: StreamKey::derive(key, node, Direction::Down, 0),
         }
     }
@@ -469,21 +435,14 @@ impl Keyring {
     }
 
     /// Seals a batch; see [`StreamKey::seal`].
-    pub fn seal_up(
-        &self,
-        stream: Stream,
-        header: Header,
-        plain: &[u8],
-    ) -> Result<Vec<u8>, SealError> {
+    pub fn seal_up(&self, stream: Stream, header: Header, plain: &[u8]) -> Result<Vec<u8>, SealError> {
         self.up[stream as usize].seal(header, plain)
     }
 
     /// Opens a packet from the gateway, with the key of the stream that its header names.
     pub fn open_up(&self, packet: &[u8]) -> Result<(Stream, Opened), OpenError> {
         let header = Header::peek(packet)?;
-        let stream = Stream::from_u8(header.stream).ok_or(OpenError::Stream {
-            found: header.stream,
-        })?;
+        let stream = Stream::from_u8(header.stream).ok_or(OpenError::Stream { found: header.stream })?;
         Ok((stream, self.up[stream as usize].open(packet)?))
     }
 

@@ -25,13 +25,7 @@ pub enum Stream {
 
 impl Stream {
     /// All streams, in the order of their numbers.
-    pub const ALL: [Stream; 5] = [
-        Self::Events,
-        Self::Fast,
-        Self::Slow,
-        Self::Replay,
-        Self::Beat,
-    ];
+    pub const ALL: [Stream; 5] = [Self::Events, Self::Fast, Self::Slow, Self::Replay, Self::Beat];
 
     /// The last level of the topic.
     pub fn name(self) -> &'static str {
@@ -92,9 +86,7 @@ impl UpBatch {
     pub fn items(&self) -> usize {
         match self {
             Self::Events(events) => events.len(),
-            Self::Samples { runs, gaps } => {
-                runs.iter().map(|r| r.samples.len()).sum::<usize>() + gaps.len()
-            }
+            Self::Samples { runs, gaps } => runs.iter().map(|r| r.samples.len()).sum::<usize>() + gaps.len(),
             Self::Beat(_) => 1,
         }
     }
@@ -318,7 +310,8 @@ pub struct Ack {
     pub upto_seq: u64,
     /// Sequences that the node could not use. Repeated until a beat echoes a cursor at or above them.
     pub refused: Vec<Refusal>,
-    /// Batches of the replay stream that may be under way at a time; 0 is a pause.
+    /// Batches of the replay stream that may be under way at a time; 0 is a pause. Only read on the
+    /// acknowledgements of telemetry streams.
     pub credit: u32,
 }
 
@@ -331,7 +324,8 @@ pub struct Refusal {
     pub reason: String,
 }
 
-/// A (new) owner's positions: the gateway sends everything above them again, in order.
+/// A (new) owner's positions, as far as it has received: the gateway sends everything above them again, in
+/// order. It frees nothing; only an [`Ack`] does.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Resume {
     /// The owner's epoch.

@@ -75,25 +75,11 @@ impl TopicError {
 impl fmt::Display for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Up {
-                gateway,
-                shard,
-                stream,
-            } => {
-                write!(
-                    f,
-                    "{PREFIX}/{}/{shard:04x}/{}/up/{stream}",
-                    gateway.tenant(),
-                    gateway.local()
-                )
+            Self::Up { gateway, shard, stream } => {
+                write!(f, "{PREFIX}/{}/{shard:04x}/{}/up/{stream}", gateway.tenant(), gateway.local())
             }
             Self::Down { gateway, shard } => {
-                write!(
-                    f,
-                    "{PREFIX}/{}/{shard:04x}/{}/down",
-                    gateway.tenant(),
-                    gateway.local()
-                )
+                write!(f, "{PREFIX}/{}/{shard:04x}/{}/down", gateway.tenant(), gateway.local())
             }
         }
     }
@@ -101,21 +87,12 @@ impl fmt::Display for Topic {
 
 /// The topic of a gateway's stream.
 pub fn up(gateway: &GatewayId, shard: u16, stream: Stream) -> String {
-    Topic::Up {
-        gateway: gateway.clone(),
-        shard,
-        stream,
-    }
-    .to_string()
+    Topic::Up { gateway: gateway.clone(), shard, stream }.to_string()
 }
 
 /// The topic a gateway listens on.
 pub fn down(gateway: &GatewayId, shard: u16) -> String {
-    Topic::Down {
-        gateway: gateway.clone(),
-        shard,
-    }
-    .to_string()
+    Topic::Down { gateway: gateway.clone(), shard }.to_string()
 }
 
 /// What the owner of a station shard subscribes to, for all tenants.
@@ -138,10 +115,7 @@ pub fn parse(text: &str) -> Result<Topic, TopicError> {
     if text.len() > MAX_TOPIC_LEN {
         return Err(TopicError::Length { len: text.len() });
     }
-    let rest = text
-        .strip_prefix(PREFIX)
-        .and_then(|r| r.strip_prefix('/'))
-        .ok_or(TopicError::Prefix)?;
+    let rest = text.strip_prefix(PREFIX).and_then(|r| r.strip_prefix('/')).ok_or(TopicError::Prefix)?;
     let mut levels = rest.split('/');
     let (Some(tenant), Some(shard), Some(gateway), Some(way)) =
         (levels.next(), levels.next(), levels.next(), levels.next())
@@ -157,11 +131,7 @@ pub fn parse(text: &str) -> Result<Topic, TopicError> {
     match (way, last) {
         ("up", Some(stream)) => {
             let stream = Stream::from_name(stream).ok_or(TopicError::Stream)?;
-            Ok(Topic::Up {
-                gateway,
-                shard,
-                stream,
-            })
+            Ok(Topic::Up { gateway, shard, stream })
         }
         ("down", None) => Ok(Topic::Down { gateway, shard }),
         _ => Err(TopicError::Shape),

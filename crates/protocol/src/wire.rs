@@ -94,11 +94,7 @@ impl WireError {
 
 /// Writes a batch.
 pub fn encode_up(batch: &UpBatch) -> Vec<u8> {
-    proto::Up {
-        version: VERSION,
-        body: Some(up::to_proto(batch)),
-    }
-    .encode_to_vec()
+    proto::Up { version: VERSION, body: Some(up::to_proto(batch)) }.encode_to_vec()
 }
 
 /// Reads a batch that came on `stream`.
@@ -110,11 +106,7 @@ pub fn decode_up(stream: Stream, bytes: &[u8]) -> Result<UpBatch, WireError> {
 
 /// Writes a message to a gateway.
 pub fn encode_down(message: &Down) -> Vec<u8> {
-    proto::Down {
-        version: VERSION,
-        body: Some(down::to_proto(message)),
-    }
-    .encode_to_vec()
+    proto::Down { version: VERSION, body: Some(down::to_proto(message)) }.encode_to_vec()
 }
 
 /// Reads a message to a gateway.
@@ -125,11 +117,7 @@ pub fn decode_down(bytes: &[u8]) -> Result<Down, WireError> {
 }
 
 fn check_version(found: u32) -> Result<(), WireError> {
-    if found == VERSION {
-        Ok(())
-    } else {
-        Err(WireError::Version { found })
-    }
+    if found == VERSION { Ok(()) } else { Err(WireError::Version { found }) }
 }
 
 fn child(value: u32) -> Result<u16, WireError> {
@@ -144,11 +132,7 @@ fn id<T: FromStr>(what: &'static str, text: &str) -> Result<T, WireError> {
 }
 
 fn text(what: &'static str, text: String) -> Result<String, WireError> {
-    if text.len() > MAX_TEXT_LEN {
-        Err(WireError::TooMany { what })
-    } else {
-        Ok(text)
-    }
+    if text.len() > MAX_TEXT_LEN { Err(WireError::TooMany { what }) } else { Ok(text) }
 }
 
 /// Texts are cut to the limit when written, so that what we send can be read.
@@ -161,28 +145,16 @@ fn clip(text: &str) -> String {
 }
 
 fn moment(what: &'static str, ms: i64) -> Result<Timestamp, WireError> {
-    if (MIN_TIME_MS..MAX_TIME_MS).contains(&ms) {
-        Ok(Timestamp(ms))
-    } else {
-        Err(WireError::Time { what })
-    }
+    if (MIN_TIME_MS..MAX_TIME_MS).contains(&ms) { Ok(Timestamp(ms)) } else { Err(WireError::Time { what }) }
 }
 
 fn watts(what: &'static str, value: i64) -> Result<Watts, WireError> {
-    if (-MAX_WATTS..=MAX_WATTS).contains(&value) {
-        Ok(Watts(value))
-    } else {
-        Err(WireError::Range { what })
-    }
+    if (-MAX_WATTS..=MAX_WATTS).contains(&value) { Ok(Watts(value)) } else { Err(WireError::Range { what }) }
 }
 
 /// Grants and demands are never negative.
 fn watts_from_zero(what: &'static str, value: i64) -> Result<Watts, WireError> {
-    if value < 0 {
-        Err(WireError::Range { what })
-    } else {
-        watts(what, value)
-    }
+    if value < 0 { Err(WireError::Range { what }) } else { watts(what, value) }
 }
 
 fn energy(what: &'static str, value: i64) -> Result<WattHours, WireError> {
@@ -193,47 +165,24 @@ fn energy(what: &'static str, value: i64) -> Result<WattHours, WireError> {
 }
 
 fn number(what: &'static str, value: u64) -> Result<u64, WireError> {
-    if value <= MAX_NUMBER {
-        Ok(value)
-    } else {
-        Err(WireError::Range { what })
-    }
+    if value <= MAX_NUMBER { Ok(value) } else { Err(WireError::Range { what }) }
 }
 
 fn at_most(what: &'static str, len: usize, limit: usize) -> Result<(), WireError> {
-    if len > limit {
-        Err(WireError::TooMany { what })
-    } else {
-        Ok(())
-    }
+    if len > limit { Err(WireError::TooMany { what }) } else { Ok(()) }
 }
 
 fn stream(value: u32) -> Result<Stream, WireError> {
-    u8::try_from(value)
-        .ok()
-        .and_then(Stream::from_u8)
-        .ok_or(WireError::Range { what: "stream" })
+    u8::try_from(value).ok().and_then(Stream::from_u8).ok_or(WireError::Range { what: "stream" })
 }
 
 fn cursor_to_proto(cursor: &Cursor) -> proto::Cursor {
-    proto::Cursor {
-        stream: u32::from(cursor.stream.as_u8()),
-        boot: cursor.boot,
-        seq: cursor.seq,
-    }
+    proto::Cursor { stream: u32::from(cursor.stream.as_u8()), boot: cursor.boot, seq: cursor.seq }
 }
 
 fn cursors(what: &'static str, from: Vec<proto::Cursor>) -> Result<Vec<Cursor>, WireError> {
     at_most(what, from.len(), crate::limits::MAX_CURSORS)?;
-    from.into_iter()
-        .map(|c| {
-            Ok(Cursor {
-                stream: stream(c.stream)?,
-                boot: c.boot,
-                seq: c.seq,
-            })
-        })
-        .collect()
+    from.into_iter().map(|c| Ok(Cursor { stream: stream(c.stream)?, boot: c.boot, seq: c.seq })).collect()
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Applying an account's events. Replay uses this alone; an error changes nothing.
 
 use crate::account::{
-    Account, AccountAnswer, AccountEvent, AccountRejection, AccountSummary, CLOSED_KEPT_MS,
-    CLOSED_REMEMBERED, DebitAnswer, KEYS_REMEMBERED, KeyContent, KeyOutcome, REFUSALS_REMEMBERED, Recent,
-    RefusedSession, RefusedSubject, SessionAccount, Settled, unpaid_energy,
+    Account, AccountAnswer, AccountEvent, AccountRejection, AccountSummary, CLOSED_KEPT_MS, CLOSED_REMEMBERED,
+    DebitAnswer, KEYS_REMEMBERED, KeyContent, KeyOutcome, REFUSALS_REMEMBERED, Recent, RefusedSession, RefusedSubject,
+    SessionAccount, Settled, unpaid_energy,
 };
 use crate::ids::{AccountId, SessionId};
 use crate::tariff::{PERIODS, Priced};
@@ -112,15 +112,7 @@ impl Account {
             }
             AccountEvent::Held { session, .. } => self.on_held(session, event)?,
             AccountEvent::Debited {
-                session,
-                sequence,
-                meter,
-                by_period,
-                cumulative,
-                energy,
-                service,
-                hold,
-                ..
+                session, sequence, meter, by_period, cumulative, energy, service, hold, ..
             } => {
                 let debit = Debit {
                     session,
@@ -156,7 +148,9 @@ impl Account {
     }
 
     fn on_held(&mut self, id: &SessionId, event: &AccountEvent) -> Result<(), ApplyError> {
-        let AccountEvent::Held { operator, tariff, hold, reserve, at, .. } = event else { return Ok(()) };
+        let AccountEvent::Held { operator, tariff, hold, reserve, at, .. } = event else {
+            return Ok(());
+        };
         if self.holds.contains_key(id) {
             return Err(ApplyError::HeldTwice { session: id.clone() });
         }
@@ -189,7 +183,9 @@ impl Account {
         self.held = held.ok_or_else(|| overflow(event))?;
         self.posted = posted;
         let available = self.available();
-        let Some(session) = self.holds.get_mut(debit.session) else { return Ok(()) };
+        let Some(session) = self.holds.get_mut(debit.session) else {
+            return Ok(());
+        };
         session.hold = debit.hold;
         session.advance(debit.sequence, debit.meter, debit.by_period, debit.cumulative, billed);
         session.last_debit = Some(DebitAnswer {
@@ -219,7 +215,9 @@ impl Account {
         self.posted = posted;
         self.held = held;
         self.overshoot = overshoot;
-        let Some(session) = self.holds.get_mut(id) else { return Ok(()) };
+        let Some(session) = self.holds.get_mut(id) else {
+            return Ok(());
+        };
         session.hold = Money::ZERO;
         session.advance(settled.sequence, settled.meter, settled.by_period, settled.cumulative, billed);
         session.closed = Some(*settled);
@@ -227,15 +225,9 @@ impl Account {
     }
 
     /// The session of an event, if it is open and the sequence is its next one.
-    fn expect_next(
-        &self,
-        id: &SessionId,
-        sequence: u32,
-        event: &AccountEvent,
-    ) -> Result<&SessionAccount, ApplyError> {
+    fn expect_next(&self, id: &SessionId, sequence: u32, event: &AccountEvent) -> Result<&SessionAccount, ApplyError> {
         let open = self.holds.get(id).filter(|session| session.closed.is_none());
-        let session =
-            open.ok_or_else(|| ApplyError::NoOpenSession { event: event.kind(), session: id.clone() })?;
+        let session = open.ok_or_else(|| ApplyError::NoOpenSession { event: event.kind(), session: id.clone() })?;
         let last = session.sequence;
         if sequence <= last || sequence != session.next_sequence() {
             return Err(ApplyError::Sequence { session: id.clone(), last, found: sequence });

@@ -42,7 +42,9 @@ impl<K: Ord + Clone, V> Recent<K, V> {
         self.order.push_back(key.clone());
         self.entries.insert(key, value);
         while self.entries.len() > bound {
-            let Some(oldest) = self.order.pop_front() else { break };
+            let Some(oldest) = self.order.pop_front() else {
+                break;
+            };
             self.entries.remove(&oldest);
         }
     }

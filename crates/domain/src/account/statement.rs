@@ -84,12 +84,6 @@ fn keyed(kind: StatementKind, amount: Money, key: &str, at: Timestamp, note: Str
     StatementEntry { kind, amount, session: None, key: Some(key.to_owned()), at, note }
 }
 
-fn of_session(
-    kind: StatementKind,
-    amount: Money,
-    session: &SessionId,
-    at: Timestamp,
-    note: String,
-) -> StatementEntry {
+fn of_session(kind: StatementKind, amount: Money, session: &SessionId, at: Timestamp, note: String) -> StatementEntry {
     StatementEntry { kind, amount, session: Some(session.clone()), key: None, at, note }
 }

@@ -1,11 +1,12 @@
 //! Examples here; properties and the comparison with a naive account in the modules below.
 
 use super::*;
-use crate::ledger::Books;
+use crate::ledger::{Books, LedgerAccount};
 use crate::tariff::{Price, Slots};
 
 mod model;
 mod properties;
+mod sessions;
 
 pub(super) fn cny() -> Currency {
     Currency::new("CNY").unwrap()
@@ -92,10 +93,7 @@ impl Bank {
         assert!(account.posted.saturating_sub(account.held).0 >= -account.kind.limit().0, "MONEY-4");
         let held: i64 = account.holds.values().map(|session| session.hold.0).sum();
         assert_eq!(account.held, Money(held));
-        assert_eq!(
-            account.open_sessions(),
-            account.holds.values().filter(|session| session.closed.is_none()).count()
-        );
+        assert_eq!(account.open_sessions(), account.holds.values().filter(|session| session.closed.is_none()).count());
         for session in account.holds.values() {
             assert!(session.unpaid() >= Money::ZERO && session.hold >= Money::ZERO);
             if let Some(closed) = &session.closed {
@@ -124,12 +122,7 @@ pub(super) fn authorise(number: usize, want: i64, reserve: i64) -> AccountComman
     }
 }
 
-pub(super) fn debit(
-    number: usize,
-    sequence: u32,
-    by_period: [WattHours; PERIODS],
-    hold_target: i64,
-) -> AccountCommand {
+pub(super) fn debit(number: usize, sequence: u32, by_period: [WattHours; PERIODS], hold_target: i64) -> AccountCommand {
     AccountCommand::Debit {
         session: session(number),
         sequence,
@@ -171,28 +164,6 @@ fn code(answer: Result<AccountAnswer, AccountRejection>) -> &'static str {
 }
 
 #[test]
-fn a_session_from_hold_to_settlement() {
-    let mut bank = Bank::with(AccountKind::Prepaid, 100_000);
-    let hold = bank.tell(&authorise(1, 30_000, 5_000));
-    assert_eq!(hold, Ok(AccountAnswer::Authorised { hold: Money(30_000) }));
-    assert_eq!(bank.available(), 70_000);
-    // 1,000 Wh at 1.10 a kWh cost 11,000.
-    let first = debited(bank.tell(&debit(1, 1, flat(1_000), 30_000)));
-    assert_eq!((first.hold_left, first.available), (Money(30_000), Money(59_000)));
-    // Without a target the hold is used up and not renewed.
-    let second = debited(bank.tell(&debit(1, 2, flat(2_000), 0)));
-    assert_eq!((second.hold_left, second.available), (Money(19_000), Money(59_000)));
-    let end = settled(bank.tell(&settle(1, 3, flat(2_500))));
-    assert_eq!((end.billed, end.overshoot, end.released), (Money(27_500), Money(0), Money(13_500)));
-    assert_eq!((end.billed_wh, end.overshoot_wh), (WattHours(2_500), WattHours(0)));
-    assert_eq!((bank.account().posted, bank.available()), (Money(72_500), 72_500));
-    let revenue = |account: &str| bank.books.balance(&account.parse().unwrap());
-    assert_eq!(revenue("energy:main/op1:CNY"), Money(17_500));
-    assert_eq!(revenue("service:main/op1:CNY"), Money(10_000));
-    assert_eq!(revenue("top-up:main:CNY"), Money(-100_000));
-}
-
-#[test]
 fn keyed_commands_have_one_effect_and_one_answer() {
     let mut bank = Bank::with(AccountKind::Prepaid, 0);
     let first = bank.tell(&top_up("k", 500));
@@ -228,12 +199,7 @@ fn refusals_of_keyed_commands_are_remembered() {
 fn an_account_opens_once() {
     let mut bank = Bank::new();
     assert_eq!(code(bank.tell(&top_up("early", 100))), "unknown_account");
-    let open = |key: &str, kind| AccountCommand::Open {
-        key: key.into(),
-        currency: cny(),
-        kind,
-        at: Timestamp(7),
-    };
+    let open = |key: &str, kind| AccountCommand::Open { key: key.into(), currency: cny(), kind, at: Timestamp(7) };
     let bad = AccountKind::Credit { limit: Money(-1) };
     assert_eq!(code(bank.tell(&open("k0", bad))), "invalid_amount");
     assert!(bank.state.is_none());
@@ -286,127 +252,6 @@ fn authorisation_checks_the_tariff() {
     assert_eq!(code(bank.tell(&with(2, |tariff| tariff.prices[3].energy = Money(-1)))), "invalid_tariff");
     let free = with(3, |tariff| tariff.prices = [Price { energy: Money(0), service: Money(0) }; PERIODS]);
     assert_eq!(bank.tell(&free), Ok(AccountAnswer::Authorised { hold: Money(9_000) }));
-}
-
-#[test]
-fn a_debit_is_repeated_or_refused() {
-    let mut bank = Bank::with(AccountKind::Prepaid, 100_000);
-    bank.tell(&authorise(1, 30_000, 0)).unwrap();
-    let first = bank.tell(&debit(1, 1, flat(1_000), 30_000));
-    bank.tell(&top_up("meanwhile", 5)).unwrap();
-    assert_eq!(bank.tell_again(&debit(1, 1, flat(1_000), 12)), (false, first.clone()));
-    assert_eq!(code(bank.tell(&debit(1, 1, flat(1_001), 30_000))), "sequence_reused");
-    assert_eq!(code(bank.tell(&debit(1, 3, flat(1_001), 30_000))), "sequence_gap");
-    bank.tell(&debit(1, 2, flat(1_500), 30_000)).unwrap();
-    assert_eq!(code(bank.tell(&debit(1, 1, flat(1_000), 30_000))), "stale_sequence");
-    assert_eq!(code(bank.tell(&debit(1, 0, flat(0), 30_000))), "stale_sequence");
-    assert_eq!(code(bank.tell(&debit(1, 3, flat(1_499), 30_000))), "meter_went_back");
-    assert_eq!(code(bank.tell(&debit(1, 3, [0, 101, 1_400, 0].map(WattHours), 0))), "not_monotone");
-    assert_eq!(code(bank.tell(&debit(1, 3, flat(-1), 30_000))), "meter_out_of_range");
-    assert_eq!(code(bank.tell(&debit(1, 3, flat(1_600), -1))), "invalid_amount");
-    assert_eq!(code(bank.tell(&debit(2, 1, flat(1), 30_000))), "unknown_session");
-}
-
-#[test]
-fn the_account_prices_the_reading_itself() {
-    let mut bank = Bank::with(AccountKind::Prepaid, 100_000);
-    bank.tell(&authorise(1, 30_000, 0)).unwrap();
-    let mut wrong = debit(1, 1, flat(1_000), 30_000);
-    if let AccountCommand::Debit { cumulative, .. } = &mut wrong {
-        cumulative.service = Money(3_999);
-    }
-    let expected = Priced { energy: Money(7_000), service: Money(4_000) };
-    assert_eq!(bank.tell(&wrong), Err(AccountRejection::PriceMismatch { expected }));
-    let mut wrong = debit(1, 1, flat(1_000), 30_000);
-    if let AccountCommand::Debit { meter, .. } = &mut wrong {
-        *meter = WattHours(1_001);
-    }
-    assert_eq!(code(bank.tell(&wrong)), "periods_mismatch");
-    let mut absurd = settle(1, 1, flat(MAX_METER_PLUS));
-    if let AccountCommand::Settle { by_period, .. } = &mut absurd {
-        by_period[0] = WattHours(i64::MAX);
-    }
-    assert_eq!(code(bank.tell(&absurd)), "meter_out_of_range");
-    assert_eq!(bank.account().posted, Money(100_000));
-}
-
-const MAX_METER_PLUS: i64 = crate::tariff::MAX_METER.0 + 1;
-
-#[test]
-fn a_debit_never_overdraws_and_the_rest_is_taken_later() {
-    let mut bank = Bank::with(AccountKind::Prepaid, 10_000);
-    bank.tell(&authorise(1, 6_000, 0)).unwrap();
-    // 1,000 Wh cost 11,000; 10,000 are there.
-    let short = debited(bank.tell(&debit(1, 1, flat(1_000), 6_000)));
-    assert_eq!((short.hold_left, short.available), (Money(0), Money(0)));
-    assert_eq!(bank.account().position(&session(1)).unwrap().unpaid(), Money(1_000));
-    assert_eq!(bank.account().position(&session(1)).unwrap().billed_wh, WattHours(909));
-    bank.tell(&top_up("more", 2_500)).unwrap();
-    // The next debit takes the 1,000 that were missing, then renews the hold.
-    let next = debited(bank.tell(&debit(1, 2, flat(1_000), 1_200)));
-    assert_eq!((next.hold_left, next.available), (Money(1_200), Money(300)));
-    assert_eq!(bank.account().position(&session(1)).unwrap().billed_wh, WattHours(1_000));
-}
-
-#[test]
-fn settlement_takes_what_was_metered_and_the_operator_bears_the_rest() {
-    let mut bank = Bank::with(AccountKind::Prepaid, 10_000);
-    bank.tell(&authorise(1, 5_000, 0)).unwrap();
-    let end = settled(bank.tell(&settle(1, 1, flat(1_000))));
-    assert_eq!((end.billed, end.overshoot, end.released), (Money(10_000), Money(1_000), Money(0)));
-    // 1,000 Wh x 1,000 / 11,000 = 90.9, rounded up.
-    assert_eq!((end.billed_wh, end.overshoot_wh), (WattHours(909), WattHours(91)));
-    assert_eq!(bank.books.balance(&"overshoot:main/op1:CNY".parse().unwrap()), Money(-1_000));
-    assert_eq!((bank.account().posted, bank.account().overshoot), (Money(0), Money(1_000)));
-    assert_eq!(bank.tell_again(&settle(1, 1, flat(1_000))), (false, Ok(AccountAnswer::Settled(end))));
-    assert_eq!(code(bank.tell(&settle(1, 1, flat(1_001)))), "sequence_reused");
-    assert_eq!(code(bank.tell(&settle(1, 2, flat(1_000)))), "session_closed");
-    assert_eq!(code(bank.tell(&debit(1, 2, flat(1_000), 0))), "session_closed");
-    assert_eq!(code(bank.tell(&authorise(1, 5_000, 0))), "session_closed");
-}
-
-#[test]
-fn the_last_debit_answers_its_duplicates_even_after_the_settlement() {
-    let mut bank = Bank::with(AccountKind::Prepaid, 50_000);
-    bank.tell(&authorise(1, 5_000, 0)).unwrap();
-    let answer = bank.tell(&debit(1, 1, flat(100), 5_000));
-    bank.tell(&settle(1, 2, flat(200))).unwrap();
-    assert_eq!(bank.tell_again(&debit(1, 1, flat(100), 5_000)), (false, answer));
-}
-
-#[test]
-fn a_settlement_overtaking_its_authorisation_leaves_no_hold() {
-    let mut bank = Bank::with(AccountKind::Prepaid, 50_000);
-    assert_eq!(code(bank.tell(&settle(1, 1, flat(1)))), "unknown_session");
-    let first = bank.tell(&settle(1, 1, flat(0)));
-    assert_eq!(settled(first.clone()).billed, Money(0));
-    assert_eq!(bank.tell_again(&settle(1, 1, flat(0))), (false, first));
-    assert_eq!(code(bank.tell(&authorise(1, 5_000, 0))), "session_closed");
-    assert_eq!((bank.account().open_sessions(), bank.available()), (0, 50_000));
-}
-
-#[test]
-fn credit_reaches_its_limit_and_not_beyond() {
-    let mut bank = Bank::with(AccountKind::Credit { limit: Money(15_000) }, 0);
-    assert_eq!(bank.tell(&authorise(1, 20_000, 0)), Ok(AccountAnswer::Authorised { hold: Money(15_000) }));
-    let end = settled(bank.tell(&settle(1, 1, flat(2_000))));
-    assert_eq!((end.billed, end.overshoot), (Money(15_000), Money(7_000)));
-    assert_eq!((bank.account().posted, bank.available()), (Money(-15_000), 0));
-    assert_eq!(code(bank.tell(&authorise(2, 1, 0))), "insufficient_funds");
-}
-
-#[test]
-fn closed_sessions_answer_for_thirty_days() {
-    let mut bank = Bank::with(AccountKind::Prepaid, 50_000);
-    bank.tell(&authorise(1, 5_000, 0)).unwrap();
-    bank.tell(&authorise(2, 5_000, 0)).unwrap();
-    let end = bank.tell(&settle(1, 1, flat(100)));
-    let later = |key: &str, at| AccountCommand::TopUp { key: key.into(), amount: Money(1), at: Timestamp(at) };
-    bank.tell(&later("day 30", 4 + CLOSED_KEPT_MS)).unwrap();
-    assert_eq!(bank.tell(&settle(1, 1, flat(100))), end);
-    bank.tell(&later("day 31", 5 + CLOSED_KEPT_MS)).unwrap();
-    assert_eq!(code(bank.tell(&settle(1, 1, flat(100)))), "unknown_session");
-    assert!(bank.account().position(&session(2)).is_some(), "an open session is never forgotten");
 }
 
 #[test]

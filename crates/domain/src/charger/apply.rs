@@ -1,8 +1,8 @@
 //! Applying a charger's events. Replay uses this alone; an error changes nothing.
 
 use crate::charger::{
-    COMMANDS_REMEMBERED, Charger, ChargerEvent, ClosedSession, KEYS_REMEMBERED, KeyTarget, KeyedContent,
-    KeyedRequest, SESSIONS_REMEMBERED,
+    COMMANDS_REMEMBERED, Charger, ChargerEvent, ClosedSession, KEYS_REMEMBERED, KeyTarget, KeyedContent, KeyedRequest,
+    SESSIONS_REMEMBERED,
 };
 use crate::command::{Action, Command, CommandOutcome};
 use crate::ids::{CommandId, SessionId};
@@ -44,9 +44,7 @@ impl Charger {
                 Ok(())
             }
             ChargerEvent::CommandAccepted { command } => self.on_command_accepted(command),
-            ChargerEvent::CommandResolved { command, outcome, .. } => {
-                self.on_command_resolved(command, outcome)
-            }
+            ChargerEvent::CommandResolved { command, outcome, .. } => self.on_command_resolved(command, outcome),
             ChargerEvent::SessionStarted { session, register, at } => {
                 let current = self.expect(session, &[SessionState::Authorised], "session_started")?;
                 current.state = SessionState::Charging;
@@ -84,8 +82,7 @@ impl Charger {
         match &session.origin {
             Origin::Driver { request } => self.last_request = self.last_request.max(Some(*request)),
             Origin::Api { key } => {
-                let content =
-                    KeyedContent::Start { account: session.account.clone(), connector: session.connector };
+                let content = KeyedContent::Start { account: session.account.clone(), connector: session.connector };
                 self.remember_key(key, content, KeyTarget::Session(session.id.clone()));
             }
             Origin::Node => {}
@@ -115,9 +112,7 @@ impl Charger {
         }
         let ends = command.is_unresolved() && outcome.is_final();
         command.outcome = Some(outcome.clone());
-        if let (Action::SetAvailability { available }, CommandOutcome::Done) =
-            (&command.action, outcome)
-        {
+        if let (Action::SetAvailability { available }, CommandOutcome::Done) = (&command.action, outcome) {
             self.available = *available;
         }
         if ends && let Some(oldest) = push_bounded(&mut self.ended, id.clone(), COMMANDS_REMEMBERED) {
@@ -140,7 +135,9 @@ impl Charger {
     }
 
     fn close(&mut self, state: SessionState, code: Option<String>) {
-        let Some(session) = self.current.take() else { return };
+        let Some(session) = self.current.take() else {
+            return;
+        };
         let closed = ClosedSession {
             session: session.id,
             account: session.account,

@@ -27,15 +27,11 @@ impl Charger {
             ChargerCommand::AuthorisationRefused { session, code, at } => {
                 self.authorisation_refused(id, session, code, *at)
             }
-            ChargerCommand::GatewayStarted { session, register, at } => {
-                self.gateway_started(session, *register, *at)
-            }
+            ChargerCommand::GatewayStarted { session, register, at } => self.gateway_started(session, *register, *at),
             ChargerCommand::GatewayStopped { session, register, reason, at } => {
                 self.gateway_stopped(id, session, *register, *reason, *at)
             }
-            ChargerCommand::GatewayResult { command, outcome, at } => {
-                self.gateway_result(id, command, outcome, *at)
-            }
+            ChargerCommand::GatewayResult { command, outcome, at } => self.gateway_result(id, command, outcome, *at),
             ChargerCommand::GatewayFault { code, at } => Ok(self.status(self.available, Some(code), *at)),
             ChargerCommand::GatewayStatus { available, at } => {
                 let fault = if *available { None } else { self.fault.as_deref() };
@@ -45,9 +41,7 @@ impl Charger {
                 self.request_stop(id, session, origin, *reason, *at, *deadline)
             }
             ChargerCommand::Settled { session, settled, .. } => self.settled(id, session, settled),
-            ChargerCommand::ExpireCommand { command, at, heard } => {
-                self.expire_command(id, command, *at, *heard)
-            }
+            ChargerCommand::ExpireCommand { command, at, heard } => self.expire_command(id, command, *at, *heard),
             ChargerCommand::RequestCommand { action, key, at, deadline } => {
                 self.request_command(id, action, key.as_deref(), *at, *deadline)
             }

@@ -39,11 +39,14 @@ pub(super) struct Pile {
     pub expected: bool,
     /// The gateway says that a session is on.
     pub charging: bool,
-    /// It was granted something in this session: from then on its fallback counts.
-    pub granted_once: bool,
+    /// Its fallback counts: from its first grant, from the first moment there is room for it, and at the
+    /// latest when the gateway no longer waits for a first grant.
+    pub reserved: bool,
+    /// What was last reported as in force, also without a session: the next one begins with it.
     pub confirmed: i64,
     pub confirmed_until: u64,
-    /// Grants of a former owner may reach it until then, up to the ceiling it had when we took over.
+    /// Grants of a former owner may be in force or reach it until then, up to the ceiling it had when we
+    /// took over. That counts without a session too: the next one would begin with them.
     pub inherited: i64,
     pub inherited_until: u64,
     pub demand: i64,
@@ -57,9 +60,12 @@ pub(super) struct Pile {
     pub target: i64,
     /// What the last message said.
     pub sent: i64,
+    /// The session's target comes from a plan or from what was found in force.
+    pub planned: bool,
     /// When the session came, and when it was last let on or taken off.
     pub arrived: u64,
     pub switched: u64,
+    /// It was let on in this session.
     pub was_on: bool,
 
     pub strikes: u8,
@@ -74,35 +80,31 @@ impl Pile {
         self.expected || self.charging
     }
 
-    /// A session begins: nothing of the former one counts.
+    /// A session begins.
     pub fn begin(&mut self, now: Mono) {
         self.end();
         self.arrived = now.0;
         self.switched = now.0;
     }
 
-    /// The session is over.
+    /// The session is over. What is in force at the charger stays so until it is lowered or ends.
     pub fn end(&mut self) {
-        self.granted_once = false;
-        (self.confirmed, self.confirmed_until) = (0, 0);
-        (self.target, self.sent, self.demand) = (0, 0, 0);
-        (self.was_on, self.switched) = (false, 0);
+        (self.reserved, self.planned, self.was_on) = (false, false, false);
+        (self.target, self.demand, self.switched) = (0, 0, 0);
     }
 
     /// What it has or may yet get by messages, `listed` being the greatest entry on its way.
     pub fn known(&self, now: Mono, listed: i64) -> i64 {
-        if self.active() && now.0 < self.confirmed_until { listed.max(self.confirmed) } else { listed.max(0) }
+        if now.0 < self.confirmed_until { listed.max(self.confirmed) } else { listed.max(0) }
     }
 
     fn worst_at(&self, now: Mono, listed: i64) -> i64 {
         let mut worst = self.known(now, listed);
-        if self.active() {
-            if now.0 < self.inherited_until {
-                worst = worst.max(self.inherited);
-            }
-            if self.granted_once {
-                worst = worst.max(self.fallback);
-            }
+        if now.0 < self.inherited_until {
+            worst = worst.max(self.inherited);
+        }
+        if self.active() && self.reserved {
+            worst = worst.max(self.fallback);
         }
         if self.disobeys { worst.max(self.rated) } else { worst }
     }
@@ -130,6 +132,10 @@ pub(super) struct Gate {
     pub mono: u64,
     pub nonce: u64,
     pub seq: u64,
+    /// Every message of this machine has a higher sequence, every one of a former machine a lower one.
+    pub seq_base: u64,
+    /// Its last beat was sent after it had taken in a message of this machine.
+    pub ours: bool,
     /// No grant that is in force at the gateway ends later, whoever sent it.
     pub leases_until: u64,
     pub outstanding: Vec<Message>,
@@ -161,6 +167,7 @@ pub(super) struct Books {
     pub epoch: u64,
     pub opened: Mono,
     pub counted_ms: u64,
+    pub first_grant_wait_ms: u64,
     pub tree: Tree,
     pub piles: Vec<Pile>,
     pub gates: Vec<Gate>,
@@ -224,7 +231,8 @@ impl Books {
         let (load, excuses) = (vec![0; nodes], vec![Excuse::default(); nodes]);
         let (piles, gates) = (Vec::with_capacity(sorted.len()), Vec::new());
         let (by_id, by_gateway) = (BTreeMap::new(), BTreeMap::new());
-        let mut books = Self { epoch, opened: now, counted_ms, tree, piles, gates, load, excuses, by_id, by_gateway };
+        let first_grant_wait_ms = config.first_grant_wait_ms;
+        let mut books = Self { epoch, opened: now, counted_ms, first_grant_wait_ms, tree, piles, gates, load, excuses, by_id, by_gateway };
         for (node, id, charger) in sorted {
             let inherited_until = now.plus_ms(counted_ms).0;
             books.add(node, id, charger, inherited_until);
@@ -240,8 +248,11 @@ impl Books {
         let gate = *self.by_gateway.entry(charger.gateway.clone()).or_insert_with(|| {
             let (piles, by_child, outstanding) = (Vec::new(), BTreeMap::new(), Vec::new());
             let id = charger.gateway.clone();
-            let (boot, mono, nonce, seq, leases_until) = (0, 0, 0, 0, 0);
-            self.gates.push(Gate { id, piles, by_child, heard: None, boot, mono, nonce, seq, leases_until, outstanding });
+            let (boot, mono, nonce, leases_until) = (0, 0, 0, 0);
+            // A machine may be built anew under the same epoch. At less than one message a millisecond, the
+            // moment of opening is above every sequence that its predecessor used.
+            let (seq, seq_base) = (self.opened.0, self.opened.0);
+            self.gates.push(Gate { id, piles, by_child, heard: None, boot, mono, nonce, seq, seq_base, ours: false, leases_until, outstanding });
             self.gates.len() - 1
         });
         let slot = self.gates[gate].piles.len();
@@ -261,7 +272,7 @@ impl Books {
             fallback: charger.fallback_w.0,
             expected: false,
             charging: false,
-            granted_once: false,
+            reserved: false,
             confirmed: 0,
             confirmed_until: 0,
             inherited: 0,
@@ -272,6 +283,7 @@ impl Books {
             roomy_since: 0,
             target: 0,
             sent: 0,
+            planned: false,
             arrived: 0,
             switched: 0,
             was_on: false,
@@ -315,6 +327,12 @@ impl Books {
 
     /// Counts a pile anew. `learnt`: a rise is news from outside, not ours, and excuses its nodes.
     pub fn recount_pile(&mut self, now: Mono, pile: usize, learnt: bool) {
+        let mut learnt = learnt;
+        let waiting = &mut self.piles[pile];
+        if waiting.active() && !waiting.reserved && now.0 >= waiting.arrived.saturating_add(self.first_grant_wait_ms) {
+            waiting.reserved = true;
+            learnt = true;
+        }
         let listed = self.gates[self.piles[pile].gate].listed(self.piles[pile].slot);
         let worst = self.piles[pile].worst_at(now, listed);
         let rises = worst > self.piles[pile].worst;
@@ -335,6 +353,18 @@ impl Books {
         self.gates[gate].outstanding.retain(|message| now.0 < message.until);
         for slot in 0..self.gates[gate].piles.len() {
             self.recount_pile(now, self.gates[gate].piles[slot], learnt);
+        }
+    }
+
+    /// Sets a fallback aside for each open session that has none yet and for which there is room.
+    pub fn reserve(&mut self, pile: usize) {
+        let Pile { fallback, worst, reserved, .. } = self.piles[pile];
+        if self.piles[pile].active() && !reserved {
+            let rise = (fallback - worst).max(0);
+            if self.room(pile) >= rise {
+                self.piles[pile].reserved = true;
+                self.set_worst(pile, worst + rise);
+            }
         }
     }
 
@@ -363,7 +393,8 @@ impl Books {
         if beat.epoch > self.epoch {
             return BeatVerdict::Fenced;
         }
-        let ours = beat.epoch == self.epoch;
+        // Ours when it is past one of our own messages: from then on it refuses everybody else's.
+        let ours = beat.epoch == self.epoch && beat.applied_seq > gate.seq_base;
         let other_boot = gate.heard.is_none() || beat.boot != gate.boot;
         if other_boot {
             // What answers a beat of another boot is dropped there.
@@ -373,12 +404,12 @@ impl Books {
             // What a former owner granted answers this beat at the latest; ours are known by their messages.
             gate.leases_until = now.plus_ms(self.counted_ms).0;
         }
-        (gate.boot, gate.mono, gate.nonce, gate.heard) = (beat.boot, beat.mono, beat.nonce, Some(now));
+        (gate.boot, gate.mono, gate.nonce, gate.heard, gate.ours) = (beat.boot, beat.mono, beat.nonce, Some(now), ours);
         if ours {
             gate.outstanding.retain(|message| message.seq > beat.applied_seq);
             gate.seq = gate.seq.max(beat.applied_seq);
         }
-        // Without our epoch a former owner's grants may yet arrive, answering this very beat.
+        // Until then a former owner's grants may yet arrive, answering this very beat.
         let inherited_until = if ours { 0 } else { now.plus_ms(self.counted_ms).0 };
         for slot in 0..gate.piles.len() {
             self.piles[self.gates[at].piles[slot]].inherited_until = inherited_until;
@@ -392,10 +423,8 @@ impl Books {
         if !ours {
             // The same worst, but for longer.
             for slot in 0..self.gates[at].piles.len() {
-                let pile = &self.piles[self.gates[at].piles[slot]];
-                if pile.active() {
-                    self.excuse(now, pile.node);
-                }
+                let node = self.piles[self.gates[at].piles[slot]].node;
+                self.excuse(now, node);
             }
         }
         BeatVerdict::Taken
@@ -403,28 +432,26 @@ impl Books {
 
     fn take_report(&mut self, now: Mono, at: usize, report: &ChargerBeat, effects: &mut Vec<StationEffect>) {
         let confirmed_until = self.gates[self.piles[at].gate].leases_until;
-        let first = self.piles[at].confirmed_until == 0;
         let before = self.piles[at].worst;
         let pile = &mut self.piles[at];
         if report.charging && !pile.active() {
-            // A session that nobody told us of: count what it may fall to as well.
+            // A session that nobody told us of: it may be at its fallback already.
             pile.begin(now);
-            pile.granted_once = true;
+            pile.reserved = true;
         }
+        let was_active = pile.active();
         pile.charging = report.charging;
-        pile.demand = report.demand.0.clamp(0, pile.rated);
+        pile.demand = if report.charging { report.demand.0.clamp(0, pile.rated) } else { 0 };
         pile.power = report.power.0.max(0);
-        if !pile.active() {
+        (pile.confirmed, pile.confirmed_until) = (report.granted.0.max(0), confirmed_until);
+        if was_active && !pile.active() {
             pile.end();
-        } else {
-            (pile.confirmed, pile.confirmed_until) = (report.granted.0.max(0), confirmed_until);
-            pile.granted_once |= pile.confirmed > 0;
-            if first && pile.target == 0 {
-                // Go on from what is in force until the next plan.
-                pile.target = pile.confirmed.min(pile.ceiling).div_euclid(pile.step) * pile.step;
-                pile.sent = pile.target;
-                pile.was_on = pile.target > 0;
-            }
+        }
+        if pile.charging && !pile.planned {
+            // Go on from what is in force until the next plan.
+            pile.planned = true;
+            pile.target = pile.confirmed.min(pile.ceiling).div_euclid(pile.step) * pile.step;
+            pile.was_on = pile.target > 0;
         }
         let pile = &mut self.piles[at];
         let allowed = before.max(pile.confirmed);

@@ -1,6 +1,6 @@
 //! From targets to grant messages: decreases at once, increases only into room, ceilings before both.
 
-use super::books::{Message, Pile, UNLISTED, round_up};
+use super::books::{Gate, Message, Pile, UNLISTED, round_up};
 use super::{StationEffect, StationPower};
 use crate::units::{Mono, Watts};
 
@@ -17,20 +17,25 @@ impl Pile {
 }
 
 impl StationPower {
-    /// Answers a gateway's latest beat.
+    /// Answers a gateway's latest beat. Until the gateway has shown that it heard of this machine, without
+    /// entries: its beat may be an old one, overtaken by others that only our predecessor has seen, and what
+    /// it reports as in force may since have been lowered and given to somebody else.
     pub(super) fn answer(&mut self, gate: usize, effects: &mut Vec<StationEffect>) {
         let Some(now) = self.books.gates[gate].heard else { return };
-        let mut piles = self.books.gates[gate].piles.clone();
-        piles.retain(|at| self.books.piles[*at].active());
+        if !self.books.gates[gate].ours {
+            return self.send(gate, &[], effects);
+        }
+        let piles = self.books.gates[gate].piles.clone();
         let offers = self.offer(now, piles);
         self.send(gate, &offers, effects);
     }
 
     /// Sends to every gateway that can be heard and whose grants have changed.
     pub(super) fn spread(&mut self, now: Mono, effects: &mut Vec<StationEffect>) {
-        let live: Vec<bool> = self.books.gates.iter().map(|gate| gate.live(now, self.config.silent_ms)).collect();
+        let reached = |gate: &Gate| gate.ours && gate.live(now, self.config.silent_ms);
+        let live: Vec<bool> = self.books.gates.iter().map(reached).collect();
         let piles = self.books.piles.iter().enumerate();
-        let reachable = piles.filter(|(_, pile)| pile.active() && live[pile.gate]).map(|(at, _)| at).collect();
+        let reachable = piles.filter(|(_, pile)| live[pile.gate]).map(|(at, _)| at).collect();
         let mut by_gate: Vec<Vec<(usize, i64)>> = vec![Vec::new(); live.len()];
         let mut changed = vec![false; live.len()];
         for (at, watts) in self.offer(now, reachable) {
@@ -59,7 +64,7 @@ impl StationPower {
                 let watts = self.next(now, at);
                 if watts > 0 {
                     let pile = &mut self.books.piles[at];
-                    pile.granted_once = true;
+                    pile.reserved = true;
                     let worst = pile.worst.max(watts).max(pile.fallback);
                     self.books.set_worst(at, worst);
                 }
@@ -71,13 +76,17 @@ impl StationPower {
     /// What to tell a charger now, or [`UNLISTED`] to leave it as it is.
     fn next(&self, now: Mono, at: usize) -> i64 {
         let pile = &self.books.piles[at];
+        let known = pile.known(now, self.books.gates[pile.gate].listed(pile.slot));
+        if !pile.charging {
+            // Nothing is left in force for the next session.
+            return if known > 0 { 0 } else { UNLISTED };
+        }
         let want = pile.target.min(pile.ceiling).div_euclid(pile.step) * pile.step;
         let want = if want < pile.least { 0 } else { want };
-        let known = pile.known(now, self.books.gates[pile.gate].listed(pile.slot));
         if want <= known {
-            // Down, or up to what it may have anyway. A charger that was given nothing yet is not listed:
-            // a zero would be its first grant.
-            return if want == 0 && !pile.granted_once { UNLISTED } else { want };
+            // Down, or up to what it may have anyway. To list a zero is to end the wait for a first grant, so
+            // that waits until the fallback is set aside.
+            return if want == 0 && known == 0 && !pile.reserved { UNLISTED } else { want };
         }
         let room = self.books.room(at);
         let rise = (want.max(pile.fallback) - pile.worst).max(0);

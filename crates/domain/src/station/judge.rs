@@ -80,12 +80,12 @@ impl StationPower {
                     worst = worst.max(message.watts[pile.slot]);
                 }
             }
-            if pile.expected || pile.charging {
-                let mut may_be = |watts: i64, when: bool| worst = if when { worst.max(watts) } else { worst };
-                may_be(pile.confirmed, now.0 < pile.confirmed_until);
-                may_be(pile.inherited, now.0 < pile.inherited_until);
-                may_be(pile.fallback, pile.granted_once);
-            }
+            let in_session = pile.expected || pile.charging;
+            let waited = now.0 >= pile.arrived.saturating_add(self.config.first_grant_wait_ms);
+            let mut may_be = |watts: i64, when: bool| worst = if when { worst.max(watts) } else { worst };
+            may_be(pile.confirmed, now.0 < pile.confirmed_until);
+            may_be(pile.inherited, now.0 < pile.inherited_until);
+            may_be(pile.fallback, in_session && (pile.reserved || waited));
             if pile.disobeys {
                 worst = worst.max(pile.rated);
             }

@@ -14,11 +14,13 @@
 //!   2 % of ours; a charger whose entry ended falls to its fallback;
 //! - `applied_seq` of a beat counts messages of the epoch that the same beat names, and is 0 after that
 //!   epoch rose; the grants of a message with a lower epoch are dropped from then on;
-//! - a session starts at 0 W, and a charger that was granted nothing in its session stays there, cut off or
-//!   not: its fallback counts from its first grant.
+//! - a session begins with what is in force at its charger, 0 W when that is nothing, and takes the fallback
+//!   when it was granted nothing for `first_grant_wait_ms`;
+//! - a charger without a session draws nothing, whatever was granted to it.
 //!
-//! Restart: the shell builds a new machine under a *new epoch*, gives it the ceilings and the open sessions,
-//! and the beats tell the rest within a second or two. Until then only decreases go out.
+//! Restart: the shell builds a new machine, gives it the ceilings and the open sessions, and the beats tell
+//! the rest within two seconds or so. The first answer to a gateway has no entries; its reports count from
+//! the first beat after it. Until then its chargers count their ceilings, so nobody is raised into their room.
 
 mod books;
 mod durable;
@@ -47,6 +49,8 @@ pub struct PowerConfig {
     pub skew_percent: u64,
     /// A gateway that was not heard for this long gets no share; what it may draw is set aside.
     pub silent_ms: u64,
+    /// How long a gateway keeps a session at 0 W that was never granted anything, before it takes the fallback.
+    pub first_grant_wait_ms: u64,
     /// A charger that was let on stays on for at least this long when not everybody's minimum fits.
     pub min_on_ms: u64,
     /// A charger that was taken off stays off for at least this long.
@@ -57,7 +61,15 @@ pub struct PowerConfig {
 
 impl Default for PowerConfig {
     fn default() -> Self {
-        Self { lease_ms: 30_000, skew_percent: 2, silent_ms: 3_000, min_on_ms: 300_000, min_off_ms: 60_000, starved_ms: 600_000 }
+        Self {
+            lease_ms: 30_000,
+            skew_percent: 2,
+            silent_ms: 3_000,
+            first_grant_wait_ms: 30_000,
+            min_on_ms: 300_000,
+            min_off_ms: 60_000,
+            starved_ms: 600_000,
+        }
     }
 }
 
@@ -123,7 +135,8 @@ pub enum StationEffect {
         answers_nonce: u64,
         /// The boot of that beat.
         boot: u32,
-        /// Rises with every message to this gateway within the owner's epoch, from 1.
+        /// Rises with every message to this gateway within the owner's epoch, also from one machine to the
+        /// next on the same monotonic clock.
         seq: u64,
         /// Length of the lease on the gateway's clock, from the moment the answered beat was sent.
         lease_ms: u64,
@@ -203,7 +216,7 @@ impl StationPower {
         if let Some(at) = self.books.find(charger) {
             let pile = &mut self.books.piles[at];
             pile.expected = true;
-            pile.granted_once = pile.ceiling > 0;
+            pile.reserved = true;
             pile.arrived = now.0;
             self.books.recount_pile(now, at, true);
         }
@@ -214,17 +227,16 @@ impl StationPower {
         if let Some(at) = self.books.find(charger) {
             let pile = &mut self.books.piles[at];
             if !pile.active() {
-                // The Start itself carries this owner's epoch: no grant of a former owner can follow it.
-                pile.inherited_until = 0;
                 pile.begin(now);
             }
             pile.expected = true;
             self.books.recount_pile(now, at, true);
+            self.books.reserve(at);
         }
     }
 
-    /// The charger's session is over at the gateway. Grants on their way to it still count until the gateway
-    /// has shown that it is past them.
+    /// The charger's session is over at the gateway. What is in force there, or on its way, counts until the
+    /// gateway has shown that it is lowered: the next session would begin with it.
     pub fn on_session_ended(&mut self, now: Mono, charger: &ChargerId) {
         if let Some(at) = self.books.find(charger) {
             let pile = &mut self.books.piles[at];
@@ -252,6 +264,7 @@ impl StationPower {
     /// [`Self::on_allocation`]. Call it once a second, and at once after a limit fell.
     pub fn on_tick(&mut self, now: Mono) -> Option<Problem> {
         self.books.recount(now);
+        (0..self.books.piles.len()).for_each(|at| self.books.reserve(at));
         self.pose(now)
     }
 

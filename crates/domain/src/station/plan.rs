@@ -29,7 +29,7 @@ impl Pile {
         }
         if self.demand == 0 {
             // Some cars show no demand before they are given something.
-            return if self.granted_once { 0 } else { self.least };
+            return if self.was_on { 0 } else { self.least };
         }
         let wanted = self.demand + self.demand / 64 + MARGIN_W;
         let wanted = super::books::round_up(wanted, self.step);
@@ -98,7 +98,7 @@ impl StationPower {
                     step: Watts(pile.step),
                     weight: pile.weight,
                     prev: Watts(pile.target),
-                    reserve: Watts(if pile.granted_once { pile.fallback } else { 0 }),
+                    reserve: Watts(pile.fallback),
                     standing,
                     since,
                 });
@@ -106,7 +106,8 @@ impl StationPower {
             }
             let unheard = self.books.gates[pile.gate].heard.is_none();
             if !(settling && unheard) {
-                nodes[pile.node].base.0 += pile.worst;
+                let fallback = if pile.active() { pile.fallback } else { 0 };
+                nodes[pile.node].base.0 += pile.worst.max(fallback);
             }
         }
         if leaves.is_empty() {

@@ -2,55 +2,36 @@ use super::*;
 use proptest::prelude::*;
 
 fn unhex(text: &str) -> Vec<u8> {
-    (0..text.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
-        .collect()
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
 }
 
 const NODE: u64 = 0x0001_0203_0405_0607;
-const HEADER: &str = "435001000100000200010203040506070000000700000003000000000000002a00000000000020d0000660e6466480000000003800000038";
-const PLAIN: &str = "01000001000000000012030019f10d6a0022cc66000000005f4b0000010000020003d0900012030019f10d6a0022cc66000000005f4b0000";
-const CIPHER: &str = "10db026a008beb7bb2c9db92a2443db6d1f2dfa7360fd7f4003fb0a68bf61c904ed765d54656c749346b4011ccbf91c8152ade700cdb3133";
+const HEADER: &str =
+    "435001000100000200010203040506070000000700000003000000000000002a00000000000020d0000660e6466480000000003800000038";
+const PLAIN: &str =
+    "01000001000000000012030019f10d6a0022cc66000000005f4b0000010000020003d0900012030019f10d6a0022cc66000000005f4b0000";
+const CIPHER: &str =
+    "10db026a008beb7bb2c9db92a2443db6d1f2dfa7360fd7f4003fb0a68bf61c904ed765d54656c749346b4011ccbf91c8152ade700cdb3133";
 const TAG: &str = "c8aaeac5ca2df7f70905d67a80b66b6f";
 
 fn vector_key() -> GatewayKey {
-    GatewayKey {
-        root: std::array::from_fn(|i| i as u8),
-        key_epoch: 7,
-    }
+    GatewayKey { root: std::array::from_fn(|i| i as u8), key_epoch: 7 }
 }
 
 fn vector_header() -> Header {
     let midnight_us = 1_795_392_000_u64 * 1_000_000; // 2026-11-23T00:00:00Z
-    Header {
-        items: 2,
-        boot: 3,
-        seq: 42,
-        first_item: 8400,
-        base_us: midnight_us,
-        ..Header::default()
-    }
+    Header { items: 2, boot: 3, seq: 42, first_item: 8400, base_us: midnight_us, ..Header::default() }
 }
 
 #[test]
 fn worked_vector_of_the_derivation() {
     let info = derivation_info(NODE, 7, Direction::Up, 0);
-    assert_eq!(
-        info,
-        unhex("636861726765706c616e652f62617463682f7631010000000102030405060700000007")
-    );
+    assert_eq!(info, unhex("636861726765706c616e652f62617463682f7631010000000102030405060700000007"));
     let okm = derive_bytes(&vector_key(), NODE, Direction::Up, 0);
-    assert_eq!(
-        okm[..32],
-        unhex("8ea5b2b424e1d72b0b9e3294e9ab85123a1862f5c68ca5f03bdb9450909504b7")
-    );
+    assert_eq!(okm[..32], unhex("8ea5b2b424e1d72b0b9e3294e9ab85123a1862f5c68ca5f03bdb9450909504b7"));
     assert_eq!(okm[32..], unhex("a5764c0777a42bbeeb6d0e41"));
     let key = StreamKey::derive(&vector_key(), NODE, Direction::Up, 0);
-    assert_eq!(
-        key.nonce(&vector_header())[..],
-        unhex("a5764c0477a42bbeeb6d0e6b")
-    );
+    assert_eq!(key.nonce(&vector_header())[..], unhex("a5764c0477a42bbeeb6d0e6b"));
 }
 
 #[test]
@@ -61,14 +42,7 @@ fn worked_vector_seals_and_opens() {
     let opened = key.open(&expected).unwrap();
     assert_eq!(opened.plain, unhex(PLAIN));
     assert_eq!(opened.header.to_bytes()[..], unhex(HEADER));
-    assert_eq!(
-        (
-            opened.header.boot,
-            opened.header.seq,
-            opened.header.first_item
-        ),
-        (3, 42, 8400)
-    );
+    assert_eq!((opened.header.boot, opened.header.seq, opened.header.first_item), (3, 42, 8400));
 }
 
 /// RFC 5869 appendix A.1 and A.3: the crate is what it says.
@@ -76,18 +50,11 @@ fn worked_vector_seals_and_opens() {
 fn rfc_5869_vectors() {
     let mut okm = [0; 42];
     let ikm = [0x0b; 22];
-    let (salt, info) = (
-        unhex("000102030405060708090a0b0c"),
-        unhex("f0f1f2f3f4f5f6f7f8f9"),
-    );
-    Hkdf::<Sha256>::new(Some(&salt), &ikm)
-        .expand(&info, &mut okm)
-        .unwrap();
+    let (salt, info) = (unhex("000102030405060708090a0b0c"), unhex("f0f1f2f3f4f5f6f7f8f9"));
+    Hkdf::<Sha256>::new(Some(&salt), &ikm).expand(&info, &mut okm).unwrap();
     let a1 = "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865";
     assert_eq!(okm[..], unhex(a1));
-    Hkdf::<Sha256>::new(None, &ikm)
-        .expand(&[], &mut okm)
-        .unwrap();
+    Hkdf::<Sha256>::new(None, &ikm).expand(&[], &mut okm).unwrap();
     let a3 = "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8";
     assert_eq!(okm[..], unhex(a3));
 }
@@ -128,60 +95,32 @@ fn every_refusal_before_the_key() {
     assert_eq!(with(6, 0x40), Some("packet_items"));
     assert_eq!(with(48, 1), Some("packet_length"));
     assert_eq!(with(55, 6), Some("packet_length"));
-    assert_eq!(
-        Header::peek(&good[..71]).unwrap_err().code(),
-        "packet_too_short"
-    );
-    assert_eq!(
-        Header::peek(&vec![0; MAX_PACKET + 1]).unwrap_err().code(),
-        "packet_too_large"
-    );
+    assert_eq!(Header::peek(&good[..71]).unwrap_err().code(), "packet_too_short");
+    assert_eq!(Header::peek(&vec![0; MAX_PACKET + 1]).unwrap_err().code(), "packet_too_large");
     let other = StreamKey::derive(&vector_key(), NODE + 1, Direction::Up, 0);
     assert_eq!(other.open(&good).unwrap_err().code(), "packet_node");
-    let rotated = GatewayKey {
-        key_epoch: 8,
-        ..vector_key()
-    };
+    let rotated = GatewayKey { key_epoch: 8, ..vector_key() };
     let other = StreamKey::derive(&rotated, NODE, Direction::Up, 0);
-    assert_eq!(
-        other.open(&good).unwrap_err(),
-        OpenError::KeyEpoch { found: 7 }
-    );
+    assert_eq!(other.open(&good).unwrap_err(), OpenError::KeyEpoch { found: 7 });
     let other = StreamKey::derive(&vector_key(), NODE, Direction::Up, 1);
+    assert_eq!(other.open(&good).unwrap_err(), OpenError::Stream { found: 0 });
     assert_eq!(
-        other.open(&good).unwrap_err(),
-        OpenError::Stream { found: 0 }
-    );
-    assert_eq!(
-        key.seal(vector_header(), &vec![0; MAX_PLAIN + 1])
-            .unwrap_err(),
+        key.seal(vector_header(), &vec![0; MAX_PLAIN + 1]).unwrap_err(),
         SealError::TooLarge { len: MAX_PLAIN + 1 }
     );
-    assert_eq!(
-        key.seal(vector_header(), &vec![0; MAX_PLAIN])
-            .unwrap()
-            .len(),
-        MAX_PACKET
-    );
+    assert_eq!(key.seal(vector_header(), &vec![0; MAX_PLAIN]).unwrap().len(), MAX_PACKET);
 }
 
 #[test]
 fn an_epoch_beyond_the_nonce_is_refused() {
     let ring = Keyring::new(&"main/g1".parse().unwrap(), &vector_key());
     assert!(ring.seal_down(u64::from(u32::MAX), 1, 1, 0, b"x").is_ok());
-    assert_eq!(
-        ring.seal_down(1 << 32, 1, 1, 0, b"x"),
-        Err(SealError::Epoch { epoch: 1 << 32 })
-    );
+    assert_eq!(ring.seal_down(1 << 32, 1, 1, 0, b"x"), Err(SealError::Epoch { epoch: 1 << 32 }));
 }
 
 #[test]
 fn keys_do_not_print() {
-    let text = format!(
-        "{:?} {:?}",
-        vector_key(),
-        Keyring::new(&"g".parse().unwrap(), &vector_key())
-    );
+    let text = format!("{:?} {:?}", vector_key(), Keyring::new(&"g".parse().unwrap(), &vector_key()));
     assert!(!text.contains("root") && !text.contains("ivmask"));
 }
 

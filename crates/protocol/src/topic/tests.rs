@@ -7,20 +7,13 @@ fn gateway() -> GatewayId {
 
 #[test]
 fn topics_are_written_and_read() {
-    assert_eq!(
-        up(&gateway(), 0x1f, Stream::Fast),
-        "cp/v1/main/001f/g1/up/fast"
-    );
+    assert_eq!(up(&gateway(), 0x1f, Stream::Fast), "cp/v1/main/001f/g1/up/fast");
     assert_eq!(down(&gateway(), 0x1f), "cp/v1/main/001f/g1/down");
     assert_eq!(shard_filter(3), "cp/v1/+/0003/+/up/+");
     assert_eq!(client_id(&gateway()), "main.g1");
     assert_eq!(username(&gateway()), "main/g1");
     for stream in Stream::ALL {
-        let topic = Topic::Up {
-            gateway: gateway(),
-            shard: 7,
-            stream,
-        };
+        let topic = Topic::Up { gateway: gateway(), shard: 7, stream };
         assert_eq!(parse(&topic.to_string()), Ok(topic));
     }
 }
@@ -40,10 +33,7 @@ fn malformed_topics_have_their_reason() {
     assert_eq!(code("cp/v1/main/+001/g/up/fast"), "topic_shard");
     assert_eq!(code("cp/v1/ma in/0001/g/up/fast"), "topic_id");
     assert_eq!(code("cp/v1//0001/g/up/fast"), "topic_id");
-    assert_eq!(
-        code(&format!("cp/v1/main/0001/{}/up/fast", "g".repeat(65))),
-        "topic_id"
-    );
+    assert_eq!(code(&format!("cp/v1/main/0001/{}/up/fast", "g".repeat(65))), "topic_id");
     assert_eq!(code(&"x".repeat(MAX_TOPIC_LEN + 1)), "topic_length");
 }
 

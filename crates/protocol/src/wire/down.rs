@@ -3,10 +3,7 @@
 use super::proto::{self, ActionBody, DownBody};
 use super::up::{connector, reason_from_proto, reason_to_proto};
 use super::watts_from_zero;
-use super::{
-    WireError, at_most, child, clip, cursor_to_proto, cursors, energy, id, moment, number, stream,
-    text,
-};
+use super::{WireError, at_most, child, clip, cursor_to_proto, cursors, energy, id, moment, number, stream, text};
 use crate::limits::{MAX_ITEMS, MAX_LEASE_MS};
 use crate::message::{Ack, Down, DownCommand, GrantEntry, Grants, Notice, Refusal, Resume};
 use chargeplane_domain::command::Action;
@@ -21,10 +18,7 @@ pub(super) fn to_proto(message: &Down) -> DownBody {
             refused: ack
                 .refused
                 .iter()
-                .map(|refusal| proto::Refusal {
-                    seq: refusal.seq,
-                    reason: clip(&refusal.reason),
-                })
+                .map(|refusal| proto::Refusal { seq: refusal.seq, reason: clip(&refusal.reason) })
                 .collect(),
             credit: ack.credit,
         }),
@@ -33,39 +27,28 @@ pub(super) fn to_proto(message: &Down) -> DownBody {
             cursors: resume.cursors.iter().map(cursor_to_proto).collect(),
         }),
         Down::Grants(grants) => DownBody::Grants(grants_to_proto(grants)),
-        Down::Commands(commands) => DownBody::Commands(proto::Commands {
-            commands: commands.iter().map(command_to_proto).collect(),
-        }),
-        Down::Deny {
-            child,
-            request,
-            code,
-        } => DownBody::Deny(proto::Deny {
-            child: u32::from(*child),
-            request: *request,
-            code: clip(code),
-        }),
-        Down::Notice(notice) => DownBody::Notice(proto::Notice {
-            code: clip(&notice.code),
-            detail: clip(&notice.detail),
-        }),
+        Down::Commands(commands) => {
+            DownBody::Commands(proto::Commands { commands: commands.iter().map(command_to_proto).collect() })
+        }
+        Down::Deny { child, request, code } => {
+            DownBody::Deny(proto::Deny { child: u32::from(*child), request: *request, code: clip(code) })
+        }
+        Down::Notice(notice) => {
+            DownBody::Notice(proto::Notice { code: clip(&notice.code), detail: clip(&notice.detail) })
+        }
     }
 }
 
 pub(super) fn from_proto(body: DownBody) -> Result<Down, WireError> {
     match body {
         DownBody::Ack(ack) => ack_from_proto(ack),
-        DownBody::Resume(resume) => Ok(Down::Resume(Resume {
-            epoch: resume.epoch,
-            cursors: cursors("cursors", resume.cursors)?,
-        })),
+        DownBody::Resume(resume) => {
+            Ok(Down::Resume(Resume { epoch: resume.epoch, cursors: cursors("cursors", resume.cursors)? }))
+        }
         DownBody::Grants(grants) => grants_from_proto(grants),
         DownBody::Commands(commands) => {
             at_most("commands", commands.commands.len(), MAX_ITEMS)?;
-            let known = commands
-                .commands
-                .into_iter()
-                .filter_map(|c| command_from_proto(c).transpose());
+            let known = commands.commands.into_iter().filter_map(|c| command_from_proto(c).transpose());
             Ok(Down::Commands(known.collect::<Result<_, _>>()?))
         }
         DownBody::Deny(deny) => Ok(Down::Deny {
@@ -73,10 +56,9 @@ pub(super) fn from_proto(body: DownBody) -> Result<Down, WireError> {
             request: number("request", deny.request)?,
             code: text("code", deny.code)?,
         }),
-        DownBody::Notice(notice) => Ok(Down::Notice(Notice {
-            code: text("code", notice.code)?,
-            detail: text("detail", notice.detail)?,
-        })),
+        DownBody::Notice(notice) => {
+            Ok(Down::Notice(Notice { code: text("code", notice.code)?, detail: text("detail", notice.detail)? }))
+        }
     }
 }
 
@@ -85,12 +67,7 @@ fn ack_from_proto(from: proto::Ack) -> Result<Down, WireError> {
     let refused = from
         .refused
         .into_iter()
-        .map(|refusal| {
-            Ok(Refusal {
-                seq: refusal.seq,
-                reason: text("reason", refusal.reason)?,
-            })
-        })
+        .map(|refusal| Ok(Refusal { seq: refusal.seq, reason: text("reason", refusal.reason)? }))
         .collect::<Result<_, WireError>>()?;
     Ok(Down::Ack(Ack {
         stream: stream(from.stream)?,
@@ -127,10 +104,7 @@ fn grants_from_proto(from: proto::Grants) -> Result<Down, WireError> {
         Ok(GrantEntry {
             child: child(entry.child)?,
             w: watts_from_zero("w", entry.w)?,
-            allowance: entry
-                .allowance_wh
-                .map(|wh| energy("allowance_wh", wh))
-                .transpose()?,
+            allowance: entry.allowance_wh.map(|wh| energy("allowance_wh", wh)).transpose()?,
         })
     };
     Ok(Down::Grants(Grants {
@@ -139,37 +113,24 @@ fn grants_from_proto(from: proto::Grants) -> Result<Down, WireError> {
         epoch: from.epoch,
         seq: from.seq,
         lease_ms: from.lease_ms,
-        entries: from
-            .entries
-            .into_iter()
-            .map(entry)
-            .collect::<Result<_, WireError>>()?,
+        entries: from.entries.into_iter().map(entry).collect::<Result<_, WireError>>()?,
     }))
 }
 
 fn command_to_proto(command: &DownCommand) -> proto::Command {
     let action = match &command.action {
-        Action::Start {
-            session,
-            connector,
-            allowance,
-        } => ActionBody::Start(proto::Start {
+        Action::Start { session, connector, allowance } => ActionBody::Start(proto::Start {
             session: session.to_string(),
             connector: u32::from(connector.0),
             allowance_wh: allowance.0,
         }),
-        Action::Stop { session, reason } => ActionBody::Stop(proto::Stop {
-            session: session.to_string(),
-            reason: reason_to_proto(*reason),
-        }),
+        Action::Stop { session, reason } => {
+            ActionBody::Stop(proto::Stop { session: session.to_string(), reason: reason_to_proto(*reason) })
+        }
         Action::Reset => ActionBody::Reset(proto::Empty {}),
-        Action::Unlock { connector } => ActionBody::Unlock(proto::Unlock {
-            connector: u32::from(connector.0),
-        }),
+        Action::Unlock { connector } => ActionBody::Unlock(proto::Unlock { connector: u32::from(connector.0) }),
         Action::SetAvailability { available } => {
-            ActionBody::SetAvailability(proto::SetAvailability {
-                available: *available,
-            })
+            ActionBody::SetAvailability(proto::SetAvailability { available: *available })
         }
     };
     proto::Command {
@@ -191,17 +152,12 @@ fn command_from_proto(from: proto::Command) -> Result<Option<DownCommand>, WireE
             connector: connector(start.connector)?,
             allowance: energy("allowance_wh", start.allowance_wh)?,
         },
-        ActionBody::Stop(stop) => Action::Stop {
-            session: id("session", &stop.session)?,
-            reason: reason_from_proto(stop.reason),
-        },
+        ActionBody::Stop(stop) => {
+            Action::Stop { session: id("session", &stop.session)?, reason: reason_from_proto(stop.reason) }
+        }
         ActionBody::Reset(_) => Action::Reset,
-        ActionBody::Unlock(unlock) => Action::Unlock {
-            connector: connector(unlock.connector)?,
-        },
-        ActionBody::SetAvailability(set) => Action::SetAvailability {
-            available: set.available,
-        },
+        ActionBody::Unlock(unlock) => Action::Unlock { connector: connector(unlock.connector)? },
+        ActionBody::SetAvailability(set) => Action::SetAvailability { available: set.available },
     };
     Ok(Some(DownCommand {
         id: id("id", &from.id)?,

@@ -7,7 +7,6 @@ use chargeplane_domain::sample::{Gap, GapReason, Sample};
 use chargeplane_domain::session::StopReason;
 use chargeplane_domain::units::Mono;
 use proptest::prelude::*;
-use prost::Message as _;
 
 const AT: Timestamp = Timestamp(1_795_392_000_000);
 
@@ -31,14 +30,7 @@ fn samples(count: i64) -> UpBatch {
     };
     UpBatch::Samples {
         runs: vec![run(1, 0), run(7, 50)],
-        gaps: vec![(
-            3,
-            Gap {
-                first: 1,
-                last: 4,
-                reason: GapReason::Thinned,
-            },
-        )],
+        gaps: vec![(3, Gap { first: 1, last: 4, reason: GapReason::Thinned })],
     }
 }
 
@@ -52,43 +44,13 @@ fn events() -> Vec<GatewayEvent> {
             request: 9,
             at: AT,
         },
-        GatewayEvent::SessionStarted {
-            child: 1,
-            session: session(),
-            register: WattHours(10),
-            at: AT,
-        },
-        GatewayEvent::Gap {
-            child: 1,
-            gap: Gap {
-                first: 3,
-                last: 3,
-                reason: GapReason::Dropped,
-            },
-        },
-        GatewayEvent::Fault {
-            child: 1,
-            code: "E42".to_owned(),
-            at: AT,
-        },
-        GatewayEvent::StatusChanged {
-            child: 1,
-            plugged: true,
-            available: false,
-            at: AT,
-        },
+        GatewayEvent::SessionStarted { child: 1, session: session(), register: WattHours(10), at: AT },
+        GatewayEvent::Gap { child: 1, gap: Gap { first: 3, last: 3, reason: GapReason::Dropped } },
+        GatewayEvent::Fault { child: 1, code: "E42".to_owned(), at: AT },
+        GatewayEvent::StatusChanged { child: 1, plugged: true, available: false, at: AT },
     ];
-    for outcome in [
-        CommandEnd::Done,
-        CommandEnd::Refused("not_plugged".to_owned()),
-        CommandEnd::Expired,
-    ] {
-        all.push(GatewayEvent::CommandResult {
-            child: 1,
-            command: "main/c1.c4".parse().unwrap(),
-            outcome,
-            at: AT,
-        });
+    for outcome in [CommandEnd::Done, CommandEnd::Refused("not_plugged".to_owned()), CommandEnd::Expired] {
+        all.push(GatewayEvent::CommandResult { child: 1, command: "main/c1.c4".parse().unwrap(), outcome, at: AT });
     }
     for reason in StopReason::ALL {
         all.push(GatewayEvent::SessionStopped {
@@ -103,12 +65,7 @@ fn events() -> Vec<GatewayEvent> {
 }
 
 fn numbered() -> UpBatch {
-    UpBatch::Events(
-        (1..)
-            .zip(events())
-            .map(|(number, event)| NumberedEvent { number, event })
-            .collect(),
-    )
+    UpBatch::Events((1..).zip(events()).map(|(number, event)| NumberedEvent { number, event }).collect())
 }
 
 fn beat() -> Beat {
@@ -118,16 +75,8 @@ fn beat() -> Beat {
         epoch_seen: 4,
         applied_grant_seq: 8,
         local: true,
-        acked: vec![Cursor {
-            stream: Stream::Fast,
-            boot: 3,
-            seq: 20,
-        }],
-        floors: vec![Cursor {
-            stream: Stream::Replay,
-            boot: 2,
-            seq: 1,
-        }],
+        acked: vec![Cursor { stream: Stream::Fast, boot: 3, seq: 20 }],
+        floors: vec![Cursor { stream: Stream::Replay, boot: 2, seq: 1 }],
         chargers: vec![
             BeatCharger {
                 child: 2,
@@ -139,10 +88,7 @@ fn beat() -> Beat {
                 session: Some("main/c1.1".parse().unwrap()),
                 charging: true,
             },
-            BeatCharger {
-                child: 3,
-                ..BeatCharger::default()
-            },
+            BeatCharger { child: 3, ..BeatCharger::default() },
         ],
     }
 }
@@ -150,47 +96,23 @@ fn beat() -> Beat {
 fn downs() -> Vec<Down> {
     let session = || "main/c1.1".parse().unwrap();
     let actions = [
-        Action::Start {
-            session: session(),
-            connector: ConnectorNo(1),
-            allowance: WattHours(500),
-        },
-        Action::Stop {
-            session: session(),
-            reason: StopReason::Remote,
-        },
+        Action::Start { session: session(), connector: ConnectorNo(1), allowance: WattHours(500) },
+        Action::Stop { session: session(), reason: StopReason::Remote },
         Action::Reset,
-        Action::Unlock {
-            connector: ConnectorNo(2),
-        },
+        Action::Unlock { connector: ConnectorNo(2) },
         Action::SetAvailability { available: true },
     ];
-    let command = |action| DownCommand {
-        id: "main/c1.c1".parse().unwrap(),
-        child: 4,
-        action,
-        deadline: AT,
-    };
+    let command = |action| DownCommand { id: "main/c1.c1".parse().unwrap(), child: 4, action, deadline: AT };
     vec![
         Down::Ack(Ack {
             stream: Stream::Events,
             boot: 3,
             epoch: 9,
             upto_seq: 40,
-            refused: vec![Refusal {
-                seq: 39,
-                reason: "message_time".to_owned(),
-            }],
+            refused: vec![Refusal { seq: 39, reason: "message_time".to_owned() }],
             credit: 12,
         }),
-        Down::Resume(Resume {
-            epoch: 9,
-            cursors: vec![Cursor {
-                stream: Stream::Slow,
-                boot: 1,
-                seq: 0,
-            }],
-        }),
+        Down::Resume(Resume { epoch: 9, cursors: vec![Cursor { stream: Stream::Slow, boot: 1, seq: 0 }] }),
         Down::Grants(Grants {
             answers_nonce: 1,
             boot: 2,
@@ -198,28 +120,13 @@ fn downs() -> Vec<Down> {
             seq: 4,
             lease_ms: 30_000,
             entries: vec![
-                GrantEntry {
-                    child: 1,
-                    w: Watts(0),
-                    allowance: None,
-                },
-                GrantEntry {
-                    child: 2,
-                    w: Watts(7),
-                    allowance: Some(WattHours(0)),
-                },
+                GrantEntry { child: 1, w: Watts(0), allowance: None },
+                GrantEntry { child: 2, w: Watts(7), allowance: Some(WattHours(0)) },
             ],
         }),
         Down::Commands(actions.into_iter().map(command).collect()),
-        Down::Deny {
-            child: 1,
-            request: 2,
-            code: "insufficient_funds".to_owned(),
-        },
-        Down::Notice(Notice {
-            code: "packet_authentication".to_owned(),
-            detail: "x".to_owned(),
-        }),
+        Down::Deny { child: 1, request: 2, code: "insufficient_funds".to_owned() },
+        Down::Notice(Notice { code: "packet_authentication".to_owned(), detail: "x".to_owned() }),
     ]
 }
 
@@ -242,94 +149,40 @@ fn everything_survives_the_way() {
 #[test]
 fn a_kind_on_the_wrong_stream_is_refused() {
     for stream in [Stream::Fast, Stream::Beat] {
-        assert_eq!(
-            decode_up(stream, &encode_up(&numbered())),
-            Err(WireError::WrongStream { stream })
-        );
+        assert_eq!(decode_up(stream, &encode_up(&numbered())), Err(WireError::WrongStream { stream }));
     }
     let stream = Stream::Events;
-    assert_eq!(
-        decode_up(stream, &encode_up(&samples(4))),
-        Err(WireError::WrongStream { stream })
-    );
+    assert_eq!(decode_up(stream, &encode_up(&samples(4))), Err(WireError::WrongStream { stream }));
 }
 
 /// The sizes that the layout is chosen for: 200 samples of one charger as deltas, and of 100 chargers.
 #[test]
 fn a_batch_is_small() {
-    let run = SampleRun {
-        child: 1,
-        first_number: 1 << 30,
-        samples: (0..200).map(sample).collect(),
-    };
-    let one = encode_up(&UpBatch::Samples {
-        runs: vec![run],
-        gaps: vec![],
-    })
-    .len();
+    let run = SampleRun { child: 1, first_number: 1 << 30, samples: (0..200).map(sample).collect() };
+    let one = encode_up(&UpBatch::Samples { runs: vec![run], gaps: vec![] }).len();
     assert!(one < 200 * 10, "{one}");
-    let runs = (0..100).map(|child| SampleRun {
-        child,
-        first_number: 1 << 30,
-        samples: vec![sample(0), sample(1)],
-    });
-    let many = encode_up(&UpBatch::Samples {
-        runs: runs.collect(),
-        gaps: vec![],
-    })
-    .len();
+    let runs = (0..100).map(|child| SampleRun { child, first_number: 1 << 30, samples: vec![sample(0), sample(1)] });
+    let many = encode_up(&UpBatch::Samples { runs: runs.collect(), gaps: vec![] }).len();
     assert!(many < 200 * 20, "{many}");
 }
 
 #[test]
 fn versions_and_kinds_from_the_future() {
-    let up = proto::Up {
-        version: 2,
-        body: Some(up::to_proto(&samples(2))),
-    }
-    .encode_to_vec();
-    assert_eq!(
-        decode_up(Stream::Fast, &up),
-        Err(WireError::Version { found: 2 })
-    );
+    let up = proto::Up { version: 2, body: Some(up::to_proto(&samples(2))) }.encode_to_vec();
+    assert_eq!(decode_up(Stream::Fast, &up), Err(WireError::Version { found: 2 }));
     assert_eq!(decode_down(&[]), Err(WireError::Version { found: 0 }));
     // version 1, then an unknown field 15 in place of a known body.
-    assert_eq!(
-        decode_down(&[0x08, 1, 0x7a, 0]),
-        Err(WireError::UnknownKind)
-    );
+    assert_eq!(decode_down(&[0x08, 1, 0x7a, 0]), Err(WireError::UnknownKind));
     // An unknown field beside a known body is skipped.
     let mut beat_and_more = encode_up(&UpBatch::Beat(beat()));
     beat_and_more.extend_from_slice(&[0x7a, 3, 1, 2, 3]);
-    assert_eq!(
-        decode_up(Stream::Beat, &beat_and_more),
-        Ok(UpBatch::Beat(beat()))
-    );
+    assert_eq!(decode_up(Stream::Beat, &beat_and_more), Ok(UpBatch::Beat(beat())));
     // An unknown kind of event, and an unknown action, are left out; their neighbours stay.
-    let UpBatch::Events(known) = numbered() else {
-        panic!()
-    };
-    let proto::UpBody::Events(mut list) = up::to_proto(&UpBatch::Events(known.clone())) else {
-        panic!()
-    };
-    list.events.insert(
-        1,
-        proto::Event {
-            number: 99,
-            child: 1,
-            at_ms: AT.0,
-            body: None,
-        },
-    );
-    let bytes = proto::Up {
-        version: 1,
-        body: Some(proto::UpBody::Events(list)),
-    }
-    .encode_to_vec();
-    assert_eq!(
-        decode_up(Stream::Events, &bytes),
-        Ok(UpBatch::Events(known))
-    );
+    let UpBatch::Events(known) = numbered() else { panic!() };
+    let proto::UpBody::Events(mut list) = up::to_proto(&UpBatch::Events(known.clone())) else { panic!() };
+    list.events.insert(1, proto::Event { number: 99, child: 1, at_ms: AT.0, body: None });
+    let bytes = proto::Up { version: 1, body: Some(proto::UpBody::Events(list)) }.encode_to_vec();
+    assert_eq!(decode_up(Stream::Events, &bytes), Ok(UpBatch::Events(known)));
     // A stop with a reason from the future is still a stop.
     assert_eq!(up::reason_from_proto(200), StopReason::Unwanted);
 }
@@ -343,18 +196,8 @@ fn values_out_of_range_are_refused() {
     let with = |change: fn(&mut Sample)| {
         let mut bad = sample(1);
         change(&mut bad);
-        let run = SampleRun {
-            child: 1,
-            first_number: 0,
-            samples: vec![sample(0), bad],
-        };
-        refused(
-            Stream::Fast,
-            &UpBatch::Samples {
-                runs: vec![run],
-                gaps: vec![],
-            },
-        )
+        let run = SampleRun { child: 1, first_number: 0, samples: vec![sample(0), bad] };
+        refused(Stream::Fast, &UpBatch::Samples { runs: vec![run], gaps: vec![] })
     };
     assert_eq!(with(|s| s.at = Timestamp(0)), "message_time");
     assert_eq!(with(|s| s.at = Timestamp(i64::MAX)), "message_time");
@@ -362,108 +205,38 @@ fn values_out_of_range_are_refused() {
     assert_eq!(with(|s| s.register = WattHours(-1)), "message_range");
     let gap = |first, last| UpBatch::Samples {
         runs: vec![],
-        gaps: vec![(
-            1,
-            Gap {
-                first,
-                last,
-                reason: GapReason::Dropped,
-            },
-        )],
+        gaps: vec![(1, Gap { first, last, reason: GapReason::Dropped })],
     };
     assert_eq!(refused(Stream::Fast, &gap(5, 4)), "message_range");
     assert_eq!(refused(Stream::Fast, &gap(5, u64::MAX)), "message_range");
-    let run = |count| SampleRun {
-        child: 1,
-        first_number: 0,
-        samples: (0..count).map(sample).collect(),
-    };
+    let run = |count| SampleRun { child: 1, first_number: 0, samples: (0..count).map(sample).collect() };
     assert_eq!(
-        refused(
-            Stream::Fast,
-            &UpBatch::Samples {
-                runs: vec![run(MAX_ITEMS as i64 + 1)],
-                gaps: vec![]
-            }
-        ),
+        refused(Stream::Fast, &UpBatch::Samples { runs: vec![run(MAX_ITEMS as i64 + 1)], gaps: vec![] }),
         "message_too_many"
     );
+    assert_eq!(refused(Stream::Fast, &UpBatch::Samples { runs: vec![run(0)], gaps: vec![] }), "message_shape");
+    let late = GatewayEvent::Fault { child: 1, code: "x".to_owned(), at: Timestamp(-1) };
     assert_eq!(
-        refused(
-            Stream::Fast,
-            &UpBatch::Samples {
-                runs: vec![run(0)],
-                gaps: vec![]
-            }
-        ),
-        "message_shape"
-    );
-    let late = GatewayEvent::Fault {
-        child: 1,
-        code: "x".to_owned(),
-        at: Timestamp(-1),
-    };
-    assert_eq!(
-        refused(
-            Stream::Events,
-            &UpBatch::Events(vec![NumberedEvent {
-                number: 1,
-                event: late
-            }])
-        ),
+        refused(Stream::Events, &UpBatch::Events(vec![NumberedEvent { number: 1, event: late }])),
         "message_time"
     );
-    let cursor = Cursor {
-        stream: Stream::Fast,
-        boot: 1,
-        seq: 1,
-    };
-    let crowded = Beat {
-        acked: vec![cursor; MAX_CURSORS + 1],
-        ..beat()
-    };
-    assert_eq!(
-        refused(Stream::Beat, &UpBatch::Beat(crowded)),
-        "message_too_many"
-    );
+    let cursor = Cursor { stream: Stream::Fast, boot: 1, seq: 1 };
+    let crowded = Beat { acked: vec![cursor; MAX_CURSORS + 1], ..beat() };
+    assert_eq!(refused(Stream::Beat, &UpBatch::Beat(crowded)), "message_too_many");
     let down = |message| decode_down(&encode_down(&message)).unwrap_err().code();
-    assert_eq!(
-        down(Down::Grants(Grants {
-            lease_ms: MAX_LEASE_MS + 1,
-            ..Grants::default()
-        })),
-        "message_range"
-    );
-    let entry = GrantEntry {
-        child: 1,
-        w: Watts(-1),
-        allowance: None,
-    };
-    assert_eq!(
-        down(Down::Grants(Grants {
-            entries: vec![entry],
-            ..Grants::default()
-        })),
-        "message_range"
-    );
+    assert_eq!(down(Down::Grants(Grants { lease_ms: MAX_LEASE_MS + 1, ..Grants::default() })), "message_range");
+    let entry = GrantEntry { child: 1, w: Watts(-1), allowance: None };
+    assert_eq!(down(Down::Grants(Grants { entries: vec![entry], ..Grants::default() })), "message_range");
 }
 
 #[test]
 fn columns_that_do_not_fit_are_refused() {
-    let UpBatch::Samples { runs, gaps } = samples(10) else {
-        panic!()
-    };
-    let proto::UpBody::Samples(good) = up::to_proto(&UpBatch::Samples { runs, gaps }) else {
-        panic!()
-    };
+    let UpBatch::Samples { runs, gaps } = samples(10) else { panic!() };
+    let proto::UpBody::Samples(good) = up::to_proto(&UpBatch::Samples { runs, gaps }) else { panic!() };
     let code = |change: fn(&mut proto::Samples)| {
         let mut bad = good.clone();
         change(&mut bad);
-        let bytes = proto::Up {
-            version: 1,
-            body: Some(proto::UpBody::Samples(bad)),
-        }
-        .encode_to_vec();
+        let bytes = proto::Up { version: 1, body: Some(proto::UpBody::Samples(bad)) }.encode_to_vec();
         decode_up(Stream::Fast, &bytes).unwrap_err().code()
     };
     assert_eq!(code(|s| s.at_ms.truncate(9)), "message_shape");
@@ -480,33 +253,19 @@ fn columns_that_do_not_fit_are_refused() {
 #[test]
 fn long_texts_are_cut_when_written_and_refused_when_read() {
     let long = "ü".repeat(MAX_TEXT_LEN);
-    let message = Down::Deny {
-        child: 1,
-        request: 1,
-        code: long.clone(),
-    };
-    let Down::Deny { code, .. } = decode_down(&encode_down(&message)).unwrap() else {
-        panic!()
-    };
+    let message = Down::Deny { child: 1, request: 1, code: long.clone() };
+    let Down::Deny { code, .. } = decode_down(&encode_down(&message)).unwrap() else { panic!() };
     assert_eq!(code, "ü".repeat(MAX_TEXT_LEN / 2));
-    let body = proto::DownBody::Deny(proto::Deny {
-        child: 1,
-        request: 1,
-        code: long,
-    });
-    let bytes = proto::Down {
-        version: 1,
-        body: Some(body),
-    }
-    .encode_to_vec();
+    let body = proto::DownBody::Deny(proto::Deny { child: 1, request: 1, code: long });
+    let bytes = proto::Down { version: 1, body: Some(body) }.encode_to_vec();
     assert_eq!(decode_down(&bytes).unwrap_err().code(), "message_too_many");
 }
 
 fn any_sample() -> impl Strategy<Value = Sample> {
     let time = MIN_TIME_MS..MAX_TIME_MS;
     let ints = (any::<i32>(), any::<i32>(), any::<i32>(), any::<i32>());
-    (time, ints, -MAX_WATTS..=MAX_WATTS, 0..=(MAX_NUMBER as i64)).prop_map(
-        |(at, (v, c, t, s), power, register)| Sample {
+    (time, ints, -MAX_WATTS..=MAX_WATTS, 0..=(MAX_NUMBER as i64)).prop_map(|(at, (v, c, t, s), power, register)| {
+        Sample {
             at: Timestamp(at),
             voltage_dv: v,
             current_da: c,
@@ -514,21 +273,13 @@ fn any_sample() -> impl Strategy<Value = Sample> {
             soc_permille: s,
             power: Watts(power),
             register: WattHours(register),
-        },
-    )
+        }
+    })
 }
 
 fn any_runs() -> impl Strategy<Value = Vec<SampleRun>> {
-    let run = (
-        any::<u16>(),
-        0..MAX_NUMBER,
-        prop::collection::vec(any_sample(), 1..6),
-    )
-        .prop_map(|(child, first_number, samples)| SampleRun {
-            child,
-            first_number,
-            samples,
-        });
+    let run = (any::<u16>(), 0..MAX_NUMBER, prop::collection::vec(any_sample(), 1..6))
+        .prop_map(|(child, first_number, samples)| SampleRun { child, first_number, samples });
     prop::collection::vec(run, 0..6)
 }
 

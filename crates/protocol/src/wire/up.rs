@@ -1,14 +1,10 @@
 //! Batches from gateways.
 
 use super::proto::{self, EventBody, UpBody};
-use super::{
-    WireError, at_most, child, clip, cursor_to_proto, cursors, energy, id, moment, number, text,
-};
+use super::{WireError, at_most, child, clip, cursor_to_proto, cursors, energy, id, moment, number, text};
 use super::{watts, watts_from_zero};
 use crate::limits::{MAX_ITEMS, MAX_RUNS};
-use crate::message::{
-    Beat, BeatCharger, CommandEnd, GatewayEvent, NumberedEvent, SampleRun, Stream, UpBatch,
-};
+use crate::message::{Beat, BeatCharger, CommandEnd, GatewayEvent, NumberedEvent, SampleRun, Stream, UpBatch};
 use chargeplane_domain::ids::ConnectorNo;
 use chargeplane_domain::sample::{Gap, GapReason, Sample};
 use chargeplane_domain::session::StopReason;
@@ -16,9 +12,9 @@ use chargeplane_domain::units::{Mono, Timestamp, WattHours, Watts};
 
 pub(super) fn to_proto(batch: &UpBatch) -> UpBody {
     match batch {
-        UpBatch::Events(events) => UpBody::Events(proto::Events {
-            events: events.iter().map(event_to_proto).collect(),
-        }),
+        UpBatch::Events(events) => {
+            UpBody::Events(proto::Events { events: events.iter().map(event_to_proto).collect() })
+        }
         UpBatch::Samples { runs, gaps } => UpBody::Samples(samples_to_proto(runs, gaps)),
         UpBatch::Beat(beat) => UpBody::Beat(beat_to_proto(beat)),
     }
@@ -28,15 +24,10 @@ pub(super) fn from_proto(stream: Stream, body: UpBody) -> Result<UpBatch, WireEr
     match (stream, body) {
         (Stream::Events, UpBody::Events(events)) => {
             at_most("events", events.events.len(), MAX_ITEMS)?;
-            let known = events
-                .events
-                .into_iter()
-                .filter_map(|event| event_from_proto(event).transpose());
+            let known = events.events.into_iter().filter_map(|event| event_from_proto(event).transpose());
             Ok(UpBatch::Events(known.collect::<Result<_, _>>()?))
         }
-        (Stream::Fast | Stream::Slow | Stream::Replay, UpBody::Samples(samples)) => {
-            samples_from_proto(samples)
-        }
+        (Stream::Fast | Stream::Slow | Stream::Replay, UpBody::Samples(samples)) => samples_from_proto(samples),
         (Stream::Beat, UpBody::Beat(beat)) => Ok(UpBatch::Beat(beat_from_proto(beat)?)),
         _ => Err(WireError::WrongStream { stream }),
     }
@@ -73,10 +64,7 @@ fn sample_of(row: Row) -> Result<Sample, WireError> {
 
 fn samples_to_proto(runs: &[SampleRun], gaps: &[(u16, Gap)]) -> proto::Samples {
     let rows = runs.iter().map(|run| run.samples.len()).sum();
-    let base_ms = runs
-        .first()
-        .and_then(|run| run.samples.first())
-        .map_or(0, |sample| sample.at.0);
+    let base_ms = runs.first().and_then(|run| run.samples.first()).map_or(0, |sample| sample.at.0);
     let column = || Vec::with_capacity(rows);
     let mut out = proto::Samples {
         base_ms,
@@ -87,17 +75,13 @@ fn samples_to_proto(runs: &[SampleRun], gaps: &[(u16, Gap)]) -> proto::Samples {
         soc_permille: column(),
         power_w: column(),
         register_wh: column(),
-        gaps: gaps
-            .iter()
-            .map(|(child, gap)| gap_to_proto(*child, gap))
-            .collect(),
+        gaps: gaps.iter().map(|(child, gap)| gap_to_proto(*child, gap)).collect(),
         ..proto::Samples::default()
     };
     for run in runs {
         out.child.push(u32::from(run.child));
         out.first_number.push(run.first_number);
-        out.count
-            .push(u32::try_from(run.samples.len()).unwrap_or(u32::MAX));
+        out.count.push(u32::try_from(run.samples.len()).unwrap_or(u32::MAX));
         let mut before: Row = [base_ms, 0, 0, 0, 0, 0, 0];
         for sample in &run.samples {
             let row = row_of(sample);
@@ -131,18 +115,14 @@ fn samples_from_proto(from: proto::Samples) -> Result<UpBatch, WireError> {
         return Err(WireError::Shape { what: "a column" });
     }
     if from.first_number.len() != from.child.len() || from.count.len() != from.child.len() {
-        return Err(WireError::Shape {
-            what: "the list of runs",
-        });
+        return Err(WireError::Shape { what: "the list of runs" });
     }
     let mut runs = Vec::with_capacity(from.child.len());
     let mut at = 0_usize;
     for ((run_child, first), count) in from.child.iter().zip(&from.first_number).zip(&from.count) {
         let end = at.saturating_add(*count as usize);
         if *count == 0 || end > rows {
-            return Err(WireError::Shape {
-                what: "the length of a run",
-            });
+            return Err(WireError::Shape { what: "the length of a run" });
         }
         let mut samples = Vec::with_capacity(*count as usize);
         let mut row: Row = [from.base_ms, 0, 0, 0, 0, 0, 0];
@@ -160,22 +140,12 @@ fn samples_from_proto(from: proto::Samples) -> Result<UpBatch, WireError> {
             samples.push(sample_of(row)?);
         }
         at = end;
-        runs.push(SampleRun {
-            child: child(*run_child)?,
-            first_number: number("first_number", *first)?,
-            samples,
-        });
+        runs.push(SampleRun { child: child(*run_child)?, first_number: number("first_number", *first)?, samples });
     }
     if at != rows {
-        return Err(WireError::Shape {
-            what: "the length of a run",
-        });
+        return Err(WireError::Shape { what: "the length of a run" });
     }
-    let gaps = from
-        .gaps
-        .into_iter()
-        .map(gap_from_proto)
-        .collect::<Result<_, _>>()?;
+    let gaps = from.gaps.into_iter().map(gap_from_proto).collect::<Result<_, _>>()?;
     Ok(UpBatch::Samples { runs, gaps })
 }
 
@@ -185,12 +155,7 @@ fn gap_to_proto(child: u16, gap: &Gap) -> proto::Gap {
         GapReason::Dropped => 2,
         GapReason::Refused => 3,
     };
-    proto::Gap {
-        child: u32::from(child),
-        first: gap.first,
-        last: gap.last,
-        reason,
-    }
+    proto::Gap { child: u32::from(child), first: gap.first, last: gap.last, reason }
 }
 
 fn gap_from_proto(from: proto::Gap) -> Result<(u16, Gap), WireError> {
@@ -204,14 +169,7 @@ fn gap_from_proto(from: proto::Gap) -> Result<(u16, Gap), WireError> {
     if first > last {
         return Err(WireError::Range { what: "gap" });
     }
-    Ok((
-        child(from.child)?,
-        Gap {
-            first,
-            last,
-            reason,
-        },
-    ))
+    Ok((child(from.child)?, Gap { first, last, reason }))
 }
 
 /// The number of a reason on the wire. 0 is never written.
@@ -246,13 +204,7 @@ pub(super) fn reason_from_proto(reason: u32) -> StopReason {
 
 fn event_to_proto(event: &NumberedEvent) -> proto::Event {
     let (at, body) = match &event.event {
-        GatewayEvent::StartRequested {
-            connector,
-            account,
-            request,
-            at,
-            ..
-        } => {
+        GatewayEvent::StartRequested { connector, account, request, at, .. } => {
             let connector = u32::from(connector.0);
             (
                 *at,
@@ -263,25 +215,11 @@ fn event_to_proto(event: &NumberedEvent) -> proto::Event {
                 }),
             )
         }
-        GatewayEvent::SessionStarted {
-            session,
-            register,
-            at,
-            ..
-        } => (
+        GatewayEvent::SessionStarted { session, register, at, .. } => (
             *at,
-            EventBody::SessionStarted(proto::SessionStarted {
-                session: session.to_string(),
-                register_wh: register.0,
-            }),
+            EventBody::SessionStarted(proto::SessionStarted { session: session.to_string(), register_wh: register.0 }),
         ),
-        GatewayEvent::SessionStopped {
-            session,
-            register,
-            at,
-            reason,
-            ..
-        } => {
+        GatewayEvent::SessionStopped { session, register, at, reason, .. } => {
             let reason = reason_to_proto(*reason);
             (
                 *at,
@@ -292,51 +230,21 @@ fn event_to_proto(event: &NumberedEvent) -> proto::Event {
                 }),
             )
         }
-        GatewayEvent::CommandResult {
-            command,
-            outcome,
-            at,
-            ..
-        } => {
+        GatewayEvent::CommandResult { command, outcome, at, .. } => {
             let (end, refusal) = match outcome {
                 CommandEnd::Done => (1, String::new()),
                 CommandEnd::Refused(code) => (2, clip(code)),
                 CommandEnd::Expired => (3, String::new()),
             };
-            (
-                *at,
-                EventBody::CommandResult(proto::CommandResult {
-                    command: command.to_string(),
-                    end,
-                    refusal,
-                }),
-            )
+            (*at, EventBody::CommandResult(proto::CommandResult { command: command.to_string(), end, refusal }))
         }
-        GatewayEvent::Gap { child, gap } => {
-            (Timestamp(0), EventBody::Gap(gap_to_proto(*child, gap)))
+        GatewayEvent::Gap { child, gap } => (Timestamp(0), EventBody::Gap(gap_to_proto(*child, gap))),
+        GatewayEvent::Fault { code, at, .. } => (*at, EventBody::Fault(proto::Fault { code: clip(code) })),
+        GatewayEvent::StatusChanged { plugged, available, at, .. } => {
+            (*at, EventBody::StatusChanged(proto::StatusChanged { plugged: *plugged, available: *available }))
         }
-        GatewayEvent::Fault { code, at, .. } => {
-            (*at, EventBody::Fault(proto::Fault { code: clip(code) }))
-        }
-        GatewayEvent::StatusChanged {
-            plugged,
-            available,
-            at,
-            ..
-        } => (
-            *at,
-            EventBody::StatusChanged(proto::StatusChanged {
-                plugged: *plugged,
-                available: *available,
-            }),
-        ),
     };
-    proto::Event {
-        number: event.number,
-        child: u32::from(event.event.child()),
-        at_ms: at.0,
-        body: Some(body),
-    }
+    proto::Event { number: event.number, child: u32::from(event.event.child()), at_ms: at.0, body: Some(body) }
 }
 
 /// `None` for a kind of event that this version does not know.
@@ -382,28 +290,16 @@ fn event_from_proto(from: proto::Event) -> Result<Option<NumberedEvent>, WireErr
             let (_, gap) = gap_from_proto(e)?;
             GatewayEvent::Gap { child, gap }
         }
-        EventBody::Fault(e) => GatewayEvent::Fault {
-            child,
-            code: text("code", e.code)?,
-            at: at()?,
-        },
-        EventBody::StatusChanged(e) => GatewayEvent::StatusChanged {
-            child,
-            plugged: e.plugged,
-            available: e.available,
-            at: at()?,
-        },
+        EventBody::Fault(e) => GatewayEvent::Fault { child, code: text("code", e.code)?, at: at()? },
+        EventBody::StatusChanged(e) => {
+            GatewayEvent::StatusChanged { child, plugged: e.plugged, available: e.available, at: at()? }
+        }
     };
-    Ok(Some(NumberedEvent {
-        number: number("number", from.number)?,
-        event,
-    }))
+    Ok(Some(NumberedEvent { number: number("number", from.number)?, event }))
 }
 
 pub(super) fn connector(value: u32) -> Result<ConnectorNo, WireError> {
-    u8::try_from(value)
-        .map(ConnectorNo)
-        .map_err(|_| WireError::Range { what: "connector" })
+    u8::try_from(value).map(ConnectorNo).map_err(|_| WireError::Range { what: "connector" })
 }
 
 fn beat_to_proto(beat: &Beat) -> proto::Beat {
@@ -427,11 +323,7 @@ fn beat_charger_to_proto(charger: &BeatCharger) -> proto::BeatCharger {
         demand_w: charger.demand.0,
         power_w: charger.power.0,
         register_wh: charger.register.0,
-        session: charger
-            .session
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
+        session: charger.session.as_ref().map(ToString::to_string).unwrap_or_default(),
         charging: charger.charging,
     }
 }
@@ -446,11 +338,7 @@ fn beat_from_proto(from: proto::Beat) -> Result<Beat, WireError> {
         local: from.local,
         acked: cursors("acked", from.acked)?,
         floors: cursors("floors", from.floors)?,
-        chargers: from
-            .chargers
-            .into_iter()
-            .map(beat_charger_from_proto)
-            .collect::<Result<_, _>>()?,
+        chargers: from.chargers.into_iter().map(beat_charger_from_proto).collect::<Result<_, _>>()?,
     })
 }
 
@@ -464,11 +352,7 @@ fn beat_charger_from_proto(from: proto::BeatCharger) -> Result<BeatCharger, Wire
         demand: watts_from_zero("demand_w", from.demand_w)?,
         power: watts("power_w", from.power_w)?,
         register,
-        session: if from.session.is_empty() {
-            None
-        } else {
-            Some(id("session", &from.session)?)
-        },
+        session: if from.session.is_empty() { None } else { Some(id("session", &from.session)?) },
         charging: from.charging,
     })
 }

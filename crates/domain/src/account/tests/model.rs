@@ -10,6 +10,7 @@ struct NaiveSession {
     hold: i64,
     paid: i64,
     bill: i64,
+    energies: [i64; PERIODS],
     sequence: u32,
     closed: bool,
     overshoot: i64,
@@ -35,6 +36,21 @@ fn bill(by_period: &[WattHours; PERIODS]) -> i64 {
     let energy = (0..PERIODS).map(|p| prices[p].energy.0 * by_period[p].0).sum();
     let service = (0..PERIODS).map(|p| prices[p].service.0 * by_period[p].0).sum();
     round(energy) + round(service)
+}
+
+impl NaiveSession {
+    /// An open session takes the next reading, in which no period's energy went back.
+    fn takes(&self, sequence: u32, energies: &[WattHours; PERIODS]) -> bool {
+        let grows = (0..PERIODS).all(|p| energies[p].0 >= self.energies[p]);
+        !self.closed && sequence == self.sequence + 1 && grows
+    }
+
+    fn pay(&mut self, energies: &[WattHours; PERIODS], sequence: u32, paid: i64) {
+        self.bill = bill(energies);
+        self.energies = energies.map(|energy| energy.0);
+        self.sequence = sequence;
+        self.paid += paid;
+    }
 }
 
 impl NaiveBank {
@@ -70,15 +86,15 @@ impl NaiveBank {
             }
             AccountCommand::Debit { session, sequence, by_period, hold_target, .. } => {
                 let free = self.free();
-                let Some(known) = self.sessions.get_mut(session) else { return false };
-                if known.closed || *sequence != known.sequence + 1 || bill(by_period) < known.bill {
+                let Some(known) = self.sessions.get_mut(session) else {
+                    return false;
+                };
+                if !known.takes(*sequence, by_period) {
                     return false;
                 }
                 let paid = (bill(by_period) - known.paid).min(known.hold + free);
                 let purse = known.hold + free - paid;
-                known.bill = bill(by_period);
-                known.paid += paid;
-                known.sequence = *sequence;
+                known.pay(by_period, *sequence, paid);
                 known.hold = (known.hold - paid).max(0).max(hold_target.0.min(purse));
                 self.balance -= paid;
                 true
@@ -91,14 +107,12 @@ impl NaiveBank {
                     }
                     return false;
                 };
-                if known.closed || *sequence != known.sequence + 1 || bill(by_period) < known.bill {
+                if !known.takes(*sequence, by_period) {
                     return false;
                 }
                 let paid = (bill(by_period) - known.paid).min(known.hold + free);
-                known.bill = bill(by_period);
-                known.paid += paid;
+                known.pay(by_period, *sequence, paid);
                 known.overshoot = known.bill - known.paid;
-                known.sequence = *sequence;
                 known.hold = 0;
                 known.closed = true;
                 self.balance -= paid;

@@ -6,13 +6,30 @@ use proptest::prelude::*;
 /// A step of a random history. Sessions and keys are few, so that histories collide with themselves.
 #[derive(Debug, Clone)]
 pub(super) enum Step {
-    TopUp { key: u8, amount: i64 },
-    Authorise { number: usize, want: i64, reserve: i64 },
+    TopUp {
+        key: u8,
+        amount: i64,
+    },
+    Authorise {
+        number: usize,
+        want: i64,
+        reserve: i64,
+    },
     /// `skip` is added to the right sequence; `more` to the last reading.
-    Debit { number: usize, skip: u32, more: [i64; PERIODS], hold_target: i64 },
-    Settle { number: usize, more: [i64; PERIODS] },
+    Debit {
+        number: usize,
+        skip: u32,
+        more: [i64; PERIODS],
+        hold_target: i64,
+    },
+    Settle {
+        number: usize,
+        more: [i64; PERIODS],
+    },
     /// The command that was sent this many steps ago, once more.
-    Repeat { back: usize },
+    Repeat {
+        back: usize,
+    },
 }
 
 pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -59,14 +76,13 @@ fn command(bank: &Bank, step: &Step, sent: &[AccountCommand]) -> Option<AccountC
 }
 
 /// Plays a history; `tell` checks the invariants after every step. Gives what was sent and answered.
-pub(super) fn play(
-    bank: &mut Bank,
-    steps: &[Step],
-) -> Vec<(AccountCommand, Result<AccountAnswer, AccountRejection>)> {
+pub(super) fn play(bank: &mut Bank, steps: &[Step]) -> Vec<(AccountCommand, Result<AccountAnswer, AccountRejection>)> {
     let mut sent = Vec::new();
     let mut answered = Vec::new();
     for step in steps {
-        let Some(command) = command(bank, step, &sent) else { continue };
+        let Some(command) = command(bank, step, &sent) else {
+            continue;
+        };
         let answer = bank.tell(&command);
         sent.push(command.clone());
         answered.push((command, answer));

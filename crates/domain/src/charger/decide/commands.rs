@@ -1,9 +1,7 @@
 //! The life of commands (CMD-1), and the charger's status.
 
 use super::{Decided, key_of, number_after, shorten};
-use crate::charger::{
-    Charger, ChargerEvent, ChargerRejection, KeyedContent, MAX_UNRESOLVED, MAX_UNRESOLVED_STOPS,
-};
+use crate::charger::{Charger, ChargerEvent, ChargerRejection, KeyedContent, MAX_UNRESOLVED, MAX_UNRESOLVED_STOPS};
 use crate::command::{Action, Command, CommandOutcome};
 use crate::ids::{ChargerId, CommandId, SessionId};
 use crate::session::{Origin, SessionState, StopReason};
@@ -26,7 +24,9 @@ impl Charger {
         if self.is_key_repeated(key, &action)? {
             return Ok(vec![]);
         }
-        let Some(current) = self.current_or_over(id, session)? else { return Ok(vec![]) };
+        let Some(current) = self.current_or_over(id, session)? else {
+            return Ok(vec![]);
+        };
         match current.state {
             SessionState::Requested => Ok(vec![ChargerEvent::SessionStopped {
                 session: session.clone(),
@@ -34,9 +34,7 @@ impl Charger {
                 at,
                 reason,
             }]),
-            SessionState::Authorised | SessionState::Charging => {
-                self.accept(id, action, key, at, deadline)
-            }
+            SessionState::Authorised | SessionState::Charging => self.accept(id, action, key, at, deadline),
             SessionState::Stopped | SessionState::Settled | SessionState::Refused => Ok(vec![]),
         }
     }
@@ -61,20 +59,10 @@ impl Charger {
     }
 
     /// Accepts a command, unless it is a stop of a session that another stop is under way for.
-    fn accept(
-        &self,
-        id: &ChargerId,
-        action: Action,
-        key: Option<&str>,
-        at: Timestamp,
-        deadline: Timestamp,
-    ) -> Decided {
+    fn accept(&self, id: &ChargerId, action: Action, key: Option<&str>, at: Timestamp, deadline: Timestamp) -> Decided {
         let unresolved = || self.commands.values().filter(|command| command.is_unresolved());
-        let is_stop_of = |command: &Command, stopped: &SessionId| {
-            matches!(&command.action, Action::Stop { session, .. } if session == stopped)
-        };
         let bound = match &action {
-            Action::Stop { session, .. } if unresolved().any(|c| is_stop_of(c, session)) => {
+            Action::Stop { session, .. } if unresolved().any(|c| c.action.stops(session)) => {
                 return Ok(vec![]);
             }
             Action::Stop { .. } => MAX_UNRESOLVED_STOPS,
@@ -135,13 +123,7 @@ impl Charger {
     }
 
     /// The deadline passed. Unless everything was heard up to it, the end is not known.
-    pub(super) fn expire_command(
-        &self,
-        id: &ChargerId,
-        command: &CommandId,
-        at: Timestamp,
-        heard: bool,
-    ) -> Decided {
+    pub(super) fn expire_command(&self, id: &ChargerId, command: &CommandId, at: Timestamp, heard: bool) -> Decided {
         let outcome = if heard { CommandOutcome::Expired } else { CommandOutcome::Unconfirmed };
         match self.known_command(id, command)? {
             Some(command) if command.is_unresolved() => Ok(self.resolve(command, outcome, at)),
@@ -150,11 +132,7 @@ impl Charger {
     }
 
     /// A command that is remembered; none when it ended long ago; an error when there never was one.
-    fn known_command(
-        &self,
-        id: &ChargerId,
-        command: &CommandId,
-    ) -> Result<Option<&Command>, ChargerRejection> {
+    fn known_command(&self, id: &ChargerId, command: &CommandId) -> Result<Option<&Command>, ChargerRejection> {
         if let Some(known) = self.commands.get(command) {
             return Ok(Some(known));
         }
@@ -163,24 +141,16 @@ impl Charger {
         if is_old { Ok(None) } else { Err(ChargerRejection::UnknownCommand { command: command.clone() }) }
     }
 
-    /// Ends a command. A start is done, whatever else is said, when its session is known to have begun:
-    /// nothing else can begin it. A start that surely was not executed ends its session with zero energy.
+    /// Ends a command. A start that surely was not executed ends its session with zero energy. One whose
+    /// session began is done already ([`Charger::gateway_started`] saw to it) and stays done.
     fn resolve(&self, command: &Command, outcome: CommandOutcome, at: Timestamp) -> Vec<ChargerEvent> {
-        let started = match &command.action {
-            Action::Start { session, .. } => Some((session, self.has_begun(session))),
-            _ => None,
-        };
-        let outcome = if matches!(started, Some((_, true))) { CommandOutcome::Done } else { outcome };
         if !command.may_become(&outcome) {
             return vec![];
         }
         let fails = matches!(outcome, CommandOutcome::Refused { .. } | CommandOutcome::Expired);
-        let mut events =
-            vec![ChargerEvent::CommandResolved { command: command.id.clone(), outcome, at }];
-        if let Some((session, false)) = started {
-            let waits = self
-                .current_session(session)
-                .is_some_and(|current| current.state == SessionState::Authorised);
+        let mut events = vec![ChargerEvent::CommandResolved { command: command.id.clone(), outcome, at }];
+        if let Action::Start { session, .. } = &command.action {
+            let waits = self.current_session(session).is_some_and(|current| current.state == SessionState::Authorised);
             if fails && waits {
                 events.push(ChargerEvent::SessionStopped {
                     session: session.clone(),
@@ -191,13 +161,6 @@ impl Charger {
             }
         }
         events
-    }
-
-    /// True when the gateway reported that the session began.
-    fn has_begun(&self, session: &SessionId) -> bool {
-        let current = self.current_session(session).and_then(|current| current.meter_start);
-        let closed = || self.closed_session(session).and_then(|closed| closed.meter_start);
-        current.or_else(closed).is_some()
     }
 
     /// Service or fault, if either changed.

@@ -108,7 +108,9 @@ impl Charger {
         deadline: Timestamp,
         at: Timestamp,
     ) -> Decided {
-        let Some(current) = self.current_or_over(id, session)? else { return Ok(vec![]) };
+        let Some(current) = self.current_or_over(id, session)? else {
+            return Ok(vec![]);
+        };
         if current.state != SessionState::Requested {
             return Ok(vec![]);
         }
@@ -127,7 +129,9 @@ impl Charger {
         code: &str,
         at: Timestamp,
     ) -> Decided {
-        let Some(current) = self.current_or_over(id, session)? else { return Ok(vec![]) };
+        let Some(current) = self.current_or_over(id, session)? else {
+            return Ok(vec![]);
+        };
         match (current.state, current.allowance) {
             (SessionState::Requested, _) | (SessionState::Stopped, None) => {
                 let (session, code) = (session.clone(), super::shorten(code));
@@ -142,12 +146,7 @@ impl Charger {
 
     /// The session began. That also ends its start command, whatever is said of it later.
     /// What nobody wants (any more) is refused as unwanted, for the caller to stop it.
-    pub(super) fn gateway_started(
-        &self,
-        session: &SessionId,
-        register: WattHours,
-        at: Timestamp,
-    ) -> Decided {
+    pub(super) fn gateway_started(&self, session: &SessionId, register: WattHours, at: Timestamp) -> Decided {
         if register < WattHours::ZERO {
             return Err(ChargerRejection::MeterOutOfRange { register });
         }
@@ -173,8 +172,7 @@ impl Charger {
 
     fn start_is_done(&self, session: &SessionId, at: Timestamp) -> Vec<ChargerEvent> {
         let starts = self.commands.values().filter(|command| {
-            let of_session =
-                matches!(&command.action, Action::Start { session: started, .. } if started == session);
+            let of_session = matches!(&command.action, Action::Start { session: started, .. } if started == session);
             of_session && command.may_become(&CommandOutcome::Done)
         });
         let done = |id| ChargerEvent::CommandResolved { command: id, outcome: CommandOutcome::Done, at };
@@ -191,12 +189,13 @@ impl Charger {
         reason: StopReason,
         at: Timestamp,
     ) -> Decided {
-        let Some(current) = self.current_or_over(id, session)? else { return Ok(vec![]) };
+        let Some(current) = self.current_or_over(id, session)? else {
+            return Ok(vec![]);
+        };
         if current.state == SessionState::Stopped {
             return match (current.meter_start, current.meter_stop) {
                 (Some(_), Some(known)) if known != register => {
-                    let what =
-                        format!("session {session} ended at {known}, and is now said to at {register}");
+                    let what = format!("session {session} ended at {known}, and is now said to at {register}");
                     Err(ChargerRejection::Contradiction { what })
                 }
                 _ => Ok(vec![]),
@@ -217,7 +216,9 @@ impl Charger {
 
     /// The account has settled. Its energy must be the meter's difference, or the two books differ.
     pub(super) fn settled(&self, id: &ChargerId, session: &SessionId, settled: &Settled) -> Decided {
-        let Some(current) = self.current_or_over(id, session)? else { return Ok(vec![]) };
+        let Some(current) = self.current_or_over(id, session)? else {
+            return Ok(vec![]);
+        };
         if current.state != SessionState::Stopped {
             let what = format!("session {session} is settled while it is {}", current.state.code());
             return Err(ChargerRejection::Contradiction { what });

@@ -8,21 +8,53 @@ use proptest::prelude::*;
 /// words hit something.
 #[derive(Debug, Clone)]
 enum Word {
-    Start { step: u64 },
-    StartByKey { key: u8 },
-    Authorised { back: u64 },
-    Refused { back: u64 },
-    Started { back: u64, register: i64 },
-    Stopped { back: u64, register: i64 },
-    Result { back: u64, outcome: CommandOutcome },
-    Expire { back: u64, heard: bool },
-    Stop { back: u64, key: Option<u8> },
-    Reset { key: Option<u8> },
-    Settled { back: u64, energy: Option<i64> },
+    Start {
+        step: u64,
+    },
+    StartByKey {
+        key: u8,
+    },
+    Authorised {
+        back: u64,
+    },
+    Refused {
+        back: u64,
+    },
+    Started {
+        back: u64,
+        register: i64,
+    },
+    Stopped {
+        back: u64,
+        register: i64,
+    },
+    Result {
+        back: u64,
+        outcome: CommandOutcome,
+    },
+    Expire {
+        back: u64,
+        heard: bool,
+    },
+    Stop {
+        back: u64,
+        key: Option<u8>,
+    },
+    Reset {
+        key: Option<u8>,
+    },
+    Settled {
+        back: u64,
+        energy: Option<i64>,
+    },
     Fault,
-    Status { available: bool },
+    Status {
+        available: bool,
+    },
     /// What was said this many words ago, once more.
-    Again { ago: usize },
+    Again {
+        ago: usize,
+    },
 }
 
 fn words() -> impl Strategy<Value = Vec<Word>> {
@@ -78,9 +110,7 @@ fn command_of(pile: &Pile, word: &Word, said: &[ChargerCommand]) -> Option<Charg
             settled(of_session(back), energy.or(metered.map(|energy| energy.0)).unwrap_or(0))
         }
         Word::Fault => ChargerCommand::GatewayFault { code: "overheated".into(), at: Timestamp(1) },
-        Word::Status { available } => {
-            ChargerCommand::GatewayStatus { available: *available, at: Timestamp(1) }
-        }
+        Word::Status { available } => ChargerCommand::GatewayStatus { available: *available, at: Timestamp(1) },
         Word::Again { ago } => said.get(said.len().checked_sub(*ago)?)?.clone(),
     })
 }
@@ -184,7 +214,9 @@ fn play(words: &[Word]) -> (Pile, Judge) {
     let mut judge = Judge::default();
     let mut said: Vec<ChargerCommand> = vec![];
     for word in words {
-        let Some(command) = command_of(&pile, word, &said) else { continue };
+        let Some(command) = command_of(&pile, word, &said) else {
+            continue;
+        };
         let before = pile.charger.clone();
         let answer = pile.tell(&command);
         for event in answer.iter().flatten() {

@@ -77,7 +77,9 @@ struct Pole {
     car: Option<Car>,
     /// Watts, and their end on the gateway's clock.
     grant: Option<(i64, u64)>,
-    granted_once: bool,
+    /// Without any grant since the session began: 0 W until then, on the gateway's clock.
+    waits_until: u64,
+    powered: bool,
     /// The next car comes then; also set while a Start is under way.
     next_at: u64,
 }
@@ -105,8 +107,8 @@ impl Gateway {
     fn in_force(&self, pole: &Pole, now: u64, fallback: i64) -> i64 {
         match pole.grant {
             Some((watts, end)) if self.mono(now) < end => watts,
-            _ if pole.granted_once => fallback,
-            _ => 0,
+            _ if pole.car.is_none() || self.mono(now) < pole.waits_until => 0,
+            _ => fallback,
         }
     }
 }
@@ -395,12 +397,16 @@ impl Sim {
         let (peak, noise) = (self.dice.range(60_000, 125_000), 0);
         // The first cars are found in mid-session, so that they do not all leave together.
         let left_ws = if self.now < 5_000 { self.dice.range(full_ws / 20, full_ws) } else { full_ws };
+        let now = self.now;
         let gateway = &mut self.gateways[to];
         if epoch > gateway.epoch {
             (gateway.epoch, gateway.applied_seq) = (epoch, 0);
         }
+        let mono = gateway.mono(now);
         let pole = &mut gateway.poles[pole];
-        (pole.grant, pole.granted_once) = (None, false);
+        pole.grant = pole.grant.filter(|(_, end)| mono < *end);
+        pole.waits_until = if pole.grant.is_some() { 0 } else { mono + self.setting.config.first_grant_wait_ms };
+        pole.powered = false;
         pole.next_at = self.now; // when it came
         pole.car = Some(Car { peak, full_ws, left_ws, noise });
     }
@@ -416,7 +422,7 @@ impl Sim {
             gateway.answered.pop_first();
         }
         let report = |(child, pole): (usize, &Pole)| {
-            let granted = if pole.car.is_some() { gateway.in_force(pole, now, fallback) } else { 0 };
+            let granted = gateway.in_force(pole, now, fallback);
             let demand = pole.car.as_ref().map_or(0, Car::demand);
             ChargerBeat {
                 child: child as u16,
@@ -453,28 +459,30 @@ impl Sim {
             let has = gateway.in_force(&gateway.poles[*child as usize], now, fallback);
             let mono = gateway.mono(now);
             let pole = &mut gateway.poles[*child as usize];
-            if pole.car.is_none() {
-                continue;
-            }
-            let decrease = pole.grant.filter(|(_, end)| watts.0 <= has && mono < *end).map(|(_, end)| end);
-            let Some(end) = end.filter(|end| mono < *end).or(decrease) else { continue };
+            let before = pole.grant.filter(|(_, end)| mono < *end);
+            let end = match end.filter(|end| mono < *end) {
+                Some(end) => end,
+                None if watts.0 < has => before.map_or(mono + lease_ms, |(_, end)| end),
+                None => continue,
+            };
             self.moves += usize::from(pole.grant.is_none_or(|(before, _)| before != watts.0));
-            pole.grant = Some((watts.0, end));
-            if watts.0 > 0 && !pole.granted_once {
-                pole.granted_once = true;
+            (pole.grant, pole.waits_until) = (Some((watts.0, end)), 0);
+            if watts.0 > 0 && pole.car.is_some() && !pole.powered {
+                pole.powered = true;
                 self.first_grant_ms.push(now - pole.next_at);
             }
         }
     }
 
-    /// A gateway's process starts anew: its grants and nonces are gone, its clock begins again.
+    /// A gateway's process starts anew: grants, nonces and the owner's epoch are gone, its clock begins again.
     pub fn reboot(&mut self, at: usize) {
         let now = self.now;
         let gateway = &mut self.gateways[at];
         gateway.boot += 1;
-        (gateway.started, gateway.applied_seq) = (now, 0);
+        (gateway.started, gateway.applied_seq, gateway.epoch) = (now, 0, 0);
         gateway.answered.clear();
-        gateway.poles.iter_mut().for_each(|pole| pole.grant = None);
+        let waits_until = gateway.mono(now) + self.setting.config.first_grant_wait_ms;
+        gateway.poles.iter_mut().for_each(|pole| (pole.grant, pole.waits_until) = (None, waits_until));
     }
 
     pub fn draw(&self) -> i64 {
@@ -513,7 +521,7 @@ impl Sim {
         }
         for (at, pole) in stopped {
             let gone = &mut self.gateways[at].poles[pole];
-            (gone.car, gone.grant, gone.granted_once) = (None, None, false);
+            gone.car = None;
             gone.next_at = now + self.dice.range(500, 3_000) as u64;
             self.sessions_done += 1;
             let delay = self.dice.range(50, 200) as u64;
@@ -521,12 +529,6 @@ impl Sim {
         }
         if let Some(power) = &mut self.power {
             for violation in power.self_check(Mono(now)) {
-                if self.violations.is_empty() {
-                    for pile in &power.books.piles {
-                        println!("{now} {} node {} worst {} exp {} chg {} once {} conf {} until {} inh {} ceil {} listed {:?} gate {:?}", pile.id, pile.node, pile.worst, pile.expected, pile.charging, pile.granted_once, pile.confirmed, pile.confirmed_until, pile.inherited_until, pile.ceiling, power.books.gates[pile.gate].outstanding.iter().map(|m| (m.seq, m.until, m.watts[pile.slot])).collect::<Vec<_>>(), power.books.gates[pile.gate].heard);
-                    }
-                    println!("{:?} opened {:?}", power.books.excuses, power.books.opened);
-                }
                 self.violations.push(format!("{now} ms, self-check: {violation:?}"));
             }
         }

@@ -1,0 +1,121 @@
+//! The command line.
+
+use crate::scenario::Overrides;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Runs scenarios against a real node and a simulated fleet, and judges the run from outside.
+#[derive(Debug, Parser)]
+#[command(name = "chargeplane-drill", version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a scenario and judge it. Exit code 0: all invariants held and were exercised; 1: not; 3: no run.
+    Run(Box<RunArgs>),
+    /// Print what a scenario will do, and when.
+    Plan {
+        /// The scenario file.
+        scenario: PathBuf,
+        /// Changes to the scenario.
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// Check a scenario file.
+    Validate {
+        /// The scenario file.
+        scenario: PathBuf,
+    },
+    /// Judge a finished run again, from its directory.
+    Judge {
+        /// The run directory.
+        run: PathBuf,
+        /// Write the report as JSON to this file as well.
+        #[arg(long)]
+        report: Option<PathBuf>,
+    },
+}
+
+/// Changes to the scenario.
+#[derive(Debug, Clone, Args)]
+pub struct Flags {
+    /// Number of chargers; limits and counts scale with it.
+    #[arg(long)]
+    pub chargers: Option<u32>,
+    /// Number of gateways.
+    #[arg(long)]
+    pub gateways: Option<u32>,
+    /// Length of the load in seconds; the timeline scales with it.
+    #[arg(long)]
+    pub seconds: Option<u32>,
+    /// Limit of the grid connection, kW.
+    #[arg(long)]
+    pub grid_kw: Option<u32>,
+    /// Seed: the same seed gives the same arrivals.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Kill the node (SIGKILL) at this second and start it again; repeatable.
+    #[arg(long, value_name = "S")]
+    pub kill_at: Vec<u32>,
+}
+
+/// How to run.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// The scenario file.
+    pub scenario: PathBuf,
+    /// Changes to the scenario.
+    #[command(flatten)]
+    pub flags: Flags,
+    /// Print a line every ten seconds instead of the live view.
+    #[arg(long)]
+    pub headless: bool,
+    /// Write the report as JSON to this file as well.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Leave node and fleet running after the report.
+    #[arg(long)]
+    pub keep: bool,
+    /// Directory of the node's stores; by default within the run directory.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// HTTP port of the node; by default one that is free.
+    #[arg(long, value_name = "P")]
+    pub port: Option<u16>,
+}
+
+impl From<&Flags> for Overrides {
+    fn from(flags: &Flags) -> Self {
+        Self {
+            chargers: flags.chargers,
+            gateways: flags.gateways,
+            seconds: flags.seconds,
+            grid_kw: flags.grid_kw,
+            seed: flags.seed,
+            kill_at: flags.kill_at.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn kills_repeat() {
+        let cli = Cli::parse_from(["drill", "run", "s.yaml", "--kill-at", "40", "--kill-at", "80", "--headless"]);
+        let Command::Run(args) = cli.command else { panic!("not a run") };
+        assert_eq!((args.flags.kill_at, args.headless), (vec![40, 80], true));
+    }
+}

@@ -1,0 +1,313 @@
+//! The books once more, simply and slowly: every account event of the journal, in order, by our own rules.
+//!
+//! The driver's side and the operator's side are taken from different fields where the event has both, so that
+//! a wrong event shows as a sum that is not zero (MONEY-1). One effect a key and (session, sequence): MONEY-2.
+//! Nothing below the credit limit, and overshoot within the session's reserve: MONEY-4.
+
+use super::findings::Findings;
+use super::frame::{EntityEvent, Frame};
+use super::value::{field, int, text, variant};
+use rmpv::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Everything the account shards' logs say.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    /// Balance by (shard, ledger account), 1/10,000.
+    pub balances: BTreeMap<(String, String), i128>,
+    /// Sessions by id.
+    pub sessions: BTreeMap<String, SessionMoney>,
+    /// Top-ups by (account, key): amount.
+    pub top_ups: BTreeMap<(String, String), i128>,
+    /// Accounts opened.
+    pub opened: BTreeSet<String>,
+    /// Debits posted while energy flowed.
+    pub debits: u64,
+    accounts: BTreeMap<String, AccountMoney>,
+    sums: BTreeMap<(String, String), i128>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct AccountMoney {
+    limit: i128,
+    posted: i128,
+    held: i128,
+}
+
+/// What the log says of a session's money.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SessionMoney {
+    /// Who pays.
+    pub account: String,
+    /// Part of the hold kept for the worst delay in stopping: the bound of the overshoot.
+    pub reserve: i128,
+    /// The settlement, once there is one.
+    pub settled: Option<Settled>,
+    hold: i128,
+    sequence: i64,
+    meter: i128,
+    paid: i128,
+    revenue: i128,
+    prices: Vec<(i128, i128)>,
+}
+
+/// A settlement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settled {
+    /// Metered energy, Wh.
+    pub meter: i128,
+    /// Energy the driver paid, Wh.
+    pub billed_wh: i128,
+    /// Energy the operator bore, Wh.
+    pub overshoot_wh: i128,
+    /// Paid by the driver.
+    pub billed: i128,
+    /// Borne by the operator.
+    pub overshoot: i128,
+}
+
+/// One reading with its price, out of a debit or a settlement.
+struct Reading {
+    sequence: i64,
+    meter: i128,
+    by_period: Vec<i128>,
+    energy: i128,
+    service: i128,
+}
+
+fn wide(value: &Value, name: &str) -> Option<i128> {
+    int(value, name).map(i128::from)
+}
+
+fn reading(value: &Value) -> Option<Reading> {
+    let cumulative = field(value, "cumulative")?;
+    let by_period = field(value, "by_period")?.as_array()?;
+    Some(Reading {
+        sequence: int(value, "sequence")?,
+        meter: wide(value, "meter")?,
+        by_period: by_period.iter().filter_map(Value::as_i64).map(i128::from).collect(),
+        energy: wide(cumulative, "energy")?,
+        service: wide(cumulative, "service")?,
+    })
+}
+
+/// Half to even, in one place, as the tariff's contract says.
+pub fn priced(by_period: &[i128], prices: impl Iterator<Item = i128>) -> i128 {
+    let exact: i128 = by_period.iter().zip(prices).map(|(wh, price)| wh * price).sum();
+    let (whole, rest) = (exact.div_euclid(1000), exact.rem_euclid(1000));
+    whole + i128::from(rest > 500 || (rest == 500 && whole % 2 == 1))
+}
+
+/// The part of a journal key after its kind: `account:main/a1` is `main/a1`.
+pub fn key_id(key: &str) -> &str {
+    key.split_once(':').map_or(key, |(_, id)| id)
+}
+
+impl Ledger {
+    /// Takes one frame of an account shard and checks what must hold after it.
+    pub fn take(&mut self, frame: &Frame, findings: &mut Findings) {
+        let mut touched = BTreeSet::new();
+        for event in frame.events() {
+            let at = format!("{} frame {}, {}", frame.shard, frame.lsn, event.key);
+            touched.insert(key_id(event.key).to_owned());
+            if self.take_event(frame, event, &at, findings).is_none() {
+                findings.violated("MONEY-1", format!("{at}: an event that cannot be read: {}", event.event));
+            }
+        }
+        for ((shard, currency), sum) in self.sums.iter().filter(|((shard, _), _)| *shard == frame.shard) {
+            let at = || format!("{shard} frame {}: balances in {currency} sum to {sum}, not to zero", frame.lsn);
+            findings.check("MONEY-1", *sum == 0, at);
+        }
+        for account in touched {
+            let Some(money) = self.accounts.get(&account) else {
+                continue;
+            };
+            let available = money.posted - money.held + money.limit;
+            findings.check("MONEY-4", available >= 0, || {
+                format!("{} frame {}: {account} has {available} available", frame.shard, frame.lsn)
+            });
+        }
+    }
+
+    fn take_event(&mut self, frame: &Frame, event: EntityEvent<'_>, at: &str, findings: &mut Findings) -> Option<()> {
+        let account = key_id(event.key).to_owned();
+        let (kind, value) = variant(event.event)?;
+        match kind {
+            "opened" => {
+                let limit = field(value, "kind").and_then(variant).and_then(|(_, credit)| wide(credit, "limit"));
+                let fresh = self.opened.insert(account.clone());
+                findings.check("MONEY-2", fresh, || format!("{at}: opened twice"));
+                self.accounts.entry(account).or_default().limit = limit.unwrap_or(0);
+            }
+            "topped_up" => self.take_top_up(frame, account, value, at, findings)?,
+            "held" => self.take_hold(account, value, at, findings)?,
+            "debited" => self.take_debit(frame, account, value, at, findings)?,
+            "settled" => self.take_settlement(frame, account, value, at, findings)?,
+            "refused" => {}
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn take_top_up(
+        &mut self,
+        frame: &Frame,
+        account: String,
+        value: &Value,
+        at: &str,
+        findings: &mut Findings,
+    ) -> Option<()> {
+        let (key, currency, amount) = (text(value, "key")?, text(value, "currency")?, wide(value, "amount")?);
+        let before = self.top_ups.insert((account.clone(), key.to_owned()), amount);
+        findings.check("MONEY-2", before.is_none(), || format!("{at}: key {key} had an effect twice"));
+        let tenant = account.split('/').next().unwrap_or("main").to_owned();
+        self.post(&frame.shard, currency, format!("top-up:{tenant}:{currency}"), -amount);
+        self.post_driver(&frame.shard, currency, &account, amount);
+        Some(())
+    }
+
+    fn take_hold(&mut self, account: String, value: &Value, at: &str, findings: &mut Findings) -> Option<()> {
+        let (session, hold) = (text(value, "session")?, wide(value, "hold")?);
+        let prices = field(field(value, "tariff")?, "prices")?.as_array()?;
+        let prices = prices.iter().filter_map(|price| Some((wide(price, "energy")?, wide(price, "service")?)));
+        let reserve = wide(value, "reserve")?;
+        self.accounts.entry(account.clone()).or_default().held += hold;
+        let money = SessionMoney { account, reserve, hold, prices: prices.collect(), ..SessionMoney::default() };
+        let before = self.sessions.insert(session.to_owned(), money);
+        findings.check("MONEY-2", before.is_none(), || format!("{at}: {session} was held for twice"));
+        Some(())
+    }
+
+    fn take_debit(
+        &mut self,
+        frame: &Frame,
+        account: String,
+        value: &Value,
+        at: &str,
+        findings: &mut Findings,
+    ) -> Option<()> {
+        let (session, currency) = (text(value, "session")?, text(value, "currency")?);
+        let (energy, service) = (wide(value, "energy")?, wide(value, "service")?);
+        let (operator, hold) = (text(value, "operator")?, wide(value, "hold")?);
+        self.take_reading(session, &account, &reading(value)?, at, findings);
+        let money = self.sessions.entry(session.to_owned()).or_default();
+        let freed = money.hold - hold;
+        money.hold = hold;
+        money.paid += energy + service;
+        money.revenue += energy + service;
+        self.debits += 1;
+        self.accounts.entry(account.clone()).or_default().held -= freed;
+        self.post(&frame.shard, currency, format!("energy:{operator}:{currency}"), energy);
+        self.post(&frame.shard, currency, format!("service:{operator}:{currency}"), service);
+        self.post_driver(&frame.shard, currency, &account, -(energy + service));
+        Some(())
+    }
+
+    fn take_settlement(
+        &mut self,
+        frame: &Frame,
+        account: String,
+        value: &Value,
+        at: &str,
+        findings: &mut Findings,
+    ) -> Option<()> {
+        let (session, currency) = (text(value, "session")?, text(value, "currency")?);
+        let (energy, service) = (wide(value, "energy")?, wide(value, "service")?);
+        let (operator, inner) = (text(value, "operator")?, field(value, "settled")?);
+        let settled = Settled {
+            meter: wide(inner, "meter")?,
+            billed_wh: wide(inner, "billed_wh")?,
+            overshoot_wh: wide(inner, "overshoot_wh")?,
+            billed: wide(inner, "billed")?,
+            overshoot: wide(inner, "overshoot")?,
+        };
+        let reading = reading(inner)?;
+        let total = reading.energy + reading.service;
+        self.take_reading(session, &account, &reading, at, findings);
+        let money = self.sessions.entry(session.to_owned()).or_default();
+        findings.check("MONEY-2", money.settled.is_none(), || format!("{at}: {session} was settled twice"));
+        // The driver's leg comes from the running total of what he paid, the operator's from this event.
+        let paid_now = settled.billed - money.paid;
+        let freed = money.hold;
+        money.revenue += energy + service;
+        (money.paid, money.hold, money.settled) = (settled.billed, 0, Some(settled));
+        let (revenue, reserve) = (money.revenue, money.reserve);
+        findings.check("SESS-1", settled.billed_wh + settled.overshoot_wh == settled.meter, || {
+            let Settled { meter, billed_wh, overshoot_wh, .. } = settled;
+            format!("{at}: {session}: {meter} Wh metered, {billed_wh} billed, {overshoot_wh} overshoot")
+        });
+        findings.check("SESS-1", revenue == total && settled.billed + settled.overshoot == total, || {
+            format!("{at}: {session} costs {total}, revenue {revenue}, paid {} + {}", settled.billed, settled.overshoot)
+        });
+        findings.check("MONEY-4", (0..=reserve).contains(&settled.overshoot), || {
+            format!("{at}: {session} overshoots by {}, its reserve is {reserve}", settled.overshoot)
+        });
+        self.accounts.entry(account.clone()).or_default().held -= freed;
+        self.post(&frame.shard, currency, format!("energy:{operator}:{currency}"), energy);
+        self.post(&frame.shard, currency, format!("service:{operator}:{currency}"), service);
+        self.post(&frame.shard, currency, format!("overshoot:{operator}:{currency}"), -settled.overshoot);
+        self.post_driver(&frame.shard, currency, &account, -paid_now);
+        Some(())
+    }
+
+    /// Sequence, meter and price of a reading against the ones before.
+    fn take_reading(&mut self, session: &str, account: &str, r: &Reading, at: &str, findings: &mut Findings) {
+        let Some(money) = self.sessions.get_mut(session) else {
+            findings.violated("MONEY-2", format!("{at}: {session} is debited without a hold"));
+            return;
+        };
+        findings.check("MONEY-2", r.sequence == money.sequence + 1 && money.settled.is_none(), || {
+            format!("{at}: {session} sequence {} after {}", r.sequence, money.sequence)
+        });
+        findings.check("MONEY-2", money.account == account, || format!("{at}: {session} belongs to {}", money.account));
+        let by_period: i128 = r.by_period.iter().sum();
+        findings.check("SESS-1", r.meter >= money.meter && by_period == r.meter, || {
+            format!("{at}: {session} at {} Wh after {}, periods sum to {by_period}", r.meter, money.meter)
+        });
+        let energy = priced(&r.by_period, money.prices.iter().map(|(energy, _)| *energy));
+        let service = priced(&r.by_period, money.prices.iter().map(|(_, service)| *service));
+        findings.check("SESS-1", (energy, service) == (r.energy, r.service), || {
+            format!("{at}: {session} priced {} + {}, should be {energy} + {service}", r.energy, r.service)
+        });
+        (money.sequence, money.meter) = (r.sequence, r.meter);
+    }
+
+    fn post_driver(&mut self, shard: &str, currency: &str, account: &str, amount: i128) {
+        self.accounts.entry(account.to_owned()).or_default().posted += amount;
+        self.post(shard, currency, format!("driver:{account}"), amount);
+    }
+
+    fn post(&mut self, shard: &str, currency: &str, account: String, amount: i128) {
+        *self.balances.entry((shard.to_owned(), account)).or_default() += amount;
+        *self.sums.entry((shard.to_owned(), currency.to_owned())).or_default() += amount;
+    }
+
+    /// What the node served as balances against the ones from its log (MONEY-1), both ways.
+    pub fn compare_balances(&self, served: &[Balance], findings: &mut Findings) {
+        let mut unseen: BTreeMap<_, _> = self.balances.iter().filter(|(_, amount)| **amount != 0).collect();
+        for balance in served {
+            let key = (balance.shard.clone(), balance.account.clone());
+            let own = self.balances.get(&key).copied().unwrap_or(0);
+            unseen.remove(&key);
+            findings.check("MONEY-1", own == i128::from(balance.balance), || {
+                format!("{} {}: served {}, the log gives {own}", balance.shard, balance.account, balance.balance)
+            });
+        }
+        for ((shard, account), amount) in unseen {
+            findings.violated("MONEY-1", format!("{shard} {account}: the log gives {amount}, nothing was served"));
+        }
+    }
+}
+
+/// A balance as the node served it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Balance {
+    /// The shard.
+    pub shard: String,
+    /// The ledger account.
+    pub account: String,
+    /// ISO code.
+    pub currency: String,
+    /// 1/10,000 of the currency unit.
+    pub balance: i64,
+}

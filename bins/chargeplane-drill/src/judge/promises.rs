@@ -1,0 +1,64 @@
+//! What the API answered, against the journal: MONEY-2 and MONEY-3 for top-ups, LOAD-1 for bursts.
+
+use super::findings::Findings;
+use super::ledger::Ledger;
+use crate::evidence::Line;
+use crate::traffic::KEY_PREFIX;
+use std::collections::BTreeMap;
+
+/// Compares every line of the drill's own evidence with the log.
+pub fn judge(lines: &[Line], ledger: &Ledger, findings: &mut Findings) {
+    let mut promised: BTreeMap<(&str, &str), i64> = BTreeMap::new();
+    for line in lines {
+        match line {
+            Line::Opened { account, .. } => {
+                let found = ledger.opened.contains(account);
+                findings.check("MONEY-3", found, || format!("{account}: opened, but not in the log"));
+            }
+            Line::TopUp { key, account, amount, .. } => {
+                promised.insert((account, key), *amount);
+                let logged = ledger.top_ups.get(&(account.clone(), key.clone()));
+                findings.check("MONEY-3", logged == Some(&i128::from(*amount)), || {
+                    format!("{account}: top-up {key} of {amount} was acknowledged, the log has {logged:?}")
+                });
+            }
+            Line::Repeat { key, first, status, again } => {
+                findings.check("MONEY-2", (200..300).contains(status) && first == again, || {
+                    format!("key {key}: answered {first}, and when repeated {status} {again}")
+                });
+            }
+            Line::Conflict { key, status, problem } => {
+                findings.check("MONEY-2", matches!(status, 409 | 422), || {
+                    format!("key {key} with another amount was answered {status} {problem}")
+                });
+            }
+            Line::Burst { .. } => judge_burst(line, findings),
+            Line::Start { .. } | Line::Stop { .. } => {}
+        }
+    }
+    // A top-up in the log that nobody was promised is money from nowhere: the drill repeats each until answered.
+    // What somebody else does over the API meanwhile is his business.
+    for (account, key) in ledger.top_ups.keys().filter(|(_, key)| key.starts_with(KEY_PREFIX)) {
+        let known = promised.contains_key(&(account.as_str(), key.as_str()));
+        findings.check("MONEY-2", known, || format!("{account}: the log has a top-up {key} that was never answered"));
+    }
+}
+
+fn judge_burst(line: &Line, findings: &mut Findings) {
+    let Line::Burst { sent, done, shed, other, unanswered, node_changed: false } = line else {
+        return;
+    };
+    findings.check("LOAD-1", *unanswered == 0, || format!("{unanswered} of {sent} requests at once got no answer"));
+    findings.check("LOAD-1", *other == 0, || {
+        format!("{sent} requests at once: {done} done, {shed} shed with a problem document, {other} otherwise")
+    });
+}
+
+/// Requests that were shed, and answered so.
+pub fn shed(lines: &[Line]) -> u64 {
+    let shed = |line: &Line| match line {
+        Line::Burst { shed, node_changed: false, .. } => *shed,
+        _ => 0,
+    };
+    lines.iter().map(shed).sum()
+}

@@ -1,0 +1,111 @@
+//! The node's SQLite files, read from outside: which tables and columns there are is in
+//! `docs/reference/storage.md`.
+
+use super::findings::Findings;
+use super::frame::{Chain, Frame};
+use super::outside::{ChargerSamples, Outside};
+use super::telemetry::{SampleTotals, Stored};
+use anyhow::{Context, ensure};
+use rusqlite::{Connection, OpenFlags, params};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// The journal's file within the data directory.
+pub const JOURNAL: &str = "journal.sqlite";
+
+/// The telemetry's file within the data directory.
+pub const TELEMETRY: &str = "telemetry.sqlite";
+
+/// Opens a store for reading; a node may have it open as well.
+fn open(path: &Path) -> anyhow::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags);
+    let connection = connection.with_context(|| format!("cannot open the store {}", path.display()))?;
+    connection.busy_timeout(std::time::Duration::from_secs(30))?;
+    Ok(connection)
+}
+
+/// A shard's stored number: the family (0 station, 1 account) above 16 bits of index.
+fn shard_name(code: i64) -> String {
+    let family = match code >> 16 {
+        0 => "station",
+        1 => "account",
+        _ => "unknown",
+    };
+    format!("{family}-{:04x}", code & 0xffff)
+}
+
+/// Hands every frame of every shard to `take`, in order, and judges the logs themselves (OWN-1).
+///
+/// # Errors
+/// The journal cannot be read at all.
+pub fn walk_journal(
+    data_dir: &Path,
+    findings: &mut Findings,
+    mut take: impl FnMut(&Frame, &mut Findings),
+) -> anyhow::Result<()> {
+    let connection = open(&data_dir.join(JOURNAL))?;
+    // One transaction: with a node that goes on, heads and frames are still of one moment.
+    let journal = connection.unchecked_transaction()?;
+    let mut heads = journal.prepare("SELECT shard, epoch, last_lsn, last_hash FROM heads ORDER BY shard")?;
+    let heads: Vec<(i64, i64, i64, Vec<u8>)> = heads
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+        .collect::<Result<_, _>>()?;
+    ensure!(!heads.is_empty(), "the journal has no shards: was it ever used?");
+    let mut frames = journal.prepare("SELECT frame FROM frames WHERE shard = ?1 ORDER BY lsn")?;
+    for (code, epoch, last_lsn, last_hash) in heads {
+        let shard = shard_name(code);
+        let mut chain = Chain::new(&shard);
+        let mut rows = frames.query(params![code])?;
+        while let Some(row) = rows.next()? {
+            match Frame::decode(row.get_ref(0)?.as_blob()?) {
+                Ok(frame) => {
+                    chain.follow(&frame, findings);
+                    take(&frame, findings);
+                }
+                Err(error) => findings.violated("OWN-1", format!("{shard}: a frame that cannot be read: {error}")),
+            }
+        }
+        chain.finish(last_lsn.cast_unsigned(), epoch.cast_unsigned(), &last_hash, findings);
+    }
+    Ok(())
+}
+
+/// Compares the telemetry store with what the gateways sent, charger by charger (DATA-1).
+///
+/// # Errors
+/// A file cannot be read at all.
+pub fn judge_telemetry(data_dir: &Path, outside: &Outside, findings: &mut Findings) -> anyhow::Result<SampleTotals> {
+    let connection = open(&data_dir.join(TELEMETRY))?;
+    let store = connection.unchecked_transaction()?;
+    let mut totals = SampleTotals::default();
+    for sent in &outside.samples {
+        stored(&store, sent, findings)?.judge(sent, &mut totals, findings);
+    }
+    let known: BTreeSet<(&str, u32)> = outside.samples.iter().map(|s| (s.charger.as_str(), s.incarnation)).collect();
+    let mut keys = store.prepare("SELECT DISTINCT charger, incarnation FROM chunks")?;
+    let mut rows = keys.query([])?;
+    while let Some(row) = rows.next()? {
+        let (charger, incarnation): (String, u32) = (row.get(0)?, row.get(1)?);
+        findings.check("DATA-1", known.contains(&(charger.as_str(), incarnation)), || {
+            format!("{charger}, enrolment {incarnation}: stored, but nobody sent it")
+        });
+    }
+    Ok(totals)
+}
+
+fn stored(store: &Connection, sent: &ChargerSamples, findings: &mut Findings) -> anyhow::Result<Stored> {
+    let mut stored = Stored::default();
+    let mut chunks = store.prepare_cached("SELECT chunk FROM chunks WHERE charger = ?1 AND incarnation = ?2")?;
+    let mut rows = chunks.query(params![sent.charger, sent.incarnation])?;
+    while let Some(row) = rows.next()? {
+        stored.take_chunk(&sent.charger, row.get_ref(0)?.as_blob()?, findings);
+    }
+    let mut gaps = store.prepare_cached("SELECT first, last FROM gaps WHERE charger = ?1 AND incarnation = ?2")?;
+    let mut rows = gaps.query(params![sent.charger, sent.incarnation])?;
+    while let Some(row) = rows.next()? {
+        let span: (i64, i64) = (row.get(0)?, row.get(1)?);
+        stored.take_gap((span.0.cast_unsigned(), span.1.cast_unsigned()));
+    }
+    Ok(stored)
+}

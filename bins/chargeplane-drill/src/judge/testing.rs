@@ -1,0 +1,363 @@
+//! A small run that holds in every respect, as files and SQLite stores made by hand, to plant violations in.
+
+use super::findings::Findings;
+use super::{Tally, judge};
+use crate::evidence::{self, Line};
+use crate::finish::{BALANCES, METRICS, NodeFigures, RECORDS};
+use crate::fleet::{CONFIG, ENROLMENTS, OUT};
+use rmpv::Value as Mp;
+use rusqlite::{Connection, params};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// One frame to be written: epoch, log number and what its entries are.
+#[derive(Debug, Clone)]
+pub struct FrameSpec {
+    pub epoch: u64,
+    pub lsn: u64,
+    /// (entity key, event)
+    pub entries: Vec<(String, Value)>,
+    /// Names this as the hash before it instead of the true one.
+    pub prev: Option<[u8; 32]>,
+    /// Flips a bit after the checksum was made.
+    pub rotten: bool,
+}
+
+/// A run of one charger and one car.
+#[derive(Debug, Clone)]
+pub struct Story {
+    /// Frames by shard: (code, name).
+    pub shards: BTreeMap<(i64, &'static str), Vec<FrameSpec>>,
+    /// Chunks: (charger, incarnation, epoch, first number, register values).
+    pub chunks: Vec<(String, u32, u64, u64, Vec<i64>)>,
+    /// Gaps: (charger, incarnation, first, last).
+    pub gaps: Vec<(String, u32, u64, u64)>,
+    pub sessions: Vec<Value>,
+    pub commands: Vec<Value>,
+    pub gateways: Vec<Value>,
+    pub load: Vec<Value>,
+    pub promises: Vec<Line>,
+    pub balances: Vec<Value>,
+    pub records: Vec<Value>,
+    pub node: NodeFigures,
+}
+
+pub const ACCOUNT: (i64, &str) = (1 << 16 | 3, "account-0003");
+pub const STATION: (i64, &str) = (0x1f, "station-001f");
+pub const CHARGER: &str = "main/c1";
+pub const SESSION: &str = "main/c1.1";
+
+fn frame(epoch: u64, lsn: u64, key: &str, events: &[Value]) -> FrameSpec {
+    let entries = events.iter().map(|event| (key.to_owned(), event.clone())).collect();
+    FrameSpec { epoch, lsn, entries, prev: None, rotten: false }
+}
+
+fn reading(sequence: u32, wh: i64) -> Value {
+    // 1.0000 for energy and 0.5000 for service a kWh, all in the third period.
+    json!({ "sequence": sequence, "meter": wh, "by_period": [0, 0, wh, 0],
+            "cumulative": { "energy": wh * 10, "service": wh * 5 } })
+}
+
+fn merged(mut base: Value, more: Value) -> Value {
+    if let (Some(base), Value::Object(more)) = (base.as_object_mut(), more) {
+        base.extend(more);
+    }
+    base
+}
+
+impl Story {
+    /// Tops up 10.00, charges 1,000 Wh for 1.50 in one debit and a settlement, stores 300 samples.
+    pub fn new() -> Self {
+        let tariff = json!({ "currency": "CNY", "slots": "2".repeat(48), "prices": [
+            { "energy": 0, "service": 0 }, { "energy": 0, "service": 0 },
+            { "energy": 10_000, "service": 5_000 }, { "energy": 0, "service": 0 } ] });
+        let own = json!({ "session": SESSION, "operator": "main/op", "currency": "CNY" });
+        let account = [
+            vec![
+                json!({ "opened": { "key": "k0", "currency": "CNY", "kind": "prepaid", "at": 1 } }),
+                json!({ "topped_up": { "key": "k1", "currency": "CNY", "amount": 100_000, "at": 1 } }),
+            ],
+            vec![json!({ "held": { "session": SESSION, "operator": "main/op", "tariff": tariff,
+                                   "hold": 20_000, "reserve": 3_000, "at": 2 } })],
+            vec![json!({ "debited": merged(merged(own.clone(), reading(1, 600)),
+                json!({ "energy": 6_000, "service": 3_000, "hold": 20_000, "at": 3 })) })],
+            vec![json!({ "settled": merged(own, json!({ "energy": 4_000, "service": 2_000,
+                "settled": merged(reading(2, 1_000), json!({ "billed": 15_000, "billed_wh": 1_000,
+                    "overshoot": 0, "overshoot_wh": 0, "released": 14_000, "at": 4 })) })) })],
+        ];
+        let record = json!({ "session": SESSION, "account": "main/a1", "charger": CHARGER, "meter_start": 5_000,
+            "meter_stop": 6_000, "energy": 1_000, "billed_wh": 1_000, "overshoot_wh": 0, "billed": 15_000,
+            "overshoot": 0, "stop_reason": "target_reached" });
+        let start = json!({ "start": { "session": SESSION, "connector": 1, "allowance": 900 } });
+        let station = [
+            json!({ "session_requested": { "session": { "id": SESSION, "account": "main/a1" } } }),
+            json!({ "command_accepted": { "command": { "id": "main/c1.c1", "action": start } } }),
+            json!({ "command_resolved": { "command": "main/c1.c1", "outcome": "done", "at": 2 } }),
+            json!({ "session_started": { "session": SESSION, "register": 5_000, "at": 2 } }),
+            json!({ "session_settled": { "session": SESSION, "record": record } }),
+        ];
+        let frames = account.iter().zip(1..).map(|(events, n)| frame(1, n, "account:main/a1", events));
+        let wrapped = |event: &Value| json!({ "charger": event });
+        let stations =
+            station.iter().zip(1..).map(|(e, n)| frame(u64::from(n > 2) + 1, n, "charger:main/c1", &[wrapped(e)]));
+        let shards = BTreeMap::from([(ACCOUNT, frames.collect()), (STATION, stations.collect())]);
+        let registers: Vec<i64> = (0..300).map(|n| 5_700 + n).collect();
+        Self {
+            shards,
+            chunks: vec![
+                (CHARGER.into(), 1, 1, 0, registers[..256].to_vec()),
+                (CHARGER.into(), 1, 1, 256, registers[256..280].to_vec()),
+                (CHARGER.into(), 1, 2, 256, registers[256..].to_vec()),
+            ],
+            gaps: Vec::new(),
+            sessions: vec![json!({ "session": SESSION, "charger": CHARGER, "account": "main/a1", "reason": "target_reached",
+                "meter_start_wh": 5_000, "meter_stop_wh": 6_000 })],
+            commands: vec![json!({ "command": "main/c1.c1", "end": "done" })],
+            gateways: vec![json!({ "gateway": "main/gw-01", "chargers": [
+                { "charger": CHARGER, "register_wh": 5_999, "last_number": 299, "acked": [[0, 299]] } ] })],
+            load: (0..60).map(|t| load_row(t, 40_000)).collect(),
+            promises: promises(),
+            balances: [
+                ("driver:main/a1", 85_000),
+                ("top-up:main:CNY", -100_000),
+                ("energy:main/op:CNY", 10_000),
+                ("service:main/op:CNY", 5_000),
+            ]
+            .map(|(account, balance)| {
+                json!({ "shard": "account-0003", "account": account, "currency": "CNY", "balance": balance })
+            })
+            .to_vec(),
+            records: vec![json!({ "session": SESSION, "energy_wh": 1_000, "billed_wh": 1_000, "overshoot_wh": 0,
+                "billed": "1.5000", "overshoot": "0.0000" })],
+            node: NodeFigures {
+                lanes: BTreeMap::from([("money".to_owned(), (7.0, 100.0))]),
+                violations: BTreeMap::from([("POWER-1".to_owned(), 0.0)]),
+                ..NodeFigures::default()
+            },
+        }
+    }
+
+    /// The event of an account frame, to change it.
+    pub fn account_event(&mut self, lsn: usize, kind: &str) -> &mut Value {
+        let frames = self.shards.get_mut(&ACCOUNT).expect("the shard");
+        &mut frames[lsn - 1].entries.iter_mut().find(|(_, e)| e.get(kind).is_some()).expect("the event").1[kind]
+    }
+
+    /// The event of a station frame, to change it.
+    pub fn station_event(&mut self, kind: &str) -> &mut Value {
+        let frames = self.shards.get_mut(&STATION).expect("the shard");
+        let mut events = frames.iter_mut().flat_map(|frame| frame.entries.iter_mut());
+        let found = events.find(|(_, event)| event["charger"].get(kind).is_some());
+        &mut found.expect("the event").1["charger"][kind]
+    }
+
+    /// Writes everything and judges it.
+    pub fn judge(&self) -> (Findings, Tally) {
+        let dir = tempfile::tempdir().expect("a directory");
+        self.write(dir.path());
+        judge(dir.path(), &dir.path().join("data")).expect("can be judged")
+    }
+
+    /// The violations of one invariant; nothing else may be violated.
+    pub fn violations(&self, id: &str) -> Vec<String> {
+        let (findings, _) = self.judge();
+        for (other, outcome) in findings.all() {
+            assert!(other == id || outcome.violations == 0, "{other}: {:?}", outcome.first);
+        }
+        findings.of(id).first
+    }
+
+    fn write(&self, dir: &Path) {
+        let (out, data) = (dir.join(OUT), dir.join("data"));
+        std::fs::create_dir_all(&out).expect("made");
+        std::fs::create_dir_all(&data).expect("made");
+        let json = |name: &Path, value: &Value| std::fs::write(name, value.to_string()).expect("written");
+        let lines = |name: &str, lines: &[Value]| {
+            let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+            std::fs::write(out.join(name), text).expect("written");
+        };
+        json(&dir.join(CONFIG), &fleet_config());
+        json(&dir.join(ENROLMENTS), &json!({ "main/gw-01": 1 }));
+        json(&dir.join(BALANCES), &json!(self.balances));
+        json(&dir.join(RECORDS), &json!(self.records));
+        json(&dir.join(METRICS), &serde_json::to_value(&self.node).expect("plain"));
+        let promises: Vec<String> = self.promises.iter().map(|l| serde_json::to_string(l).expect("plain")).collect();
+        std::fs::write(dir.join(evidence::FILE), promises.join("\n")).expect("written");
+        lines("sessions.jsonl", &self.sessions);
+        lines("commands.jsonl", &self.commands);
+        lines("gateways.jsonl", &self.gateways);
+        let limits = json!({ "limits": { "grid": 100_000, "cabinet": 50_000 } });
+        lines("load.jsonl", &[vec![limits], self.load.clone()].concat());
+        self.write_journal(&data);
+        self.write_telemetry(&data);
+    }
+
+    fn write_journal(&self, data: &Path) {
+        let db = Connection::open(data.join("journal.sqlite")).expect("opens");
+        let tables = "CREATE TABLE heads(shard INTEGER, owner TEXT, epoch INTEGER, last_lsn INTEGER, last_hash BLOB);
+            CREATE TABLE frames(shard INTEGER, lsn INTEGER, frame BLOB);";
+        db.execute_batch(tables).expect("made");
+        for ((code, name), frames) in &self.shards {
+            let mut hash: [u8; 32] = Sha256::digest(format!("chargeplane/journal/{name}")).into();
+            let (mut epoch, mut lsn) = (1, 0);
+            for spec in frames {
+                let (bytes, own) = encode(*code, spec, spec.prev.unwrap_or(hash));
+                db.execute("INSERT INTO frames VALUES (?1, ?2, ?3)", params![code, spec.lsn as i64, bytes])
+                    .expect("in");
+                (hash, epoch, lsn) = (own, spec.epoch.max(epoch), spec.lsn);
+            }
+            let head = params![code, epoch as i64, lsn as i64, &hash[..]];
+            db.execute("INSERT INTO heads VALUES (?1, 'n1', ?2, ?3, ?4)", head).expect("in");
+        }
+    }
+
+    fn write_telemetry(&self, data: &Path) {
+        let db = Connection::open(data.join("telemetry.sqlite")).expect("opens");
+        db.execute_batch(TELEMETRY_TABLES).expect("made");
+        for (charger, incarnation, epoch, first, registers) in &self.chunks {
+            let row = params![charger, incarnation, (first / 256) as i64, *epoch as i64, chunk(*first, registers)];
+            db.execute("INSERT INTO chunks VALUES (?1, ?2, ?3, ?4, ?5)", row).expect("in");
+        }
+        for (charger, incarnation, first, last) in &self.gaps {
+            let row = params![charger, incarnation, *first as i64, *last as i64];
+            db.execute("INSERT INTO gaps VALUES (?1, ?2, ?3, ?4)", row).expect("in");
+        }
+    }
+}
+
+const TELEMETRY_TABLES: &str = "
+    CREATE TABLE chunks(charger TEXT, incarnation INTEGER, range INTEGER, epoch INTEGER, chunk BLOB);
+    CREATE TABLE gaps(charger TEXT, incarnation INTEGER, first INTEGER, last INTEGER);";
+
+/// A second in which the cut-off cabinet and the grid draw `watts`.
+pub fn load_row(t: u64, watts: i64) -> Value {
+    json!({ "t": t, "steps": 10, "load_w": watts, "limit_w": 100_000, "violations": 0,
+            "nodes": { "grid": watts, "cabinet": watts } })
+}
+
+fn fleet_config() -> Value {
+    json!({
+        "limits": [{ "id": "grid", "limit_w": 100_000 }, { "id": "cabinet", "parent": "grid", "limit_w": 50_000 }],
+        "chargers": [{ "id": CHARGER, "gateway": "main/gw-01", "child": 0, "fallback_w": 40_000, "limit": "cabinet" }],
+        "cuts": [{ "gateway": "main/gw-01", "at_s": 5, "for_s": 45 }],
+    })
+}
+
+fn promises() -> Vec<Line> {
+    let answer = json!({ "account": "main/a1", "balance": "10.0000" });
+    vec![
+        Line::Opened { account: "main/a1".into(), key: "k0".into() },
+        Line::TopUp { key: "k1".into(), account: "main/a1".into(), amount: 100_000, answer: answer.clone() },
+        Line::Repeat { key: "k1".into(), first: answer.clone(), status: 200, again: answer },
+        Line::Conflict { key: "k1".into(), status: 422, problem: "key_reused".into() },
+        Line::Burst { sent: 50, done: 30, shed: 20, other: 0, unanswered: 0, node_changed: false },
+    ]
+}
+
+fn encode(code: i64, spec: &FrameSpec, prev: [u8; 32]) -> (Vec<u8>, [u8; 32]) {
+    let entries = spec.entries.iter().map(|(key, event)| json!({ "entity": { "key": key, "event": event } }));
+    let payload = packed(&json!({ "v": 1, "entries": entries.collect::<Vec<Value>>() }));
+    let mut bytes = vec![1, (code >> 16) as u8];
+    bytes.extend(((code & 0xffff) as u16).to_le_bytes());
+    bytes.extend(spec.epoch.to_le_bytes());
+    bytes.extend(spec.lsn.to_le_bytes());
+    bytes.extend(0i64.to_le_bytes());
+    bytes.extend(prev);
+    bytes.extend((payload.len() as u32).to_le_bytes());
+    bytes.extend(payload);
+    let hash = Sha256::digest(&bytes).into();
+    bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+    if spec.rotten {
+        bytes[70] ^= 1;
+    }
+    (bytes, hash)
+}
+
+fn packed(value: &Value) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    rmpv::encode::write_value(&mut bytes, &to_mp(value)).expect("a vector takes everything");
+    bytes
+}
+
+fn to_mp(value: &Value) -> Mp {
+    match value {
+        Value::Null => Mp::Nil,
+        Value::Bool(b) => Mp::from(*b),
+        Value::Number(n) => Mp::from(n.as_i64().expect("integers only")),
+        Value::String(text) => Mp::from(text.as_str()),
+        Value::Array(items) => Mp::Array(items.iter().map(to_mp).collect()),
+        Value::Object(map) => Mp::Map(map.iter().map(|(k, v)| (Mp::from(k.as_str()), to_mp(v))).collect()),
+    }
+}
+
+fn varint(bytes: &mut Vec<u8>, mut value: u128) {
+    while value >= 0x80 {
+        bytes.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}
+
+fn zigzag(value: i64) -> u128 {
+    u128::from(((value << 1) ^ (value >> 63)).cast_unsigned())
+}
+
+/// A chunk whose registers are stored as deltas and whose other columns are constant.
+pub fn chunk(first: u64, registers: &[i64]) -> Vec<u8> {
+    let constant = |value| vec![value; registers.len()];
+    let [a, b, c, d, e, f] = [0, 1, 2, 3, 4, 5].map(constant);
+    let run = [0, (first % 256) as u8, (registers.len() - 1) as u8];
+    chunk_of(first / 256, &run, &[a, b, c, d, e, f, registers.to_vec()], false)
+}
+
+/// A chunk of any presence and columns; columns that are not constant as deltas, or as pco pages.
+pub fn chunk_of(range: u64, presence: &[u8], columns: &[Vec<i64>; 7], pco: bool) -> Vec<u8> {
+    let mut bytes = vec![1];
+    varint(&mut bytes, u128::from(range));
+    bytes.extend(presence);
+    let least = |column: &Vec<i64>| column.iter().min().copied().unwrap_or(0);
+    for column in columns {
+        let (min, max) = (least(column), column.iter().max().copied().unwrap_or(0));
+        varint(&mut bytes, zigzag(min));
+        varint(&mut bytes, u128::from(max.abs_diff(min)));
+        varint(&mut bytes, column.iter().map(|value| u128::from(value.abs_diff(min))).sum());
+    }
+    for (index, column) in columns.iter().enumerate() {
+        let min = least(column);
+        if column.iter().all(|value| *value == min) {
+            bytes.push(0);
+            continue;
+        }
+        let narrow = (1..5).contains(&index);
+        let (method, packed) = match (pco, narrow) {
+            (false, _) => (1, deltas(column, min)),
+            (true, true) => (2, pco_page(&column.iter().map(|v| *v as i32).collect::<Vec<i32>>())),
+            (true, false) => (2, pco_page(column)),
+        };
+        bytes.push(method);
+        varint(&mut bytes, packed.len() as u128);
+        bytes.extend(packed);
+    }
+    bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+    bytes
+}
+
+fn deltas(values: &[i64], min: i64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut before = min;
+    for value in values {
+        varint(&mut bytes, zigzag(value.wrapping_sub(before)));
+        before = *value;
+    }
+    bytes
+}
+
+fn pco_page<T: pco::data_types::Number>(values: &[T]) -> Vec<u8> {
+    let file = pco::wrapped::FileCompressor::default();
+    let bytes = file.write_header(Vec::new()).expect("a vector takes everything");
+    let mut chunk = file.chunk_compressor(values, &pco::ChunkConfig::default()).expect("compresses");
+    let bytes = chunk.write_meta(bytes).expect("a vector takes everything");
+    chunk.write_page(0, bytes).expect("a vector takes everything")
+}

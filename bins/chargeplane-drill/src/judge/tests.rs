@@ -1,0 +1,310 @@
+//! Every invariant: a run in which all hold, and planted violations that the judge must find, and name rightly.
+
+use super::findings::INVARIANTS;
+use super::testing::*;
+use crate::evidence::Line;
+use serde_json::json;
+
+#[test]
+fn an_honest_run_holds_and_exercises_everything() {
+    let (findings, tally) = Story::new().judge();
+    for id in INVARIANTS {
+        let outcome = findings.of(id);
+        assert!(outcome.holds(), "{id}: {} checks, {:?}", outcome.checks, outcome.first);
+    }
+    assert_eq!((tally.debits, tally.billed_wh, tally.overshoot_wh, tally.billed), (1, 1_000, 0, 15_000));
+    assert_eq!((tally.samples.sent, tally.samples.stored, tally.samples.gap), (300, 300, 0));
+    assert_eq!((tally.ledger_sum, tally.records, tally.top_ups), (0, 1, 1));
+}
+
+/// Plants one violation and returns what is said about that invariant; all others must still hold.
+fn planted(id: &str, plant: impl FnOnce(&mut Story)) -> String {
+    let mut story = Story::new();
+    plant(&mut story);
+    let first = story.violations(id);
+    assert!(!first.is_empty(), "{id} was not found violated");
+    first.join("\n")
+}
+
+/// Plants one violation that several invariants are about; returns what is said about this one.
+fn planted_among_others(id: &str, plant: impl FnOnce(&mut Story)) -> String {
+    let mut story = Story::new();
+    plant(&mut story);
+    let first = story.judge().0.of(id).first;
+    assert!(!first.is_empty(), "{id} was not found violated");
+    first.join("\n")
+}
+
+#[test]
+fn money_1_an_unbalanced_posting() {
+    // The driver paid 1.4999 and the operator earned 1.5000.
+    let said = planted_among_others("MONEY-1", |s| s.account_event(4, "settled")["settled"]["billed"] = json!(14_999));
+    assert!(said.contains("sum to 1"), "{said}");
+}
+
+#[test]
+fn money_1_a_balance_served_otherwise_than_logged() {
+    let said = planted("MONEY-1", |s| {
+        s.balances[0]["balance"] = json!(84_999);
+        s.balances[2]["balance"] = json!(10_001);
+    });
+    assert!(said.contains("driver:main/a1: served 84999, the log gives 85000"), "{said}");
+    let said = planted("MONEY-1", |s| s.balances.truncate(3));
+    assert!(said.contains("nothing was served") && said.contains("as served sum to"), "{said}");
+}
+
+#[test]
+fn money_2_a_doubled_debit() {
+    let said = planted_among_others("MONEY-2", |s| {
+        let frames = s.shards.get_mut(&ACCOUNT).expect("the shard");
+        let debit = frames[2].entries[0].clone();
+        frames[2].entries.push(debit);
+    });
+    assert!(said.contains("sequence 1 after 1"), "{said}");
+}
+
+#[test]
+fn money_2_a_doubled_top_up() {
+    let said = planted_among_others("MONEY-2", |s| {
+        let frames = s.shards.get_mut(&ACCOUNT).expect("the shard");
+        let top_up = frames[0].entries[1].clone();
+        frames[1].entries.push(top_up);
+    });
+    assert!(said.contains("key k1 had an effect twice"), "{said}");
+}
+
+#[test]
+fn money_2_a_repeat_answered_otherwise_and_a_conflict_accepted() {
+    let said = planted("MONEY-2", |s| {
+        let Line::Repeat { again, .. } = &mut s.promises[2] else { panic!("the repeat") };
+        *again = json!({ "balance": "20.0000" });
+    });
+    assert!(said.contains("and when repeated"), "{said}");
+    let said = planted("MONEY-2", |s| {
+        let Line::Conflict { status, .. } = &mut s.promises[3] else { panic!("the conflict") };
+        *status = 201;
+    });
+    assert!(said.contains("with another amount was answered 201"), "{said}");
+}
+
+#[test]
+fn money_2_a_top_up_of_the_drills_that_was_never_answered() {
+    let top_up = |s: &mut Story, key: &str| {
+        s.account_event(1, "topped_up")["key"] = json!(key);
+        s.promises.remove(1);
+    };
+    let said = planted("MONEY-2", |s| top_up(s, "drill-1-topup-7"));
+    assert!(said.contains("never answered"), "{said}");
+    let mut story = Story::new();
+    top_up(&mut story, "by-hand");
+    assert!(story.violations("MONEY-2").is_empty(), "what others pay in is their business");
+}
+
+#[test]
+fn money_3_a_promise_that_is_not_in_the_log() {
+    let said = planted("MONEY-3", |s| {
+        let answer = json!({ "balance": "11.0000" });
+        s.promises.push(Line::TopUp { key: "k9".into(), account: "main/a1".into(), amount: 10_000, answer });
+    });
+    assert!(said.contains("k9") && said.contains("None"), "{said}");
+}
+
+#[test]
+fn money_3_a_record_served_that_the_journal_does_not_have() {
+    let said = planted_among_others("MONEY-3", |s| s.records[0]["billed"] = json!("1.6000"));
+    assert!(said.contains(SESSION), "{said}");
+}
+
+#[test]
+fn money_4_more_held_than_there_is() {
+    let said = planted("MONEY-4", |s| s.account_event(2, "held")["hold"] = json!(100_001));
+    assert!(said.contains("-1 available"), "{said}");
+}
+
+#[test]
+fn money_4_an_overshoot_beyond_the_reserve() {
+    // 0.31 of 1.50 are borne by the operator, the reserve is 0.30.
+    let said = planted_among_others("MONEY-4", |s| {
+        let settled = &mut s.account_event(4, "settled")["settled"];
+        settled["billed"] = json!(11_900);
+        settled["overshoot"] = json!(3_100);
+    });
+    assert!(said.contains("overshoots by 3100, its reserve is 3000"), "{said}");
+}
+
+#[test]
+fn own_1_a_hole_an_epoch_going_down_a_broken_chain_and_rot() {
+    let frames = |s: &mut Story, change: fn(&mut FrameSpec)| {
+        change(&mut s.shards.get_mut(&STATION).expect("the shard")[3]);
+    };
+    let said = planted("OWN-1", |s| {
+        frames(s, |f| f.lsn = 5);
+        s.shards.get_mut(&STATION).expect("the shard")[4].lsn = 6;
+    });
+    assert!(said.contains("frame 5: follows frame 3"), "{said}");
+    let said = planted("OWN-1", |s| frames(s, |f| f.epoch = 1));
+    assert!(said.contains("epoch 1 after 2"), "{said}");
+    let said = planted("OWN-1", |s| frames(s, |f| f.prev = Some([7; 32])));
+    assert!(said.contains("does not name the hash before it"), "{said}");
+    let said = planted("OWN-1", |s| frames(s, |f| f.rotten = true));
+    assert!(said.contains("the checksum does not fit") && said.contains("follows frame 3"), "{said}");
+}
+
+#[test]
+fn power_1_one_watt_over_a_limit() {
+    let said = planted("POWER-1", |s| s.load[2] = load_row(2, 50_001));
+    assert!(said.contains("cabinet draws 50001 W"), "{said}");
+    let said = planted("POWER-1", |s| s.load[2]["violations"] = json!(1));
+    assert!(said.contains("second 2"), "{said}");
+    let said = planted("POWER-1", |s| {
+        s.node.violations.insert("POWER-1".into(), 3.0);
+    });
+    assert!(said.contains("the node counted 3"), "{said}");
+}
+
+#[test]
+fn power_2_a_cut_off_cabinet_over_its_fallback() {
+    // The cut begins at 5, the last lease ends at 36, the link is back at 50.
+    let said = planted("POWER-2", |s| s.load[36] = load_row(36, 40_001));
+    assert!(said.contains("cabinet draws 40001 W"), "{said}");
+    for outside in [35, 50] {
+        let mut story = Story::new();
+        story.load[outside] = load_row(outside as u64, 40_001);
+        assert!(story.violations("POWER-2").is_empty(), "second {outside}");
+    }
+}
+
+#[test]
+fn power_2_nothing_drawn_is_not_exercised() {
+    let mut story = Story::new();
+    story.load.iter_mut().for_each(|row| row["nodes"]["cabinet"] = json!(0));
+    assert_eq!(story.judge().0.of("POWER-2").word(), "NOT EXERCISED");
+}
+
+#[test]
+fn data_1_a_missing_acknowledged_sample() {
+    let said = planted("DATA-1", |s| s.chunks[2].4.truncate(43));
+    assert!(said.contains("1 samples missing, first number 299, acknowledged"), "{said}");
+}
+
+#[test]
+fn data_1_a_declared_gap_is_no_loss_and_is_counted() {
+    let mut story = Story::new();
+    story.chunks[2].4.truncate(40);
+    story.gaps.push((CHARGER.into(), 1, 290, 299));
+    let (findings, tally) = story.judge();
+    assert!(findings.of("DATA-1").holds(), "{:?}", findings.of("DATA-1").first);
+    assert_eq!((tally.samples.sent, tally.samples.stored, tally.samples.gap), (300, 296, 4));
+}
+
+#[test]
+fn data_1_two_contents_a_stray_and_a_wrong_register() {
+    let said = planted("DATA-1", |s| s.chunks[1].4[3] += 1);
+    assert!(said.contains("number 259 is stored with two contents"), "{said}");
+    let said = planted("DATA-1", |s| {
+        let last = s.chunks[2].4[43];
+        s.chunks[2].4.push(last);
+    });
+    assert!(said.contains("1 stored samples were never sent"), "{said}");
+    let said = planted("DATA-1", |s| s.gateways[0]["chargers"][0]["register_wh"] = json!(6_000));
+    assert!(said.contains("the charger ended at 6000"), "{said}");
+    let said = planted("DATA-1", |s| s.chunks.push(("main/ghost".into(), 1, 1, 0, vec![1])));
+    assert!(said.contains("nobody sent it"), "{said}");
+}
+
+#[test]
+fn cmd_1_twice_untrue_and_unknown() {
+    let said = planted("CMD-1", |s| s.commands.push(s.commands[0].clone()));
+    assert!(said.contains("took effect 2 times"), "{said}");
+    let said = planted("CMD-1", |s| s.commands[0]["end"] = json!("not_plugged"));
+    assert!(said.contains("recorded as done, took effect 0 times"), "{said}");
+    let said = planted("CMD-1", |s| s.station_event("command_resolved")["outcome"] = json!("expired"));
+    assert!(said.contains("recorded as expired, took effect 1 times"), "{said}");
+    let said = planted("CMD-1", |s| s.commands.push(json!({ "command": "main/c1.c9", "end": "done" })));
+    assert!(said.contains("never accepted"), "{said}");
+}
+
+#[test]
+fn sess_1_a_record_off_by_one_watt_hour() {
+    let said = planted("SESS-1", |s| s.sessions[0]["meter_stop_wh"] = json!(6_001));
+    assert!(said.contains("the meter says 1001 Wh, the record 1000 Wh"), "{said}");
+    let said = planted_among_others("SESS-1", |s| s.station_event("session_settled")["record"]["energy"] = json!(999));
+    assert!(said.contains("the meter says 1000 Wh, the record 999 Wh"), "{said}");
+}
+
+#[test]
+fn sess_1_missing_ghost_and_open_sessions() {
+    let said = planted("SESS-1", |s| {
+        let mut other = s.sessions[0].clone();
+        other["session"] = json!("main/c1.2");
+        s.sessions.push(other);
+    });
+    assert!(said.contains("main/c1.2: the fleet ended it, there is no record"), "{said}");
+    let said = planted("SESS-1", |s| s.sessions.clear());
+    assert!(said.contains("the fleet never ended it"), "{said}");
+    let said = planted("SESS-1", |s| s.records.clear());
+    assert!(said.contains("none is served"), "{said}");
+    let said = planted("SESS-1", |s| {
+        let open = json!({ "charger": { "session_requested": { "session": { "id": "main/c1.2" } } } });
+        let frame = s.shards.get_mut(&STATION).expect("the shard").last_mut().expect("a frame");
+        frame.entries.push(("charger:main/c1".into(), open));
+    });
+    assert!(said.contains("main/c1.2: still open"), "{said}");
+}
+
+#[test]
+fn sess_1_a_price_that_is_not_the_tariffs() {
+    let said = planted_among_others("SESS-1", |s| s.account_event(3, "debited")["cumulative"]["energy"] = json!(6_001));
+    assert!(said.contains("priced 6001 + 3000, should be 6000 + 3000"), "{said}");
+}
+
+#[test]
+fn load_1_a_queue_over_its_bound_and_requests_without_an_answer() {
+    let said = planted("LOAD-1", |s| {
+        s.node.lanes.insert("money".into(), (101.0, 100.0));
+    });
+    assert!(said.contains("lane money"), "{said}");
+    let said = planted("LOAD-1", |s| {
+        s.promises.push(Line::Burst { sent: 9, done: 5, shed: 0, other: 1, unanswered: 3, node_changed: false });
+    });
+    assert!(said.contains("3 of 9 requests") && said.contains("1 otherwise"), "{said}");
+    let mut story = Story::new();
+    story.promises.push(Line::Burst { sent: 9, done: 0, shed: 0, other: 0, unanswered: 9, node_changed: true });
+    assert!(story.violations("LOAD-1").is_empty(), "a burst into a dying node judges nothing");
+}
+
+#[test]
+fn money_is_rounded_half_to_even() {
+    let price = |wh: i128, price: i128| super::ledger::priced(&[wh], std::iter::once(price));
+    assert_eq!([price(1, 500), price(3, 500), price(1, 501), price(1, 499), price(5, 500)], [0, 2, 1, 0, 2]);
+}
+
+#[test]
+fn chunks_are_read_in_every_form_the_layout_has() {
+    let wave = |scale: i64| (0..100).map(|n| (n * n % 37) * scale).collect::<Vec<i64>>();
+    let columns = [wave(1_000_003), wave(1), wave(-2), vec![7; 100], wave(3), wave(i64::MAX / 40), wave(11)];
+    // Every other number from 10 on: a bitmap.
+    let places: Vec<u64> = (0..100).map(|n| 10 + 2 * n).collect();
+    let mut bitmap = vec![1];
+    bitmap.extend((0..32u64).map(|byte| {
+        let bits = (0..8).filter(|bit| places.contains(&(byte * 8 + bit)));
+        bits.fold(0u8, |bits, bit| bits | 1 << bit)
+    }));
+    for pco in [false, true] {
+        let chunk = super::chunk::decode(&chunk_of(5, &bitmap, &columns, pco)).expect("decodes");
+        assert_eq!(chunk.numbers, places.iter().map(|place| 5 * 256 + place).collect::<Vec<u64>>());
+        assert_eq!(chunk.columns, columns, "pco: {pco}");
+    }
+}
+
+#[test]
+fn foreign_bytes_never_panic() {
+    let good = chunk(0, &[1, 2, 3]);
+    for cut in 0..good.len() {
+        assert!(super::chunk::decode(&good[..cut]).is_err());
+        let mut bent = good.clone();
+        bent[cut] ^= 0x55;
+        assert!(super::chunk::decode(&bent).is_err());
+        assert!(super::frame::Frame::decode(&bent).is_err());
+    }
+}

@@ -1,0 +1,210 @@
+//! Everything before the first car comes: run directory, node, catalogue, enrolments, accounts, fleet.
+
+use crate::catalogue::{Layout, lay_out};
+use crate::cli::RunArgs;
+use crate::evidence::Writer;
+use crate::fleet::{self, Enrolment, Payers};
+use crate::http::{Client, path_id};
+use crate::node::{Node, NodeSpec};
+use crate::scenario::{self, Plan};
+use crate::traffic::{KEY_PREFIX, Opening, Traffic, account_ids};
+use anyhow::{Context, ensure};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A node with fresh stores is ready within this time, or something is wrong.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// Drivers with enough money share so many accounts: every account has a few sessions at once.
+const RICH_ACCOUNTS: u32 = 400;
+
+/// What each of them has, 1/10,000: 10,000 currency units.
+const RICH_BALANCE: i64 = 100_000_000;
+
+/// Accounts of the sessions that the drill starts over the API.
+const REMOTE_ACCOUNTS: u32 = 5;
+
+/// A run that has been set up: everything is there, nobody charges yet.
+pub struct Setup {
+    /// What will happen.
+    pub plan: Plan,
+    /// The run directory.
+    pub dir: PathBuf,
+    /// The node.
+    pub node: Node,
+    /// Its API.
+    pub client: Client,
+    /// The drill's own requests.
+    pub traffic: Arc<Traffic>,
+    /// Accounts that are topped up.
+    pub rich: Vec<String>,
+    /// Accounts of remote sessions.
+    pub remote: Vec<String>,
+    /// The directory of the node's stores.
+    pub data_dir: PathBuf,
+}
+
+/// A program of this workspace: it lies beside this one.
+pub fn sibling(name: &str) -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe().context("cannot learn where this program lies")?;
+    let path = own.with_file_name(name);
+    ensure!(path.is_file(), "no program {}; build it with: cargo build --release --workspace", path.display());
+    Ok(path)
+}
+
+fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// Makes `runs/<name>/<utc>-<seed>`, never one that exists.
+fn run_dir(plan: &Plan) -> anyhow::Result<PathBuf> {
+    let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
+    let parent = std::env::current_dir()?.join("runs").join(&plan.scenario.name);
+    for n in 0..100 {
+        let again = if n == 0 { String::new() } else { format!("-{n}") };
+        let dir = parent.join(format!("{now}-{}{again}", plan.scenario.seed));
+        if !dir.exists() {
+            std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+            return Ok(dir);
+        }
+    }
+    anyhow::bail!("cannot find a free name in {}", parent.display())
+}
+
+/// Sets a run up to the point where the fleet can be started.
+///
+/// # Errors
+/// Whatever keeps the run from beginning.
+pub fn set_up(args: &RunArgs) -> anyhow::Result<Setup> {
+    let written = scenario::read(&args.scenario)?;
+    let plan = scenario::plan(&args.scenario, written, &(&args.flags).into())?;
+    let dir = run_dir(&plan)?;
+    print!("{}", plan.describe());
+    println!("run directory  {}", dir.display());
+    write_json(&dir.join("plan.json"), &plan)?;
+    let layout = lay_out(&plan.scenario.station);
+
+    let data_dir = match &args.data_dir {
+        Some(path) => std::path::absolute(path)?,
+        None => dir.join("data"),
+    };
+    let used = data_dir.read_dir().is_ok_and(|mut entries| entries.next().is_some());
+    ensure!(
+        !used,
+        "--data-dir {}: not empty; the judges compare all that is stored with this run, so it must be a new one",
+        data_dir.display()
+    );
+    let (http, mqtt) = (args.port.map_or_else(free_port, Ok)?, free_port()?);
+    let spec = node_spec(&dir, &data_dir, http, mqtt)?;
+    let node = Node::start(spec.clone())?;
+    let setup = connect(args, plan, dir, data_dir, node.clone(), spec, &layout, mqtt);
+    if setup.is_err() {
+        node.drain();
+    }
+    setup
+}
+
+fn node_spec(dir: &Path, data_dir: &Path, http: u16, mqtt: u16) -> anyhow::Result<NodeSpec> {
+    let data = data_dir.display().to_string();
+    let (http_text, mqtt_text) = (http.to_string(), mqtt.to_string());
+    let args = ["dev", "--data-dir", &data, "--http-port", &http_text, "--mqtt-port", &mqtt_text];
+    Ok(NodeSpec {
+        binary: sibling("chargeplane")?,
+        args: args.map(str::to_owned).to_vec(),
+        log: dir.join("node.log"),
+        base: format!("http://127.0.0.1:{http}"),
+        token_file: data_dir.join("api-token"),
+    })
+}
+
+#[allow(clippy::too_many_arguments, reason = "the parts of a setup under way, in the order they came to be")]
+fn connect(
+    args: &RunArgs,
+    plan: Plan,
+    dir: PathBuf,
+    data_dir: PathBuf,
+    node: Node,
+    spec: NodeSpec,
+    layout: &Layout,
+    mqtt: u16,
+) -> anyhow::Result<Setup> {
+    let log = spec.log.display().to_string();
+    node.wait_ready(START_LIMIT).with_context(|| format!("see its log, {log}"))?;
+    let token = std::fs::read_to_string(&spec.token_file)?.trim().to_owned();
+    println!("node pid       {}", node.state().pid.unwrap_or(0));
+    println!("data directory {}", data_dir.display());
+    println!("URL            {}", spec.base);
+    println!("token          {token}");
+    println!("restart with   {}", spec.restart_command());
+
+    let client = Client::new(&spec.base, &token);
+    apply_catalogue(&spec, &dir, layout, &token)?;
+    let enrolments = enrol(&client, layout)?;
+    let incarnations: BTreeMap<&str, u32> = enrolments.iter().map(|e| (e.gateway.as_str(), e.incarnation)).collect();
+    write_json(&dir.join(fleet::ENROLMENTS), &incarnations)?;
+
+    let run = format!("{KEY_PREFIX}{:x}", jiff::Timestamp::now().as_millisecond());
+    let traffic = Traffic::new(client.clone(), Writer::create(&dir)?, node.clone(), &run);
+    let payers = open_accounts(&plan, &traffic)?;
+    let remote = account_ids("remote", REMOTE_ACCOUNTS);
+    let broker = format!("127.0.0.1:{mqtt}");
+    let config = fleet::config(&plan, layout, &enrolments, &payers, &broker, &dir, args.keep);
+    write_json(&dir.join(fleet::CONFIG), &config)?;
+    Ok(Setup { plan, dir, node, client, traffic, rich: payers.rich, remote, data_dir })
+}
+
+/// Applies the catalogue as an operator would.
+fn apply_catalogue(spec: &NodeSpec, dir: &Path, layout: &Layout, token: &str) -> anyhow::Result<()> {
+    let file = dir.join("catalogue.yaml");
+    std::fs::write(&file, layout.yaml()?)?;
+    let output = Command::new(&spec.binary)
+        .arg("apply")
+        .arg("-f")
+        .arg(&file)
+        .env("CHARGEPLANE_URL", &spec.base)
+        .env("CHARGEPLANE_TOKEN", token)
+        .output()
+        .context("cannot run chargeplane apply")?;
+    let said = [output.stdout, output.stderr].concat();
+    std::fs::write(dir.join("apply.log"), &said)?;
+    ensure!(output.status.success(), "chargeplane apply failed: {}", String::from_utf8_lossy(&said).trim());
+    Ok(())
+}
+
+fn enrol(client: &Client, layout: &Layout) -> anyhow::Result<Vec<Enrolment>> {
+    let one = |number| {
+        let gateway = crate::catalogue::gateway_id(number);
+        let path = format!("/api/v1/gateways/{}/enrolment", path_id(&gateway));
+        let answer = client.post(&path, None, &json!({})).with_context(|| format!("enrolling {gateway}"))?;
+        ensure!(answer.ok(), "enrolling {gateway}: {}", answer.problem());
+        serde_json::from_value(answer.body).with_context(|| format!("enrolling {gateway}"))
+    };
+    (1..=layout.gateways).map(one).collect()
+}
+
+fn open_accounts(plan: &Plan, traffic: &Traffic) -> anyhow::Result<Payers> {
+    let rich = account_ids("driver", RICH_ACCOUNTS.min(plan.scenario.station.chargers.max(10)));
+    let poor = account_ids("poor", plan.scenario.load.poor_drivers);
+    let poor_balance = fleet::poor_balance(plan.scenario.seconds);
+    let opening = |amount: i64| move |account: &String| Opening { account: account.clone(), amount };
+    let mut openings: Vec<Opening> = rich.iter().map(opening(RICH_BALANCE)).collect();
+    openings.extend(poor.iter().map(opening(poor_balance)));
+    openings.extend(account_ids("remote", REMOTE_ACCOUNTS).iter().map(opening(RICH_BALANCE)));
+    println!("opening {} accounts, enrolled {} gateways", openings.len(), plan.scenario.station.gateways);
+    traffic.open_accounts(&openings)?;
+    Ok(Payers { rich, poor, poor_balance })
+}
+
+/// Writes a value as pretty JSON.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_json(path: &Path, value: &impl serde::Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(value)?;
+    std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,76 @@
+use super::*;
+
+fn config_with_catalogue(text: &str) -> (tempfile::TempDir, Config) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("catalogue.yaml");
+    std::fs::write(&file, text).unwrap();
+    let mut config = Config::default();
+    config.node.catalogue_file = file.display().to_string();
+    (dir, config)
+}
+
+#[test]
+fn a_bad_catalogue_stops_the_start_with_what_where_and_what_to_write() {
+    assert_eq!(catalogue_of(&Config::default()).unwrap(), None);
+    let (_dir, config) = config_with_catalogue("gateways:\n  g1: {statoin: s1}\n");
+    let failure = catalogue_of(&config).unwrap_err();
+    assert_eq!(failure.code, Code::Usage);
+    assert!(failure.message.contains("catalogue.yaml:2:"), "{failure}");
+    let (_dir, config) = config_with_catalogue("gateways:\n  g1: {station: s1}\n");
+    let failure = catalogue_of(&config).unwrap_err();
+    assert!(failure.message.contains("gateways.main/g1.station: there is no station main/s1"), "{failure}");
+    let mut config = Config::default();
+    config.node.catalogue_file = "/nonexistent.yaml".into();
+    assert!(catalogue_of(&config).unwrap_err().message.contains("/nonexistent.yaml"));
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named() {
+    let held = bind("127.0.0.1:0").await.unwrap();
+    let address = held.local_addr().unwrap().to_string();
+    let failure = bind(&address).await.unwrap_err();
+    assert_eq!(failure.code, Code::Busy);
+    assert!(failure.message.contains(&address), "{failure}");
+    assert_eq!(bind("203.0.113.1:1").await.unwrap_err().code, Code::Usage);
+}
+
+#[test]
+fn a_data_directory_in_use_names_the_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let _held = DataDir::lock(dir.path()).unwrap();
+    let failure = open_failure(DataDir::lock(dir.path()).unwrap_err());
+    assert_eq!(failure.code, Code::Busy);
+    assert!(failure.message.contains(&std::process::id().to_string()), "{failure}");
+}
+
+#[test]
+fn tokens_come_from_the_data_directory_or_from_the_file_that_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config::default();
+    let own = tokens(&config, dir.path()).unwrap();
+    let token = data_dir::read_token(dir.path()).unwrap();
+    assert!(own.scope_of(&token).is_some());
+    let mut config = Config::default();
+    config.http.token_file = dir.path().join("absent").display().to_string();
+    assert_eq!(tokens(&config, dir.path()).unwrap_err().code, Code::Usage);
+}
+
+#[test]
+fn the_configuration_reaches_the_node() {
+    let mut config = Config::default();
+    let defaults = node_config(&config);
+    let of_the_actors = NodeConfig::new("node-1");
+    assert_eq!(format!("{defaults:?}"), format!("{of_the_actors:?}"), "the defaults differ");
+    config.power.lease_ms = 5_000;
+    config.node.shards = 8;
+    let node = node_config(&config);
+    assert_eq!((node.lease, node.shards), (Duration::from_secs(5), 8));
+}
+
+#[test]
+fn an_address_for_all_is_reached_over_loopback() {
+    let text = |address: &str| reachable(address.parse().unwrap()).to_string();
+    assert_eq!(text("0.0.0.0:80"), "127.0.0.1:80");
+    assert_eq!(text("[::]:80"), "[::1]:80");
+    assert_eq!(text("192.0.2.1:80"), "192.0.2.1:80");
+}

@@ -1,0 +1,32 @@
+//! `chargeplane`: the node, the development node, and the operator's commands.
+
+mod assemble;
+mod cli;
+mod client;
+mod config;
+mod data_dir;
+mod exit;
+mod operate;
+mod output;
+mod verify;
+
+use clap::Parser;
+use cli::{Cli, Command, ConfigCommand, LedgerCommand};
+use exit::Failure;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    exit::report(run(Cli::parse()))
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    match &cli.command {
+        Command::Node(args) => assemble::run(assemble::Start::node(&cli.connection, args)?),
+        Command::Dev(args) => assemble::run(assemble::Start::dev(&cli.connection, args)?),
+        Command::Config { command: ConfigCommand::Print(args) } => config::print(args, cli.connection.output),
+        Command::Config { command: ConfigCommand::Check(args) } => config::check(args),
+        Command::Config { command: ConfigCommand::Reference } => config::reference(),
+        Command::Ledger { command: LedgerCommand::Verify } => verify::run(&cli.connection),
+        command => operate::run(&cli.connection, command),
+    }
+}

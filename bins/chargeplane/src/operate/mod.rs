@@ -1,0 +1,337 @@
+//! The operator's commands: each is one request (or the pages of a list) and one printed answer.
+
+use crate::cli::*;
+use crate::client::{Api, Body, encode, new_key};
+use crate::exit::Failure;
+use crate::output::{self, Column};
+use serde_json::{Value, json};
+use std::io::Read;
+
+const STATIONS: &[Column] = &[
+    ("STATION", "id"),
+    ("CITY", "city"),
+    ("CHARGERS", "chargers"),
+    ("ONLINE", "online"),
+    ("CHARGING", "charging"),
+    ("LIMIT W", "limit_w"),
+    ("WORST W", "worst_w"),
+    ("POWER W", "power_w"),
+    ("DEMAND W", "demand_w"),
+];
+const CHARGERS: &[Column] = &[
+    ("CHARGER", "id"),
+    ("STATION", "station"),
+    ("GATEWAY", "gateway"),
+    ("ONLINE", "online"),
+    ("STATE", "state"),
+    ("SESSION", "session"),
+    ("POWER W", "power_w"),
+    ("GRANTED W", "granted_w"),
+    ("REGISTER WH", "register_wh"),
+];
+const ACCOUNTS: &[Column] = &[
+    ("ACCOUNT", "id"),
+    ("CURRENCY", "currency"),
+    ("KIND", "kind"),
+    ("BALANCE", "balance"),
+    ("HELD", "held"),
+    ("AVAILABLE", "available"),
+];
+const STATEMENT: &[Column] = &[
+    ("AT", "at"),
+    ("KIND", "kind"),
+    ("AMOUNT", "amount"),
+    ("BALANCE", "balance"),
+    ("SESSION", "session"),
+    ("KEY", "key"),
+    ("ENTRY", "entry"),
+];
+const SESSIONS: &[Column] = &[
+    ("SESSION", "id"),
+    ("STATE", "state"),
+    ("CHARGER", "charger"),
+    ("ACCOUNT", "account"),
+    ("ORIGIN", "origin"),
+    ("STARTED", "started_at"),
+    ("METER START WH", "meter_start_wh"),
+];
+const RECORDS: &[Column] = &[
+    ("ENDED", "ended_at"),
+    ("SESSION", "session"),
+    ("ACCOUNT", "account"),
+    ("ENERGY WH", "energy_wh"),
+    ("TOTAL", "total"),
+    ("BILLED", "billed"),
+    ("OVERSHOOT", "overshoot"),
+    ("CURRENCY", "currency"),
+    ("STOPPED BY", "stop_reason"),
+];
+const SAMPLES: &[Column] = &[
+    ("NUMBER", "number"),
+    ("AT", "at"),
+    ("0.1 V", "voltage_dv"),
+    ("0.1 A", "current_da"),
+    ("0.1 C", "temperature_dc"),
+    ("SOC 0.1%", "soc_permille"),
+    ("POWER W", "power_w"),
+    ("REGISTER WH", "register_wh"),
+];
+const HOURS: &[Column] = &[
+    ("HOUR", "hour"),
+    ("SAMPLES", "samples"),
+    ("ENERGY WH", "energy_wh"),
+    ("POWER W", "power_w"),
+    ("SOC 0.1%", "soc_permille"),
+];
+const COMMANDS: &[Column] = &[
+    ("COMMAND", "id"),
+    ("CHARGER", "charger"),
+    ("ACTION", "action"),
+    ("OUTCOME", "outcome"),
+    ("REASON", "reason"),
+    ("ACCEPTED", "accepted_at"),
+];
+const SHARDS: &[Column] = &[
+    ("SHARD", "shard"),
+    ("STATE", "state"),
+    ("EPOCH", "epoch"),
+    ("LAST LSN", "last_lsn"),
+    ("ROWS", "rows"),
+    ("LIVE", "live"),
+    ("PARKED", "parked"),
+];
+const GATEWAYS: &[Column] =
+    &[("GATEWAY", "id"), ("STATION", "station"), ("ONLINE", "online"), ("ENROLLED", "enrolled")];
+const DEAD_LETTERS: &[Column] =
+    &[("ID", "id"), ("ENTITY", "entity"), ("AT", "at"), ("ERROR", "error"), ("MESSAGE", "message")];
+const BALANCES: &[Column] =
+    &[("SHARD", "shard"), ("ACCOUNT", "account"), ("CURRENCY", "currency"), ("BALANCE", "balance")];
+
+/// Runs an operator's command.
+pub fn run(connection: &Connection, command: &Command) -> Result<(), Failure> {
+    let call = Call { api: Api::new(connection)?, output: connection.output };
+    match command {
+        Command::Station { command } => call.station(command),
+        Command::Charger { command } => call.charger(command),
+        Command::Account { command } => call.account(command),
+        Command::Session { command } => call.session(command),
+        Command::Record { command } => call.record(command),
+        Command::Telemetry { command } => call.telemetry(command),
+        Command::Command { command } => call.order(command),
+        Command::Shard { command: ShardCommand::List } => call.list("/shards", SHARDS),
+        Command::Gateway { command } => call.gateway(command),
+        Command::Deadletter { command } => call.dead_letter(command),
+        Command::Ledger { command: LedgerCommand::Balances } => call.list("/ledger/balances", BALANCES),
+        Command::Apply(args) => call.apply(args),
+        Command::Node(_) | Command::Dev(_) | Command::Config { .. } | Command::Ledger { .. } => {
+            Err(Failure::internal("this command does not talk to a node"))
+        }
+    }
+}
+
+struct Call {
+    api: Api,
+    output: Output,
+}
+
+impl Call {
+    fn list(&self, path: &str, columns: &[Column]) -> Result<(), Failure> {
+        self.list_most(path, columns, usize::MAX)
+    }
+
+    fn list_most(&self, path: &str, columns: &[Column], most: usize) -> Result<(), Failure> {
+        output::list(self.output, &self.api.list(path, most)?, columns)
+    }
+
+    fn show(&self, path: &str) -> Result<(), Failure> {
+        output::item(self.output, &self.api.get(path)?)
+    }
+
+    /// A request with an idempotency key: the given one, or a new one.
+    fn keyed(&self, path: &str, key: &KeyArg, body: &Value) -> Result<Value, Failure> {
+        let key = key.key.clone().map_or_else(new_key, Ok)?;
+        self.api.call("POST", path, Some(&key), Body::Json(body))
+    }
+
+    fn station(&self, command: &StationCommand) -> Result<(), Failure> {
+        match command {
+            StationCommand::List => self.list("/stations", STATIONS),
+            StationCommand::Show { station } => self.show(&format!("/stations/{}", encode(station))),
+            StationCommand::SetLimit { station, node, watts } => {
+                let path = format!("/stations/{}/limits/{}", encode(station), encode(node));
+                let body = json!({ "limit_w": watts });
+                self.api.call("PUT", &path, None, Body::Json(&body))?;
+                output::done(self.output, &format!("the limit of {node} is {watts} W"), &body)
+            }
+        }
+    }
+
+    fn charger(&self, command: &ChargerCommand) -> Result<(), Failure> {
+        match command {
+            ChargerCommand::List { station: None } => self.list("/chargers", CHARGERS),
+            ChargerCommand::List { station: Some(station) } => {
+                self.list(&format!("/chargers?station={}", encode(station)), CHARGERS)
+            }
+            ChargerCommand::Show { charger } => self.show(&format!("/chargers/{}", encode(charger))),
+        }
+    }
+
+    fn account(&self, command: &AccountCommand) -> Result<(), Failure> {
+        match command {
+            AccountCommand::Open { account, currency, credit_limit, key } => {
+                let kind = if credit_limit.is_some() { "credit" } else { "prepaid" };
+                let mut body = json!({ "account": account, "currency": currency, "kind": kind });
+                if let Some(limit) = credit_limit {
+                    body["credit_limit"] = json!(limit);
+                }
+                output::item(self.output, &self.keyed("/accounts", key, &body)?)
+            }
+            AccountCommand::List => self.list("/accounts", ACCOUNTS),
+            AccountCommand::Show { account } => self.show(&format!("/accounts/{}", encode(account))),
+            AccountCommand::TopUp { account, amount, key } => {
+                let path = format!("/accounts/{}/top-ups", encode(account));
+                output::item(self.output, &self.keyed(&path, key, &json!({ "amount": amount }))?)
+            }
+            AccountCommand::Statement { account } => {
+                self.list(&format!("/accounts/{}/statement", encode(account)), STATEMENT)
+            }
+        }
+    }
+
+    fn session(&self, command: &SessionCommand) -> Result<(), Failure> {
+        match command {
+            SessionCommand::Start { charger, account, connector, key } => {
+                let body = json!({ "charger": charger, "account": account, "connector": connector });
+                output::item(self.output, &self.keyed("/sessions", key, &body)?)
+            }
+            SessionCommand::Stop { session, key } => {
+                let path = format!("/sessions/{}/stop", encode(session));
+                output::item(self.output, &self.keyed(&path, key, &json!({}))?)
+            }
+            SessionCommand::List => self.list("/sessions", SESSIONS),
+            SessionCommand::Show { session } => self.show(&format!("/sessions/{}", encode(session))),
+        }
+    }
+
+    fn record(&self, command: &RecordCommand) -> Result<(), Failure> {
+        let RecordCommand::List { charger, account, session, limit } = command;
+        let filters = [("charger", charger), ("account", account), ("session", session)];
+        let query: Vec<String> =
+            filters.iter().filter_map(|(name, id)| id.as_ref().map(|id| format!("{name}={}", encode(id)))).collect();
+        let path =
+            if query.is_empty() { "/charge-records".into() } else { format!("/charge-records?{}", query.join("&")) };
+        self.list_most(&path, RECORDS, *limit)
+    }
+
+    fn telemetry(&self, command: &TelemetryCommand) -> Result<(), Failure> {
+        let between = |range: &RangeArgs| format!("from={}&to={}", encode(&range.from), encode(&range.to));
+        match command {
+            TelemetryCommand::Raw { charger, range, limit } => {
+                let path = format!("/chargers/{}/telemetry?{}&limit={limit}", encode(charger), between(range));
+                let answer = self.api.get(&path)?;
+                output::list(self.output, answer["samples"].as_array().map_or(&[], Vec::as_slice), SAMPLES)
+            }
+            TelemetryCommand::Hourly { charger, range } => {
+                let answer =
+                    self.api.get(&format!("/chargers/{}/telemetry/hourly?{}", encode(charger), between(range)))?;
+                output::list(self.output, answer["items"].as_array().map_or(&[], Vec::as_slice), HOURS)
+            }
+        }
+    }
+
+    fn order(&self, command: &ChargerOrder) -> Result<(), Failure> {
+        let (charger, key, body) = match command {
+            ChargerOrder::List { charger: None } => return self.list("/commands", COMMANDS),
+            ChargerOrder::List { charger: Some(charger) } => {
+                return self.list(&format!("/chargers/{}/commands", encode(charger)), COMMANDS);
+            }
+            ChargerOrder::Show { command } => return self.show(&format!("/commands/{}", encode(command))),
+            ChargerOrder::Reset { charger, key } => (charger, key, json!({ "action": "reset" })),
+            ChargerOrder::Unlock { charger, connector, key } => {
+                (charger, key, json!({ "action": "unlock", "connector": connector }))
+            }
+            ChargerOrder::SetAvailability { charger, service, key } => {
+                (charger, key, json!({ "action": "set_availability", "available": *service == Service::In }))
+            }
+        };
+        output::item(self.output, &self.keyed(&format!("/chargers/{}/commands", encode(charger)), key, &body)?)
+    }
+
+    fn gateway(&self, command: &GatewayCommand) -> Result<(), Failure> {
+        match command {
+            GatewayCommand::List => self.list("/gateways", GATEWAYS),
+            GatewayCommand::Enroll { gateway } => {
+                let path = format!("/gateways/{}/enrolment", encode(gateway));
+                output::item(self.output, &self.api.call("POST", &path, None, Body::Empty)?)
+            }
+            GatewayCommand::Revoke { gateway } => {
+                let path = format!("/gateways/{}/enrolment", encode(gateway));
+                self.api.call("DELETE", &path, None, Body::Empty)?;
+                output::done(self.output, &format!("{gateway} may no longer connect"), &json!({ "revoked": gateway }))
+            }
+        }
+    }
+
+    fn dead_letter(&self, command: &DeadLetterCommand) -> Result<(), Failure> {
+        match command {
+            DeadLetterCommand::List => self.list("/dead-letters", DEAD_LETTERS),
+            DeadLetterCommand::Retry { id } => {
+                self.api.call("POST", &format!("/dead-letters/{}/retry", encode(id)), None, Body::Empty)?;
+                output::done(self.output, &format!("{id} was handed over again"), &json!({ "retried": id }))
+            }
+            DeadLetterCommand::Drop { id } => {
+                self.api.call("DELETE", &format!("/dead-letters/{}", encode(id)), None, Body::Empty)?;
+                output::done(self.output, &format!("{id} is dropped"), &json!({ "dropped": id }))
+            }
+        }
+    }
+
+    fn apply(&self, args: &ApplyArgs) -> Result<(), Failure> {
+        let name = args.file.display();
+        let mut text = Vec::new();
+        let read = if args.file.as_os_str() == "-" {
+            std::io::stdin().read_to_end(&mut text)
+        } else {
+            std::fs::File::open(&args.file).and_then(|mut file| file.read_to_end(&mut text))
+        };
+        read.map_err(|e| Failure::usage(format!("cannot read {name}: {e}")))?;
+        let path = format!("/catalogue?dry_run={}", args.dry_run);
+        let answer = self
+            .api
+            .call("POST", &path, None, Body::Yaml(&text))
+            .map_err(|failure| Failure { message: format!("{name}: {failure}"), ..failure })?;
+        if self.output == Output::Json {
+            return output::json(&answer);
+        }
+        output::write(&difference(&answer, args.dry_run))
+    }
+}
+
+/// The lines of a difference, and what became of them.
+fn difference(answer: &Value, dry_run: bool) -> String {
+    let changes = answer["changes"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut text: String = changes.iter().filter_map(Value::as_str).map(|line| format!("{line}\n")).collect();
+    let count = changes.len();
+    text.push_str(&match (count, dry_run) {
+        (0, _) => format!("no change; version {}\n", answer["from_version"]),
+        (_, true) => format!("{count} changes to version {}; nothing was applied (dry run)\n", answer["from_version"]),
+        (_, false) => {
+            format!("{count} changes applied; version {} -> {}\n", answer["from_version"], answer["to_version"])
+        }
+    });
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_says_whether_it_was_applied() {
+        let answer = json!({ "from_version": 3, "to_version": 4, "changes": ["+ charger main/c1"] });
+        assert_eq!(difference(&answer, false), "+ charger main/c1\n1 changes applied; version 3 -> 4\n");
+        assert!(difference(&answer, true).contains("nothing was applied"));
+        let same = json!({ "from_version": 3, "to_version": 3, "changes": [] });
+        assert_eq!(difference(&same, false), "no change; version 3\n");
+    }
+}

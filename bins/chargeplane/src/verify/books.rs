@@ -1,0 +1,230 @@
+//! The books, added up from the account events as they are stored, by rules of its own.
+//!
+//! A debit takes from the driver what it gives to the operator. A settlement's legs come from different fields:
+//! the operator's from its own amounts, the driver's from the running total of what he paid, the rest from the
+//! overshoot: so a settlement that is wrong in any of them leaves a sum that is not zero (MONEY-1).
+
+use super::{Checked, field};
+use rmpv::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Everything the account shards' logs say.
+#[derive(Debug, Default)]
+pub struct Books {
+    /// Sums by shard and currency, in 1/10,000: zero after each frame.
+    sums: BTreeMap<(String, String), i128>,
+    opened: BTreeSet<String>,
+    keys: BTreeSet<(String, String)>,
+    sessions: BTreeMap<String, Session>,
+    debits: u64,
+    settled: u64,
+    energy_wh: i128,
+    overshoot_wh: i128,
+}
+
+#[derive(Debug, Default)]
+struct Session {
+    account: String,
+    sequence: i128,
+    meter: i128,
+    by_period: Vec<i128>,
+    paid: i128,
+    revenue: i128,
+    settled: bool,
+}
+
+impl Books {
+    /// Accounts that were opened.
+    pub fn accounts(&self) -> usize {
+        self.opened.len()
+    }
+
+    /// Sessions that money was held for.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Sessions that are settled.
+    pub fn settled(&self) -> u64 {
+        self.settled
+    }
+
+    /// Debits.
+    pub fn debits(&self) -> u64 {
+        self.debits
+    }
+
+    /// Top-ups and openings: each had its key.
+    pub fn top_ups(&self) -> usize {
+        self.keys.len().saturating_sub(self.opened.len())
+    }
+
+    /// Energy of all settled sessions.
+    pub fn energy_wh(&self) -> i128 {
+        self.energy_wh
+    }
+
+    /// The part of it that nobody paid for.
+    pub fn overshoot_wh(&self) -> i128 {
+        self.overshoot_wh
+    }
+
+    /// Sums by currency over all shards.
+    pub fn sums(&self) -> impl Iterator<Item = (&str, i128)> {
+        let mut total: BTreeMap<&str, i128> = BTreeMap::new();
+        for ((_, currency), sum) in &self.sums {
+            *total.entry(currency).or_default() += sum;
+        }
+        total.into_iter()
+    }
+
+    /// MONEY-1: every currency of a shard adds up to zero.
+    pub fn check_shard(&self, shard: &str) -> Checked<()> {
+        match self.sums.iter().find(|((of, _), sum)| of == shard && **sum != 0) {
+            Some(((_, currency), sum)) => Err(format!("the balances in {currency} add up to {sum}/10000, not to zero")),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes one event of an account.
+    pub fn take(&mut self, shard: &str, account: &str, event: &Value) -> Checked<()> {
+        let Some([(kind, value)]) = event.as_map().map(Vec::as_slice) else {
+            return Err("not an event this program knows".to_owned());
+        };
+        match kind.as_str().unwrap_or("") {
+            "opened" => self.take_opened(account, value),
+            "topped_up" => self.take_top_up(shard, account, value),
+            "held" => self.take_held(account, value),
+            "debited" => self.take_debit(shard, account, value),
+            "settled" => self.take_settled(shard, account, value),
+            "refused" => Ok(()),
+            other => Err(format!("not an event this program knows: {other}")),
+        }
+    }
+
+    fn take_opened(&mut self, account: &str, value: &Value) -> Checked<()> {
+        self.use_key(account, text(value, "key")?)?;
+        if self.opened.insert(account.to_owned()) { Ok(()) } else { Err("opened twice".to_owned()) }
+    }
+
+    fn take_top_up(&mut self, shard: &str, account: &str, value: &Value) -> Checked<()> {
+        self.must_be_open(account)?;
+        self.use_key(account, text(value, "key")?)?;
+        let (currency, amount) = (text(value, "currency")?, number(value, "amount")?);
+        if amount <= 0 {
+            return Err(format!("a top-up of {amount}/10000"));
+        }
+        self.post(shard, currency, amount);
+        self.post(shard, currency, -amount);
+        Ok(())
+    }
+
+    fn take_held(&mut self, account: &str, value: &Value) -> Checked<()> {
+        self.must_be_open(account)?;
+        let session = text(value, "session")?;
+        let fresh = Session { account: account.to_owned(), ..Session::default() };
+        match self.sessions.insert(session.to_owned(), fresh) {
+            None => Ok(()),
+            Some(_) => Err(format!("session {session} was held for twice")),
+        }
+    }
+
+    fn take_debit(&mut self, shard: &str, account: &str, value: &Value) -> Checked<()> {
+        let currency = text(value, "currency")?;
+        let amount = number(value, "energy")? + number(value, "service")?;
+        let session = self.reading(account, text(value, "session")?, value)?;
+        session.paid += amount;
+        session.revenue += amount;
+        if session.paid > cumulative(value)? {
+            return Err(format!("more was taken ({}/10000) than the energy so far costs", session.paid));
+        }
+        self.post(shard, currency, amount);
+        self.post(shard, currency, -amount);
+        self.debits += 1;
+        Ok(())
+    }
+
+    fn take_settled(&mut self, shard: &str, account: &str, value: &Value) -> Checked<()> {
+        let currency = text(value, "currency")?;
+        let revenue = number(value, "energy")? + number(value, "service")?;
+        let settled = field(value, "settled").ok_or("settled without its settlement")?;
+        let (meter, billed_wh) = (number(settled, "meter")?, number(settled, "billed_wh")?);
+        let overshoot_wh = number(settled, "overshoot_wh")?;
+        let (billed, overshoot) = (number(settled, "billed")?, number(settled, "overshoot")?);
+        let total = cumulative(settled)?;
+        let session = self.reading(account, text(value, "session")?, settled)?;
+        let paid_now = billed - session.paid;
+        session.paid = billed;
+        session.revenue += revenue;
+        session.settled = true;
+        if session.revenue != total {
+            return Err(format!("{}/10000 became revenue, the energy costs {total}/10000", session.revenue));
+        }
+        if billed_wh + overshoot_wh != meter {
+            return Err(format!("{meter} Wh metered, {billed_wh} billed and {overshoot_wh} overshoot (SESS-1)"));
+        }
+        if paid_now < 0 || overshoot < 0 || overshoot_wh < 0 {
+            return Err("a settlement that gives money or energy back".to_owned());
+        }
+        self.post(shard, currency, revenue);
+        self.post(shard, currency, -paid_now);
+        self.post(shard, currency, -overshoot);
+        self.settled += 1;
+        self.energy_wh += meter;
+        self.overshoot_wh += overshoot_wh;
+        Ok(())
+    }
+
+    /// MONEY-2: the next sequence of an open session of this account, with a meter that does not go back.
+    fn reading(&mut self, account: &str, id: &str, value: &Value) -> Checked<&mut Session> {
+        let session = self.sessions.get_mut(id).ok_or_else(|| format!("no money was held for session {id}"))?;
+        if session.account != account {
+            return Err(format!("session {id} is of account {}", session.account));
+        }
+        if session.settled {
+            return Err(format!("session {id} is settled already"));
+        }
+        let (sequence, meter) = (number(value, "sequence")?, number(value, "meter")?);
+        if sequence != session.sequence + 1 {
+            return Err(format!("sequence {sequence} of session {id} after {}", session.sequence));
+        }
+        let periods = field(value, "by_period").and_then(Value::as_array).ok_or("no energy by period")?;
+        let by_period: Vec<i128> = periods.iter().filter_map(Value::as_i64).map(i128::from).collect();
+        let back = session.by_period.iter().zip(&by_period).any(|(before, now)| now < before);
+        if by_period.iter().sum::<i128>() != meter || meter < session.meter || back {
+            return Err(format!("session {id}: the meter reads {meter} Wh after {} Wh, {by_period:?}", session.meter));
+        }
+        (session.sequence, session.meter, session.by_period) = (sequence, meter, by_period);
+        Ok(session)
+    }
+
+    fn use_key(&mut self, account: &str, key: &str) -> Checked<()> {
+        match self.keys.insert((account.to_owned(), key.to_owned())) {
+            true => Ok(()),
+            false => Err(format!("key {key} had an effect twice (MONEY-2)")),
+        }
+    }
+
+    fn must_be_open(&self, account: &str) -> Checked<()> {
+        if self.opened.contains(account) { Ok(()) } else { Err("the account is not open".to_owned()) }
+    }
+
+    fn post(&mut self, shard: &str, currency: &str, amount: i128) {
+        *self.sums.entry((shard.to_owned(), currency.to_owned())).or_default() += amount;
+    }
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> Checked<&'a str> {
+    field(value, name).and_then(Value::as_str).ok_or_else(|| format!("field {name} is missing"))
+}
+
+fn number(value: &Value, name: &str) -> Checked<i128> {
+    let number = field(value, name).and_then(Value::as_i64).map(i128::from);
+    number.ok_or_else(|| format!("field {name} is missing"))
+}
+
+/// Energy and service of everything so far.
+fn cumulative(value: &Value) -> Checked<i128> {
+    let cumulative = field(value, "cumulative").ok_or("field cumulative is missing")?;
+    Ok(number(cumulative, "energy")? + number(cumulative, "service")?)
+}

@@ -1,0 +1,199 @@
+use super::*;
+use serde_json::{Value as Json, json};
+
+/// MessagePack of a JSON value.
+fn pack(value: &Json) -> Value {
+    match value {
+        Json::Null => Value::Nil,
+        Json::Bool(b) => Value::Boolean(*b),
+        Json::Number(n) => Value::from(n.as_i64().unwrap()),
+        Json::String(s) => Value::from(s.as_str()),
+        Json::Array(items) => Value::Array(items.iter().map(pack).collect()),
+        Json::Object(fields) => Value::Map(fields.iter().map(|(k, v)| (Value::from(k.as_str()), pack(v))).collect()),
+    }
+}
+
+/// A journal of one account shard, written by hand.
+struct Journal {
+    database: Database,
+    lsn: u64,
+    hash: Hash,
+}
+
+const CODE: i64 = 1 << 16 | 3;
+
+impl Journal {
+    fn new() -> Self {
+        let database = Database::open_in_memory().unwrap();
+        database
+            .execute_batch(
+                "CREATE TABLE heads(shard INTEGER, owner TEXT, epoch INTEGER, last_lsn INTEGER, last_hash BLOB);
+                 CREATE TABLE frames(shard INTEGER, lsn INTEGER, frame BLOB);
+                 CREATE TABLE snapshots(shard INTEGER, lsn INTEGER, hash BLOB, bytes BLOB, crc32c INTEGER);",
+            )
+            .unwrap();
+        Self { database, lsn: 0, hash: Sha256::digest("chargeplane/journal/account-0003").into() }
+    }
+
+    fn frame(&mut self, epoch: u64, events: &[Json]) {
+        let entries: Vec<Json> =
+            events.iter().map(|event| json!({ "entity": { "key": "account:main/a1", "event": event } })).collect();
+        let mut payload = Vec::new();
+        rmpv::encode::write_value(&mut payload, &pack(&json!({ "v": 1, "entries": entries }))).unwrap();
+        self.lsn += 1;
+        let mut bytes = vec![1, 1, 3, 0];
+        bytes.extend(epoch.to_le_bytes());
+        bytes.extend(self.lsn.to_le_bytes());
+        bytes.extend(0_i64.to_le_bytes());
+        bytes.extend(self.hash);
+        bytes.extend(u32::try_from(payload.len()).unwrap().to_le_bytes());
+        bytes.extend(&payload);
+        self.hash = Sha256::digest(&bytes).into();
+        bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+        let lsn = i64::try_from(self.lsn).unwrap();
+        self.database.execute("INSERT INTO frames VALUES (?1, ?2, ?3)", (CODE, lsn, bytes)).unwrap();
+        self.database.execute("DELETE FROM heads", []).unwrap();
+        let head = (CODE, i64::try_from(epoch).unwrap(), lsn, self.hash.to_vec());
+        self.database.execute("INSERT INTO heads VALUES (?1, 'n1', ?2, ?3, ?4)", head).unwrap();
+    }
+
+    fn check(&mut self) -> Checked<Summary> {
+        check(&mut self.database)
+    }
+
+    #[track_caller]
+    fn expect(&mut self, part: &str) {
+        let difference = self.check().unwrap_err();
+        assert!(difference.contains(part), "{part}: {difference}");
+    }
+}
+
+fn opened() -> Json {
+    json!({ "opened": { "key": "k0", "currency": "CNY", "kind": "prepaid", "at": 0 } })
+}
+
+fn topped_up(key: &str, amount: i64) -> Json {
+    json!({ "topped_up": { "key": key, "currency": "CNY", "amount": amount, "at": 0 } })
+}
+
+fn held() -> Json {
+    json!({ "held": { "session": "main/c1.1", "operator": "main/op", "hold": 900, "reserve": 100, "at": 0 } })
+}
+
+fn debited(sequence: i64, meter: i64, amount: i64, total: i64) -> Json {
+    json!({ "debited": {
+        "session": "main/c1.1", "operator": "main/op", "currency": "CNY", "sequence": sequence, "meter": meter,
+        "by_period": [0, 0, meter, 0], "cumulative": { "energy": total, "service": 0 },
+        "energy": amount, "service": 0, "hold": 900, "at": 0,
+    } })
+}
+
+fn settled(sequence: i64, meter: i64, amount: i64, billed: i64, overshoot: i64) -> Json {
+    json!({ "settled": {
+        "session": "main/c1.1", "operator": "main/op", "currency": "CNY", "energy": amount, "service": 0,
+        "settled": {
+            "sequence": sequence, "meter": meter, "by_period": [0, 0, meter, 0],
+            "cumulative": { "energy": billed + overshoot, "service": 0 }, "billed": billed,
+            "billed_wh": meter - 1, "overshoot": overshoot, "overshoot_wh": 1, "released": 0, "at": 0,
+        },
+    } })
+}
+
+/// Top-up of 1,000; 100 Wh for 400 debited; settled at 150 Wh for 600, 550 of them paid by the driver.
+fn good() -> Journal {
+    let mut journal = Journal::new();
+    journal.frame(1, &[opened(), topped_up("k1", 1_000)]);
+    journal.frame(1, &[held()]);
+    journal.frame(2, &[debited(1, 100, 400, 400)]);
+    journal.frame(2, &[settled(2, 150, 200, 550, 50)]);
+    journal
+}
+
+#[test]
+fn a_clean_journal_is_summed_up() {
+    let summary = good().check().unwrap();
+    assert_eq!((summary.shards, summary.frames), (1, 4));
+    let books = &summary.books;
+    assert_eq!((books.accounts(), books.sessions(), books.settled(), books.debits()), (1, 1, 1, 1));
+    assert_eq!((books.top_ups(), books.energy_wh(), books.overshoot_wh()), (1, 150, 1));
+    assert_eq!(books.sums().collect::<Vec<_>>(), [("CNY", 0)]);
+    let mut empty = Journal::new();
+    assert_eq!(empty.check().unwrap().frames, 0);
+}
+
+#[test]
+fn damage_to_the_log_is_found() {
+    let mut journal = good();
+    journal.database.execute("UPDATE frames SET frame = zeroblob(length(frame)) WHERE lsn = 2", []).unwrap();
+    journal.expect("account-0003 frame 2: the checksum");
+    let mut journal = good();
+    journal.database.execute("DELETE FROM frames WHERE lsn = 2", []).unwrap();
+    journal.expect("frame 3: follows frame 1");
+    let mut journal = good();
+    journal.database.execute("DELETE FROM frames WHERE lsn = 4", []).unwrap();
+    journal.expect("ends with frame 3, the head names frame 4");
+    let mut journal = good();
+    journal.database.execute("UPDATE heads SET epoch = 1", []).unwrap();
+    journal.expect("frame 4 is of epoch 2, the head of 1");
+    let mut journal = good();
+    journal.frame(1, &[topped_up("k2", 1)]);
+    journal.expect("epoch 1 after epoch 2");
+    let mut journal = good();
+    journal.hash = [7; 32];
+    journal.frame(2, &[topped_up("k2", 1)]);
+    journal.expect("frame 5: does not name the hash");
+    let mut journal = good();
+    journal.database.execute("DELETE FROM heads", []).unwrap();
+    journal.expect("4 frames belong to shards without a head");
+}
+
+#[test]
+fn a_snapshot_must_fit_its_frame() {
+    let put = |journal: &Journal, lsn: i64, hash: &[u8], spoil: i64| {
+        let mut crc = crc32c::crc32c(&CODE.to_le_bytes());
+        for part in [&lsn.to_le_bytes()[..], hash, b"state"] {
+            crc = crc32c::crc32c_append(crc, part);
+        }
+        let row = (CODE, lsn, hash.to_vec(), b"state".to_vec(), i64::from(crc) + spoil);
+        journal.database.execute("INSERT INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5)", row).unwrap();
+    };
+    let mut journal = good();
+    put(&journal, 4, &journal.hash.clone(), 0);
+    assert_eq!(journal.check().unwrap().snapshots, 1);
+    put(&journal, 3, &[9; 32], 0);
+    journal.expect("the snapshot at frame 3 names another hash");
+    let mut journal = good();
+    put(&journal, 4, &journal.hash.clone(), 1);
+    journal.expect("the checksum of the snapshot at frame 4");
+    let mut journal = good();
+    put(&journal, 9, &[9; 32], 0);
+    journal.expect("a snapshot at frame 9");
+}
+
+#[test]
+fn wrong_books_are_found() {
+    let with = |events: &[Json]| {
+        let mut journal = Journal::new();
+        journal.frame(1, &[opened(), topped_up("k1", 1_000), held(), debited(1, 100, 400, 400)]);
+        journal.frame(1, events);
+        journal
+    };
+    with(&[topped_up("k1", 1_000)]).expect("key k1 had an effect twice");
+    with(&[opened()]).expect("key k0 had an effect twice");
+    with(&[held()]).expect("held for twice");
+    with(&[debited(1, 100, 400, 400)]).expect("sequence 1 of session main/c1.1 after 1");
+    with(&[debited(3, 120, 80, 480)]).expect("sequence 3");
+    with(&[debited(2, 90, 0, 400)]).expect("the meter reads 90 Wh after 100 Wh");
+    with(&[debited(2, 120, 100, 480)]).expect("more was taken");
+    // Revenue of 200, of which only 140 are paid by somebody.
+    with(&[settled(2, 150, 200, 550, 50), topped_up("k2", 1)]).check().unwrap();
+    with(&[settled(2, 150, 190, 550, 50)]).expect("590/10000 became revenue");
+    with(&[settled(2, 150, 200, 550, 50), debited(3, 160, 0, 600)]).expect("settled already");
+    let mut unpaid = settled(2, 150, 200, 550, 50);
+    unpaid["settled"]["settled"]["overshoot"] = json!(40);
+    with(&[unpaid]).expect("the balances in CNY add up to 10/10000");
+    let mut energy = settled(2, 150, 200, 550, 50);
+    energy["settled"]["settled"]["billed_wh"] = json!(150);
+    with(&[energy]).expect("SESS-1");
+    with(&[json!({ "melted": {} })]).expect("melted");
+}

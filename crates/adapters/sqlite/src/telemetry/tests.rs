@@ -1,0 +1,156 @@
+use super::*;
+use chargeplane_domain::chunk::range_of;
+use chargeplane_domain::ids::GatewayId;
+use chargeplane_domain::placement::Family;
+use chargeplane_domain::sample::{NumberedSample, Sample};
+use chargeplane_domain::units::{Timestamp, WattHours, Watts};
+
+const SHARD: ShardId = ShardId { family: Family::Station, index: 3 };
+
+fn open() -> (tempfile::TempDir, SqliteTelemetry) {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let store = SqliteTelemetry::open(&DataDir::lock(dir.path()).expect("locks")).expect("opens");
+    (dir, store)
+}
+
+fn charger() -> ChargerId {
+    "c1".parse().expect("an id")
+}
+
+fn gateway() -> GatewayId {
+    "g1".parse().expect("an id")
+}
+
+/// A second a sample, from zero.
+fn sample(number: u64) -> NumberedSample {
+    let n = i64::try_from(number).expect("small");
+    let sample = Sample {
+        at: Timestamp(n * 1_000),
+        voltage_dv: 4_000,
+        current_da: 100,
+        temperature_dc: 250,
+        soc_permille: 500,
+        power: Watts(n % 7),
+        register: WattHours(n),
+    };
+    NumberedSample { number, sample }
+}
+
+fn row(epoch: u64, numbers: impl IntoIterator<Item = u64>) -> ChunkRow {
+    let samples: Vec<_> = numbers.into_iter().map(sample).collect();
+    let chunk = Chunk::new(range_of(samples[0].number), samples).expect("one range");
+    ChunkRow { charger: charger(), incarnation: 1, epoch, chunk: chunk.encode().expect("not empty") }
+}
+
+fn flush(chunks: Vec<ChunkRow>) -> Flush {
+    Flush { shard: SHARD, chunks, gaps: vec![], cursors: vec![] }
+}
+
+async fn stored(store: &SqliteTelemetry, from: i64, to: i64) -> Vec<(u64, Vec<u64>)> {
+    let query = ChunkQuery { charger: charger(), from: Timestamp(from), to: Timestamp(to), limit: 100 };
+    let rows = store.chunks(query).await.expect("reads");
+    rows.iter().map(|row| (row.epoch, row.chunk.header.numbers().collect())).collect()
+}
+
+#[tokio::test]
+async fn a_later_write_under_one_key_never_takes_away() {
+    let (_dir, store) = open();
+    for (what, numbers, expected) in [
+        ("the first", vec![0, 1, 2], vec![0, 1, 2]),
+        ("more", vec![0, 1, 2, 3, 4], vec![0, 1, 2, 3, 4]),
+        ("less", vec![2, 3], vec![0, 1, 2, 3, 4]),
+        ("other", vec![4, 8, 9], vec![0, 1, 2, 3, 4, 8, 9]),
+    ] {
+        store.write(flush(vec![row(1, numbers)])).await.expect("writes");
+        assert_eq!(stored(&store, 0, i64::MAX).await, [(1, expected)], "{what}");
+    }
+    let query = ChunkQuery { charger: charger(), from: Timestamp(0), to: Timestamp(i64::MAX), limit: 1 };
+    let rows = store.chunks(query).await.expect("reads");
+    let chunk = Chunk::decode(&rows[0].chunk.bytes).expect("intact");
+    assert_eq!(chunk.samples().last(), Some(&sample(9)));
+}
+
+#[tokio::test]
+async fn epochs_and_ranges_stay_beside_each_other_and_are_found_by_time() {
+    let (_dir, store) = open();
+    let rows = vec![row(2, 0..10), row(1, 5..20), row(1, 256..300), row(1, 1_000..1_010)];
+    store.write(flush(rows)).await.expect("writes");
+    let first = [(2, (0..10).collect::<Vec<_>>()), (1, (5..20).collect())];
+    assert_eq!(stored(&store, 0, 6_000).await, first);
+    assert_eq!(stored(&store, 9_000, 9_001).await, first);
+    assert_eq!(stored(&store, 10_000, 200_000).await, [first[1].clone()]);
+    assert_eq!(stored(&store, 299_000, 1_000_001).await.len(), 2);
+    assert_eq!(stored(&store, 299_001, 1_000_000).await, []);
+    let query = ChunkQuery {
+        charger: "other/c1".parse().expect("an id"),
+        from: Timestamp(0),
+        to: Timestamp(i64::MAX),
+        limit: 9,
+    };
+    assert_eq!(store.chunks(query).await, Ok(vec![]), "of another tenant's charger");
+}
+
+#[tokio::test]
+async fn cursors_move_forward_only_and_belong_to_their_shard() {
+    let (_dir, store) = open();
+    let cursor = |stream, boot, upto_seq| StreamCursor { gateway: gateway(), stream, boot, upto_seq };
+    for upto_seq in [5, 9, 7] {
+        let cursors = vec![cursor(1, u32::MAX, upto_seq), cursor(1, 2, 1)];
+        store.write(Flush { cursors, ..flush(vec![]) }).await.expect("writes");
+    }
+    assert_eq!(store.cursors(SHARD).await, Ok(vec![cursor(1, 2, 1), cursor(1, u32::MAX, 9)]));
+    let other = ShardId { index: 4, ..SHARD };
+    assert_eq!(store.cursors(other).await, Ok(vec![]));
+}
+
+#[tokio::test]
+async fn gaps_are_kept_once_with_any_numbers() {
+    let (_dir, store) = open();
+    let gap = |first, last, reason| GapRow { charger: charger(), incarnation: 1, gap: Gap { first, last, reason } };
+    let gaps = vec![
+        gap(0, 4, GapReason::Thinned),
+        gap(u64::MAX - 1, u64::MAX, GapReason::Dropped),
+        gap(7, 7, GapReason::Refused),
+    ];
+    for _ in 0..2 {
+        store.write(Flush { gaps: gaps.clone(), ..flush(vec![]) }).await.expect("writes");
+    }
+    assert_eq!(store.gaps(charger()).await, Ok(gaps));
+}
+
+#[tokio::test]
+async fn a_flush_is_all_or_nothing() {
+    let (_dir, store) = open();
+    store.write(flush(vec![row(1, [0, 1])])).await.expect("writes");
+    let mut broken = row(1, [5]);
+    broken.chunk.bytes[3] ^= 1;
+    let cursors = vec![StreamCursor { gateway: gateway(), stream: 1, boot: 1, upto_seq: 9 }];
+    let refused = store.write(Flush { cursors, ..flush(vec![row(1, 256..260), broken]) }).await;
+    assert!(matches!(refused, Err(StoreError::Corrupt(_))), "{refused:?}");
+    assert_eq!(stored(&store, 0, i64::MAX).await, [(1, vec![0, 1])]);
+    assert_eq!(store.cursors(SHARD).await, Ok(vec![]), "no promise without the data");
+}
+
+#[tokio::test]
+async fn damage_is_reported_and_healed_by_a_whole_copy_only() {
+    let (dir, store) = open();
+    store.write(flush(vec![row(1, [0, 1, 2])])).await.expect("writes");
+    let other = rusqlite::Connection::open(dir.path().join(LAYOUT.file)).expect("opens");
+    other.execute("UPDATE chunks SET chunk = zeroblob(60)", []).expect("damages");
+    let query = ChunkQuery { charger: charger(), from: Timestamp(0), to: Timestamp(i64::MAX), limit: 9 };
+    assert!(matches!(store.chunks(query).await, Err(StoreError::Corrupt(_))));
+    let less = store.write(flush(vec![row(1, [0, 1])])).await;
+    assert!(matches!(less, Err(StoreError::Corrupt(_))), "{less:?}");
+    store.write(flush(vec![row(1, [0, 1, 2])])).await.expect("heals");
+    assert_eq!(stored(&store, 0, i64::MAX).await, [(1, vec![0, 1, 2])]);
+}
+
+#[tokio::test]
+async fn what_was_flushed_is_there_after_a_restart() {
+    let (dir, store) = open();
+    store.write(flush(vec![row(7, [3, 4])])).await.expect("writes");
+    drop(store);
+    let data = DataDir::lock(dir.path()).expect("the store that was dropped let go of it");
+    let reopened = SqliteTelemetry::open(&data).expect("opens");
+    assert_eq!(stored(&reopened, 0, i64::MAX).await, [(7, vec![3, 4])]);
+}

@@ -1,0 +1,296 @@
+//! The catalogue as people write it: YAML or JSON with named periods and decimal prices.
+//!
+//! Reading is strict: unknown fields, duplicate keys and wrong types are refused with line and column.
+//! Everything that needs more than one field is checked by `domain::catalogue_check`.
+
+use chargeplane_domain::catalogue::{Catalogue, Charger, Gateway, Station};
+use chargeplane_domain::ids::{ChargerId, GatewayId, StationId, TariffId};
+use chargeplane_domain::tariff::{Price, Slots, Tariff};
+use chargeplane_domain::units::{Currency, Money};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::collections::BTreeMap;
+use std::fmt;
+use utoipa::ToSchema;
+
+/// Largest document that is read, 16 MiB: 60,000 chargers and more.
+pub const MAX_CATALOGUE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Most YAML nodes of a document; what 16 MiB can hold in earnest.
+const MAX_NODES: usize = 4_000_000;
+
+/// Why a text is not a catalogue.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}, column {column}: {message}")]
+pub struct CatalogueTextError {
+    /// Line, from 1; 0 when it is not known.
+    pub line: u64,
+    /// Column, from 1; 0 when it is not known.
+    pub column: u64,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// The catalogue document.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CatalogueDocument {
+    /// Tariffs by id.
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, TariffDocument>)]
+    pub tariffs: BTreeMap<TariffId, TariffDocument>,
+    /// Stations by id.
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, StationSchema>)]
+    pub stations: BTreeMap<StationId, Station>,
+    /// Gateways by id.
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, GatewaySchema>)]
+    pub gateways: BTreeMap<GatewayId, Gateway>,
+    /// Chargers by id.
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, ChargerSchema>)]
+    pub chargers: BTreeMap<ChargerId, Charger>,
+}
+
+/// A tariff: four periods over 48 half hours.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TariffDocument {
+    /// ISO 4217 code.
+    #[schema(value_type = String)]
+    pub currency: Currency,
+    /// Prices per kWh.
+    pub prices: PricesDocument,
+    /// 48 digits, a half hour each from 00:00 in the station's zone: 0 sharp, 1 peak, 2 flat, 3 valley.
+    #[schema(value_type = String)]
+    pub slots: Slots,
+}
+
+/// Prices of the four periods.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PricesDocument {
+    /// Period 0.
+    pub sharp: PriceDocument,
+    /// Period 1.
+    pub peak: PriceDocument,
+    /// Period 2.
+    pub flat: PriceDocument,
+    /// Period 3.
+    pub valley: PriceDocument,
+}
+
+/// Price per kWh.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PriceDocument {
+    /// For the energy: a decimal with up to four decimals.
+    #[schema(value_type = String)]
+    pub energy: Amount,
+    /// For the service.
+    #[schema(value_type = String)]
+    pub service: Amount,
+}
+
+/// An amount, written `1.20` or `"1.20"`: always whole currency units, never their ten-thousandths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Amount(pub Money);
+
+impl Serialize for Amount {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Amount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AmountVisitor;
+
+        impl de::Visitor<'_> for AmountVisitor {
+            type Value = Amount;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an amount such as 1.20")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Amount, E> {
+                text.parse().map(Amount).map_err(E::custom)
+            }
+
+            fn visit_i64<E: de::Error>(self, whole: i64) -> Result<Amount, E> {
+                self.visit_str(&whole.to_string())
+            }
+
+            fn visit_u64<E: de::Error>(self, whole: u64) -> Result<Amount, E> {
+                self.visit_str(&whole.to_string())
+            }
+
+            // The shortest text that reads back as the same number is what was written, for anything with
+            // up to four decimals; more decimals than four are refused by the parser of amounts.
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Amount, E> {
+                self.visit_str(&number.to_string())
+            }
+        }
+
+        deserializer.deserialize_any(AmountVisitor)
+    }
+}
+
+/// A station.
+#[derive(ToSchema)]
+#[schema(as = StationDocument)]
+#[expect(dead_code, reason = "describes domain::catalogue::Station; a test compares the fields")]
+pub(crate) struct StationSchema {
+    /// Who earns the revenue.
+    operator: String,
+    /// The city, for reports.
+    city: Option<String>,
+    /// IANA time zone.
+    time_zone: String,
+    /// The tariff in force.
+    tariff: String,
+    /// The tree of limits: exactly one node has no parent.
+    limits: Vec<LimitSchema>,
+}
+
+/// A node of the tree of limits.
+#[derive(ToSchema)]
+#[schema(as = LimitDocument)]
+#[expect(dead_code, reason = "describes domain::catalogue::LimitNode; a test compares the fields")]
+pub(crate) struct LimitSchema {
+    /// Its name in the station.
+    id: String,
+    /// The node above; none for the grid connection.
+    parent: Option<String>,
+    /// Most power through this node, in W.
+    limit_w: i64,
+    /// Load here that is not controlled, in W.
+    base_w: Option<i64>,
+}
+
+/// A gateway.
+#[derive(ToSchema)]
+#[schema(as = GatewayDocument)]
+#[expect(dead_code, reason = "describes domain::catalogue::Gateway; a test compares the fields")]
+pub(crate) struct GatewaySchema {
+    /// The station whose chargers it speaks for.
+    station: String,
+}
+
+/// A charger.
+#[derive(ToSchema)]
+#[schema(as = ChargerDocument)]
+#[expect(dead_code, reason = "describes domain::catalogue::Charger; a test compares the fields")]
+pub(crate) struct ChargerSchema {
+    /// The gateway that speaks for it.
+    gateway: String,
+    /// Its number at that gateway, from 0.
+    child: u16,
+    /// The node of the station's tree it hangs from.
+    limit: String,
+    /// Most power, in W.
+    rated_w: i64,
+    /// Least power, in W.
+    min_w: i64,
+    /// Grants are multiples of this, in W; 100 when left out.
+    step_w: Option<i64>,
+    /// What it may draw when cut off: 0 or at least `min_w`.
+    fallback_w: i64,
+    /// Share weight; 100 when left out.
+    weight: Option<u32>,
+    /// Connectors; 1 when left out.
+    connectors: Option<u8>,
+}
+
+impl From<CatalogueDocument> for Catalogue {
+    fn from(document: CatalogueDocument) -> Self {
+        let price = |p: PriceDocument| Price { energy: p.energy.0, service: p.service.0 };
+        let tariff = |t: TariffDocument| Tariff {
+            currency: t.currency,
+            prices: [price(t.prices.sharp), price(t.prices.peak), price(t.prices.flat), price(t.prices.valley)],
+            slots: t.slots,
+        };
+        Self {
+            tariffs: document.tariffs.into_iter().map(|(id, t)| (id, tariff(t))).collect(),
+            stations: document.stations,
+            gateways: document.gateways,
+            chargers: document.chargers,
+        }
+    }
+}
+
+impl From<&Catalogue> for CatalogueDocument {
+    fn from(catalogue: &Catalogue) -> Self {
+        let price = |p: &Price| PriceDocument { energy: Amount(p.energy), service: Amount(p.service) };
+        let tariff = |t: &Tariff| {
+            let [sharp, peak, flat, valley] = &t.prices;
+            TariffDocument {
+                currency: t.currency,
+                prices: PricesDocument {
+                    sharp: price(sharp),
+                    peak: price(peak),
+                    flat: price(flat),
+                    valley: price(valley),
+                },
+                slots: t.slots,
+            }
+        };
+        Self {
+            tariffs: catalogue.tariffs.iter().map(|(id, t)| (id.clone(), tariff(t))).collect(),
+            stations: catalogue.stations.clone(),
+            gateways: catalogue.gateways.clone(),
+            chargers: catalogue.chargers.clone(),
+        }
+    }
+}
+
+/// Reads a catalogue from YAML.
+///
+/// # Errors
+///
+/// Line, column and what is wrong there.
+pub fn from_yaml(text: &str) -> Result<Catalogue, CatalogueTextError> {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_nodes: MAX_NODES,
+            max_events: 3 * MAX_NODES,
+        },
+        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::Error,
+        with_snippet: false,
+    };
+    let document: CatalogueDocument = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let (line, column) = error.location().map_or((0, 0), |at| (u64::from(at.line()), u64::from(at.column())));
+        CatalogueTextError { line, column, message: shortened(&error.without_snippet().to_string()) }
+    })?;
+    Ok(document.into())
+}
+
+/// Reads a catalogue from JSON.
+///
+/// # Errors
+///
+/// Line, column and what is wrong there.
+pub fn from_json(bytes: &[u8]) -> Result<Catalogue, CatalogueTextError> {
+    let document: CatalogueDocument = serde_json::from_slice(bytes).map_err(|error| CatalogueTextError {
+        line: error.line() as u64,
+        column: error.column() as u64,
+        message: shortened(&error.to_string()),
+    })?;
+    Ok(document.into())
+}
+
+/// Writes a catalogue as YAML that reads back as the same catalogue.
+///
+/// # Errors
+///
+/// What the serializer says; a catalogue that was validated has nothing it could refuse.
+pub fn to_yaml(catalogue: &Catalogue) -> Result<String, String> {
+    serde_saphyr::to_string(&CatalogueDocument::from(catalogue)).map_err(|e| e.to_string())
+}
+
+fn shortened(message: &str) -> String {
+    message.chars().take(400).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,52 @@
+//! Chargers.
+
+use crate::ApiState;
+use crate::auth::Scope;
+use crate::dto::{ChargerDto, Page};
+use crate::extract::{IdPath, QueryOf, id, page_limit};
+use crate::problem::Problem;
+use axum::Json;
+use axum::extract::State;
+use chargeplane_domain::ids::ChargerId;
+use serde::Deserialize;
+
+/// Which chargers to list.
+#[derive(Debug, Clone, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ChargerQuery {
+    /// Only of this station.
+    pub station: Option<String>,
+    /// Continue after this `next` of the page before.
+    pub after: Option<String>,
+    /// Most items of the answer, 1 to 10,000; 1,000 when left out.
+    pub limit: Option<usize>,
+}
+
+/// Chargers, by id.
+#[utoipa::path(get, path = "/chargers", tag = "chargers", params(ChargerQuery),
+    responses((status = 200, body = Page<ChargerDto>)))]
+pub(crate) async fn list(
+    State(state): State<ApiState>,
+    scope: Scope,
+    QueryOf(query): QueryOf<ChargerQuery>,
+) -> Result<Json<Page<ChargerDto>>, Problem> {
+    let limit = page_limit(query.limit)?;
+    let station = query.station.as_deref().map(|text| id(text, &scope)).transpose()?;
+    let mut views = state.handle.chargers(station).await?;
+    views.retain(|view| scope.covers(view.id.tenant()));
+    views.sort_by(|a, b| a.id.cmp(&b.id));
+    let items = views.into_iter().map(ChargerDto::from).collect();
+    Ok(Json(Page::of(items, query.after.as_deref(), limit, |c: &ChargerDto| c.id.clone())))
+}
+
+/// A charger.
+#[utoipa::path(get, path = "/chargers/{charger}", tag = "chargers",
+    params(("charger" = String, Path, description = "percent-encoded id")),
+    responses((status = 200, body = ChargerDto)))]
+pub(crate) async fn get(
+    State(state): State<ApiState>,
+    IdPath(charger): IdPath<ChargerId>,
+) -> Result<Json<ChargerDto>, Problem> {
+    Ok(Json(state.handle.charger(&charger).await?.into()))
+}

@@ -1,0 +1,42 @@
+use super::*;
+use crate::auth::Scope;
+
+/// Routes as the router knows them and as the document shows them.
+#[test]
+fn the_document_describes_every_route() {
+    let document = serde_json::to_value(openapi_document()).unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    let reference = include_str!("../../../docs/reference/http.md");
+    for path in paths.keys() {
+        let shown = path.strip_prefix(BASE).unwrap_or(path);
+        assert!(reference.contains(shown), "docs/reference/http.md lacks {shown}");
+    }
+    // And what the reference page lists is there.
+    for line in reference.lines().filter(|line| line.starts_with("| `")) {
+        for route in line.split('|').nth(1).unwrap().split('`').filter(|part| part.contains('/')) {
+            let (method, path) = route.split_once(' ').unwrap();
+            let operation = &paths[&format!("{BASE}{path}")][method.to_ascii_lowercase()];
+            assert!(operation.is_object(), "{route} is not in the document");
+            assert!(operation["responses"]["default"]["content"][problem::PROBLEM_JSON].is_object(), "{route}");
+        }
+    }
+    assert!(paths.contains_key("/readyz"));
+    assert!(document["components"]["securitySchemes"]["bearer"].is_object());
+    assert!(paths.len() > 25, "{} paths", paths.len());
+}
+
+#[test]
+fn keys_are_documented_where_they_are_required() {
+    let document = serde_json::to_value(openapi_document()).unwrap();
+    for path in ["/accounts", "/accounts/{account}/top-ups", "/sessions", "/sessions/{session}/stop"] {
+        let parameters = document["paths"][format!("{BASE}{path}")]["post"]["parameters"].as_array().unwrap();
+        let key = parameters.iter().find(|p| p["name"] == "Idempotency-Key").unwrap();
+        assert_eq!((&key["in"], &key["required"]), (&"header".into(), &true.into()), "{path}");
+    }
+}
+
+#[test]
+fn options_can_be_shared_without_showing_tokens() {
+    let tokens = Tokens::new([("x".repeat(32), Scope::AllTenants)]);
+    assert!(!format!("{tokens:?}").contains('x'));
+}

@@ -1,0 +1,68 @@
+//! What an account's events are in the books of its shard, and in watt-hours.
+
+use crate::account::AccountEvent;
+use crate::ids::{AccountId, OperatorId};
+use crate::ledger::{LedgerAccount, Posting};
+use crate::units::{Currency, Money, WattHours};
+
+/// The part of `meter` that counts as not paid when `unpaid` of its price `total` is not paid: the
+/// proportion, rounded up to whole watt-hours. So it is zero if and only if `unpaid` is zero, never more
+/// than `meter`, and the rest counts as billed.
+///
+/// ```
+/// use chargeplane_domain::account::unpaid_energy;
+/// use chargeplane_domain::units::{Money, WattHours};
+/// assert_eq!(unpaid_energy(WattHours(1_000), Money(9_000), Money(1)), WattHours(1));
+/// assert_eq!(unpaid_energy(WattHours(1_000), Money(9_000), Money(9_000)), WattHours(1_000));
+/// ```
+pub fn unpaid_energy(meter: WattHours, total: Money, unpaid: Money) -> WattHours {
+    if !unpaid.is_positive() || !total.is_positive() {
+        return WattHours::ZERO;
+    }
+    let total = i128::from(total.0);
+    let scaled = i128::from(meter.0).saturating_mul(i128::from(unpaid.0));
+    let up = scaled.saturating_add(total.saturating_sub(1)).checked_div_euclid(total).unwrap_or(0);
+    WattHours(i64::try_from(up).unwrap_or(i64::MAX)).min(meter)
+}
+
+/// The entry of an event in the books of its shard: sums to zero (MONEY-1). Empty when no money moves;
+/// a hold does not move money.
+pub fn postings(id: &AccountId, event: &AccountEvent) -> Vec<Posting> {
+    let legs = match event {
+        AccountEvent::ToppedUp { currency, amount, .. } => vec![
+            (LedgerAccount::Driver(id.clone()), *currency, *amount),
+            (LedgerAccount::TopUpSource { tenant: id.tenant_id(), currency: *currency }, *currency, amount.negated()),
+        ],
+        AccountEvent::Debited { operator, currency, energy, service, .. } => {
+            revenue(id, operator, *currency, *energy, *service, Money::ZERO)
+        }
+        AccountEvent::Settled { operator, currency, energy, service, settled, .. } => {
+            revenue(id, operator, *currency, *energy, *service, settled.overshoot)
+        }
+        AccountEvent::Opened { .. } | AccountEvent::Held { .. } | AccountEvent::Refused { .. } => {
+            vec![]
+        }
+    };
+    legs.into_iter()
+        .filter(|(_, _, amount)| *amount != Money::ZERO)
+        .map(|(account, currency, amount)| Posting { account, currency, amount })
+        .collect()
+}
+
+fn revenue(
+    id: &AccountId,
+    operator: &OperatorId,
+    currency: Currency,
+    energy: Money,
+    service: Money,
+    overshoot: Money,
+) -> Vec<(LedgerAccount, Currency, Money)> {
+    let paid = energy.saturating_add(service).saturating_sub(overshoot);
+    let operator = || operator.clone();
+    vec![
+        (LedgerAccount::Driver(id.clone()), currency, paid.negated()),
+        (LedgerAccount::Overshoot { operator: operator(), currency }, currency, overshoot.negated()),
+        (LedgerAccount::EnergyRevenue { operator: operator(), currency }, currency, energy),
+        (LedgerAccount::ServiceRevenue { operator: operator(), currency }, currency, service),
+    ]
+}

@@ -1,0 +1,227 @@
+//! The index of one stream's sealed batches in the ring: what is held, what is under way, what goes next.
+//!
+//! A lane publishes in the order of (boot, sequence) and holds a batch until it is acknowledged or given up.
+
+use crate::ring::{BatchMeta, Place};
+use bytes::Bytes;
+use chargeplane_domain::units::Mono;
+use chargeplane_protocol::message::{Cursor, Stream};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Boot and sequence.
+pub(crate) type Key = (u32, u64);
+
+/// One batch that is held.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub meta: BatchMeta,
+    pub place: Place,
+    /// Bytes of the packet.
+    pub len: u64,
+    /// Age: lower is older, across streams.
+    pub order: u64,
+    /// First publication while the gateway was live; not for batches that had to wait for a connection.
+    pub first_live: Option<Mono>,
+    /// The packet itself until its first publication, so that a live batch is not read back.
+    pub fresh: Option<Bytes>,
+    sent: Option<Mono>,
+}
+
+/// One stream's batches.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    stream: Stream,
+    held: BTreeMap<Key, Held>,
+    unsent: BTreeSet<Key>,
+    flying: VecDeque<(Mono, Key)>,
+    acked: BTreeMap<u32, u64>,
+    hold_until: Option<Mono>,
+    next_seq: u64,
+    items: u64,
+    bytes: u64,
+}
+
+impl Lane {
+    pub fn new(stream: Stream) -> Self {
+        Self {
+            stream,
+            held: BTreeMap::new(),
+            unsent: BTreeSet::new(),
+            flying: VecDeque::new(),
+            acked: BTreeMap::new(),
+            hold_until: None,
+            next_seq: 1,
+            items: 0,
+            bytes: 0,
+        }
+    }
+
+    /// The sequence of the next batch of this boot.
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// The sequence was used for a seal and is never given again.
+    pub fn use_seq(&mut self) {
+        self.next_seq += 1;
+    }
+
+    pub fn insert(&mut self, meta: BatchMeta, place: Place, len: u64, order: u64, fresh: Option<Bytes>) {
+        let key = (meta.ticket.boot, meta.ticket.seq);
+        self.items += meta.items();
+        self.bytes += len;
+        self.unsent.insert(key);
+        self.held.insert(key, Held { meta, place, len, order, first_live: None, fresh, sent: None });
+    }
+
+    /// A connection is up: nothing is under way any more, and old telemetry waits for the node's cursors.
+    pub fn on_connected(&mut self, hold_until: Option<Mono>) {
+        self.all_unsent();
+        self.hold_until = if self.held.is_empty() { None } else { hold_until };
+    }
+
+    /// Without a connection nothing is under way; packets are read back from the ring later.
+    pub fn on_disconnected(&mut self) {
+        self.all_unsent();
+        self.hold_until = None;
+        for held in self.held.values_mut() {
+            held.fresh = None;
+        }
+    }
+
+    fn all_unsent(&mut self) {
+        self.flying.clear();
+        for (key, held) in &mut self.held {
+            held.sent = None;
+            self.unsent.insert(*key);
+        }
+    }
+
+    /// The node tells what it has received: everything above goes again. What is below waits for its
+    /// acknowledgement as if it had just been sent: received is not durable.
+    pub fn resume(&mut self, now: Mono, cursors: &[Cursor]) {
+        self.all_unsent();
+        self.hold_until = None;
+        let stream = self.stream;
+        for cursor in cursors.iter().filter(|cursor| cursor.stream == stream) {
+            let below: Vec<Key> =
+                self.held.range((cursor.boot, 0)..=(cursor.boot, cursor.seq)).map(|(key, _)| *key).collect();
+            for key in below {
+                self.mark_sent(key, now, false);
+            }
+        }
+    }
+
+    /// Frees what is durable (or was refused before).
+    pub fn ack(&mut self, boot: u32, upto: u64) -> Vec<Held> {
+        let acked = self.acked.entry(boot).or_default();
+        *acked = upto.max(*acked);
+        let keys: Vec<Key> = self.held.range((boot, 0)..=(boot, upto)).map(|(key, _)| *key).collect();
+        keys.into_iter().filter_map(|key| self.remove(key)).collect()
+    }
+
+    /// Gives a batch up.
+    pub fn remove(&mut self, key: Key) -> Option<Held> {
+        let held = self.held.remove(&key)?;
+        self.unsent.remove(&key);
+        self.items -= held.meta.items();
+        self.bytes -= held.len;
+        Some(held)
+    }
+
+    /// The next batch to publish, when the window of batches under way allows one.
+    pub fn next_to_send(&self, now: Mono, window: usize) -> Option<Key> {
+        if self.hold_until.is_some_and(|until| now < until) || self.in_flight() >= window {
+            return None;
+        }
+        self.unsent.first().copied()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.held.len() - self.unsent.len()
+    }
+
+    pub fn get_mut(&mut self, key: Key) -> Option<&mut Held> {
+        self.held.get_mut(&key)
+    }
+
+    /// The batch goes to the link now. `live`: the acknowledgement is timed from here.
+    pub fn mark_sent(&mut self, key: Key, now: Mono, live: bool) {
+        if let Some(held) = self.held.get_mut(&key) {
+            held.sent = Some(now);
+            held.fresh = None;
+            if live && held.first_live.is_none() {
+                held.first_live = Some(now);
+            }
+            self.unsent.remove(&key);
+            self.flying.push_back((now, key));
+        }
+    }
+
+    /// The link did not take it.
+    pub fn give_back(&mut self, key: Key) {
+        if let Some(held) = self.held.get_mut(&key) {
+            held.sent = None;
+            self.unsent.insert(key);
+        }
+    }
+
+    /// Batches under way for `retry_ms` are to be sent again.
+    pub fn retry(&mut self, now: Mono, retry_ms: u64) {
+        while let Some((at, key)) = self.flying.front().copied() {
+            let current = self.held.get(&key).is_some_and(|held| held.sent == Some(at));
+            if current && now.since(at) < retry_ms {
+                break;
+            }
+            self.flying.pop_front();
+            if current {
+                self.give_back(key);
+            }
+        }
+    }
+
+    /// When something of this lane becomes due by itself.
+    pub fn deadline(&self, window: usize, retry_ms: u64) -> Option<Mono> {
+        let retry = self.flying.front().map(|(at, _)| at.plus_ms(retry_ms));
+        let ready = !self.unsent.is_empty() && self.in_flight() < window;
+        let release = ready.then(|| self.hold_until.unwrap_or_default());
+        match (retry, release) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// The oldest batch and its age.
+    pub fn oldest(&self) -> Option<(u64, Key)> {
+        self.held.first_key_value().map(|(key, held)| (held.order, *key))
+    }
+
+    /// Per boot, the lowest sequence that may still come.
+    pub fn floors(&self, boot: u32) -> Vec<Cursor> {
+        let mut floors: BTreeMap<u32, u64> = BTreeMap::from([(boot, self.next_seq)]);
+        for (boot, seq) in self.held.keys() {
+            let floor = floors.entry(*boot).or_insert(*seq);
+            *floor = (*floor).min(*seq);
+        }
+        floors.into_iter().map(|(boot, seq)| Cursor { stream: self.stream, boot, seq }).collect()
+    }
+
+    /// The acknowledgements seen, for this boot and those that still hold something.
+    pub fn acked(&mut self, boot: u32) -> Vec<Cursor> {
+        let held = &self.held;
+        self.acked.retain(|old, _| *old == boot || held.range((*old, 0)..=(*old, u64::MAX)).next().is_some());
+        self.acked.iter().map(|(boot, seq)| Cursor { stream: self.stream, boot: *boot, seq: *seq }).collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    pub fn items(&self) -> u64 {
+        self.items
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
