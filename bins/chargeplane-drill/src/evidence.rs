@@ -61,6 +61,8 @@ pub enum Line {
         key: String,
         /// The charger.
         charger: String,
+        /// Who pays.
+        account: String,
         /// Status of the answer.
         status: u16,
         /// The session, when it was accepted.

@@ -223,8 +223,8 @@ impl Traffic {
         let body = json!({ "charger": charger, "connector": 1, "account": account });
         let answer = self.insist("/api/v1/sessions", &key, &body).ok()?;
         let session = answer.body.get("session").and_then(Value::as_str).map(str::to_owned).filter(|_| answer.ok());
-        let (charger, status) = (charger.to_owned(), answer.status);
-        self.writer.write(&Line::Start { key, charger, status, session: session.clone() });
+        let (charger, account, status) = (charger.to_owned(), account.to_owned(), answer.status);
+        self.writer.write(&Line::Start { key, charger, account, status, session: session.clone() });
         session
     }
 

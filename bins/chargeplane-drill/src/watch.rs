@@ -167,6 +167,7 @@ struct Loop<'a> {
     online_peak: u64,
     samples_before: (Instant, u64),
     samples_rate: u64,
+    samples_rate_peak: u64,
 }
 
 /// Runs the load to its end.
@@ -187,6 +188,7 @@ pub fn watch(setup: &Setup, mut fleet: Fleet, headless: bool, keep: bool) -> any
         online_peak: 0,
         samples_before: (Instant::now(), 0),
         samples_rate: 0,
+        samples_rate_peak: 0,
     };
     let limit = Duration::from_secs(u64::from(seconds)) + FLEET_DRAIN;
     let (fleet_exit, fleet_ok) = loop {
@@ -265,9 +267,11 @@ impl Loop<'_> {
         if before.elapsed() >= SCRAPE_EVERY {
             let rate = samples.saturating_sub(sent) as f64 / before.elapsed().as_secs_f64();
             self.samples_rate = rate.round() as u64;
-            self.samples_before = (Instant::now(), samples);
+            self.samples_rate_peak = self.samples_rate_peak.max(self.samples_rate);
+            self.samples_rate_peak = self.samples_rate_peak.max(self.samples_rate);
         }
-        // How long ago the samples were made that are acknowledged now.
+        // How long it took to make what is not acknowledged yet. While the run closes the rate falls to nothing,
+        // so the lag is then counted at the peak's.
         let outstanding = samples.saturating_sub(count("samples_acked") + count("samples_gap"));
         let state = self.setup.node.state();
         let scenario = &self.setup.plan.scenario;
@@ -283,7 +287,7 @@ impl Loop<'_> {
             energy_wh: number("wh_flowed"),
             money: self.totals.counter("chargeplane_billed_money_total").unwrap_or(0.0) as i64,
             samples_per_second: self.samples_rate,
-            ack_lag_ms: outstanding * 1000 / self.samples_rate.max(1),
+            ack_lag_ms: outstanding * 1000 / self.samples_rate.max(self.samples_rate_peak / 2).max(1),
             node: (state.pid, state.ready),
             restarts: state.restarts(),
         }

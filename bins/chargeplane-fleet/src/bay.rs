@@ -77,6 +77,9 @@ struct Charging {
     session: SessionId,
     meter_start: i64,
     started_ms: u64,
+    /// The driver's requests that this session may answer. Once the node has denied them all, it is known to
+    /// have been started from elsewhere, on an account that the charger is not told.
+    answers: BTreeSet<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -244,10 +247,14 @@ impl Bay {
     }
 
     fn begin(&mut self, session: &SessionId, now_ms: u64) -> WattHours {
-        self.open_requests.clear();
+        let answers = std::mem::take(&mut self.open_requests);
         self.tally.started += 1;
-        self.phase =
-            Phase::Charging(Charging { session: session.clone(), meter_start: self.register_wh, started_ms: now_ms });
+        self.phase = Phase::Charging(Charging {
+            session: session.clone(),
+            meter_start: self.register_wh,
+            started_ms: now_ms,
+            answers,
+        });
         WattHours(self.register_wh)
     }
 
@@ -265,9 +272,10 @@ impl Bay {
         let next = Phase::Leaving { until_ms: now_ms + LEAVE_MS };
         if let Phase::Charging(charging) = std::mem::replace(&mut self.phase, next) {
             self.power_w = 0;
+            let theirs = self.driver.as_ref().filter(|_| !charging.answers.is_empty());
             self.finished.push(Finished {
                 session: charging.session,
-                account: self.driver.as_ref().map(|driver| driver.account.clone()),
+                account: theirs.map(|driver| driver.account.clone()),
                 driver: self.driver.as_ref().map(|driver| driver.no),
                 meter_start: charging.meter_start,
                 meter_stop: self.register_wh,
@@ -288,6 +296,9 @@ impl Bay {
     /// The node denied a request.
     pub fn denied(&mut self, request: u64, now_ms: u64) {
         self.open_requests.remove(&request);
+        if let Phase::Charging(charging) = &mut self.phase {
+            charging.answers.remove(&request);
+        }
         if let Phase::Asking { request: asked, denials, .. } = self.phase
             && asked == request
         {

@@ -1,6 +1,6 @@
 //! A run from the schedule to the report.
 //!
-//! Connecting (until every gateway is up, at most [`CONNECT_PATIENCE_MS`]), running, draining, and with `keep` idle.
+//! Connecting (until every gateway is up, at most 20 s), running, draining, and with `keep` idle.
 //! Standard input takes commands, one JSON object a line:
 //!
 //! - `{"do":"finish"}` closes now;

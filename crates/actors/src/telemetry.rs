@@ -38,8 +38,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A gateway's columns are written early when they hold this many samples.
 const FLUSH_AT_SAMPLES: usize = 100_000;
 
-/// Batches of the replay stream a gateway may have under way.
-const REPLAY_CREDIT: u32 = 16;
+/// Batches of the replay stream a gateway may have under way: about 13,000 samples.
+const REPLAY_CREDIT: u32 = 64;
+
+/// A gateway's columns are written early when this many of its replay batches wait: the gateway sends no more
+/// until they are acknowledged, and a day's backlog must not take days.
+const FLUSH_AT_REPLAYED: u32 = REPLAY_CREDIT / 2;
 
 /// A gateway is told where its streams stand at most this often.
 const RESUME_EVERY: Duration = Duration::from_secs(1);
@@ -106,6 +110,8 @@ struct Feed {
     gaps: Vec<GapRow>,
     /// Samples accepted since the last write began.
     unwritten: usize,
+    /// Batches of the replay stream among them.
+    replayed: u32,
     /// When the oldest unwritten batch came.
     dirty_since: Option<Instant>,
     writing: bool,
@@ -235,6 +241,7 @@ fn on_batch(state: &mut TelemetryState, gateway: &GatewayId, batch: Batch) {
         return;
     }
     feed.dirty_since.get_or_insert_with(Instant::now);
+    feed.replayed = feed.replayed.saturating_add((stream == Stream::Replay).into());
     for (child, gap) in gaps {
         if let Some(charger) = children.children.get(&child) {
             feed.gaps.push(GapRow { charger: charger.clone(), incarnation, gap });
@@ -311,7 +318,8 @@ fn on_look(state: &mut TelemetryState, myself: &ActorRef<TelemetryMessage>) {
             let spread = spread(gateway, every);
             !feed.writing
                 && since.is_some_and(|since| {
-                    draining || feed.unwritten >= FLUSH_AT_SAMPLES || since >= spread
+                    let full = feed.unwritten >= FLUSH_AT_SAMPLES || feed.replayed >= FLUSH_AT_REPLAYED;
+                    draining || full || since >= spread
                 })
         })
         .map(|(gateway, _)| gateway.clone())
@@ -339,9 +347,11 @@ fn write(state: &mut TelemetryState, myself: &ActorRef<TelemetryMessage>, gatewa
     let Some(feed) = state.feeds.get_mut(gateway) else { return };
     feed.writing = true;
     feed.dirty_since = None;
+    feed.replayed = 0;
     let samples = std::mem::take(&mut feed.unwritten) as u64;
     // Taken before anything else arrives: these cursors promise exactly what is in the columns now.
     let cursors = feed.streams.received_cursors();
+    let storable = feed.streams.storable_cursors();
     let gaps = std::mem::take(&mut feed.gaps);
     let open: Vec<_> =
         feed.columns.iter_mut().filter_map(|(id, columns)| Some((id.clone(), columns.to_write()?))).collect();
@@ -353,7 +363,7 @@ fn write(state: &mut TelemetryState, myself: &ActorRef<TelemetryMessage>, gatewa
         let result = match encoded {
             Ok(Ok(chunks)) => {
                 metrics::counter!(metric::CHUNKS_TOTAL).increment(chunks.len() as u64);
-                let rows = cursors.iter().map(|cursor| StreamCursor {
+                let rows = storable.iter().map(|cursor| StreamCursor {
                     gateway: gateway.clone(),
                     stream: cursor.stream.as_u8(),
                     boot: cursor.boot,

@@ -195,8 +195,8 @@ mod tests {
         };
         assert_eq!(check(&format!("Bearer {A}")), Ok(Scope::AllTenants));
         assert_eq!(check(&format!("bearer {A}")), Ok(Scope::AllTenants));
-        assert_eq!(check(&format!("Basic {A}")), Err("token_missing".to_owned()));
-        assert_eq!(check(&format!("Bearer {B}")), Err("token_unknown".to_owned()));
+        assert_eq!(check(&format!("Basic {A}")), Err("token_missing"));
+        assert_eq!(check(&format!("Bearer {B}")), Err("token_unknown"));
         assert_eq!(tokens.check(&HeaderMap::new()).unwrap_err().code, "token_missing");
     }
 }

@@ -259,7 +259,7 @@ pub fn from_yaml(text: &str) -> Result<Catalogue, CatalogueTextError> {
         with_snippet: false,
     };
     let document: CatalogueDocument = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let (line, column) = error.location().map_or((0, 0), |at| (u64::from(at.line()), u64::from(at.column())));
+        let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
         CatalogueTextError { line, column, message: shortened(&error.without_snippet().to_string()) }
     })?;
     Ok(document.into())

@@ -250,8 +250,8 @@ mod tests {
         };
         assert_eq!(read("k-1"), Ok(IdempotencyKey("k-1".into())));
         assert!(read(&"k".repeat(MAX_KEY_LEN)).is_ok());
-        assert_eq!(read(&"k".repeat(MAX_KEY_LEN + 1)), Err("idempotency_key_invalid".into()));
-        assert_eq!(read("two words"), Err("idempotency_key_invalid".into()));
+        assert_eq!(read(&"k".repeat(MAX_KEY_LEN + 1)), Err("idempotency_key_invalid"));
+        assert_eq!(read("two words"), Err("idempotency_key_invalid"));
         assert_eq!(IdempotencyKey::read(&HeaderMap::new()).unwrap_err().code, "idempotency_key_missing");
     }
 

@@ -73,9 +73,9 @@ fn parts(options: &ApiOptions) -> (Router<ApiState>, Router<ApiState>, Router<Ap
     let (pages, _) = pages.split_for_parts();
     let (api, _) = api.split_for_parts();
     let pages = pages.merge(SwaggerUi::new("/docs").url("/openapi.json", openapi::document()));
-    let pages = if options.open_pages { pages } else { pages.layer(token.clone()) };
+    let pages = if options.open_pages { pages } else { pages.route_layer(token.clone()) };
     let room = InFlight::new(options.max_in_flight);
-    let api = api.layer(from_fn_with_state(room, limits::bound)).layer(token);
+    let api = api.route_layer(from_fn_with_state(room, limits::bound)).route_layer(token);
     (health, pages, api)
 }
 

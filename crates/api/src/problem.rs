@@ -123,17 +123,19 @@ pub fn info(code: &str, otherwise: &'static str) -> CodeInfo {
 pub struct Problem {
     /// The page about the code, relative to this node: `/errors/account#insufficient_funds`.
     #[serde(rename = "type")]
-    pub kind: String,
+    #[schema(value_type = String)]
+    pub kind: Box<str>,
     /// What kind of problem, the same for every case of the code.
-    pub title: String,
+    pub title: &'static str,
     /// The HTTP status.
     pub status: u16,
     /// What happened in this case, what it means, and what to do.
     pub detail: String,
     /// The code, stable across versions: switch on this.
-    pub code: String,
+    pub code: &'static str,
     /// The path of the request.
-    pub instance: String,
+    #[schema(value_type = String)]
+    pub instance: Box<str>,
     /// For a catalogue: everything that is wrong in it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<ProblemItem>,
@@ -156,21 +158,21 @@ impl Problem {
         Self::of(info(code, "internal"), code, detail)
     }
 
-    fn of(info: CodeInfo, code: &str, detail: impl Into<String>) -> Self {
+    fn of(info: CodeInfo, code: &'static str, detail: impl Into<String>) -> Self {
         let detail: String = detail.into();
         Self {
-            kind: format!("/errors/{}#{}", info.family, info.code),
-            title: info.title.to_owned(),
+            kind: format!("/errors/{}#{}", info.family, info.code).into(),
+            title: info.title,
             status: info.status,
             detail: detail.chars().take(MAX_DETAIL_CHARS).collect(),
-            code: code.to_owned(),
-            instance: String::new(),
+            code,
+            instance: "".into(),
             problems: Vec::new(),
         }
     }
 
     /// A refusal by an entity: its own code, with the status of the table or else of `otherwise`.
-    fn refusal(code: &str, otherwise: &'static str, detail: String) -> Self {
+    fn refusal(code: &'static str, otherwise: &'static str, detail: String) -> Self {
         Self::of(info(code, otherwise), code, detail)
     }
 
@@ -229,7 +231,7 @@ pub fn finish(path: &str, response: Response) -> Response {
         Some(problem) => problem.clone(),
         None => foreign(status, path),
     };
-    problem.instance = path.chars().take(256).collect();
+    problem.instance = path.chars().take(256).collect::<String>().into();
     let mut finished = problem.into_response();
     const KEPT: [HeaderName; 2] = [header::ALLOW, header::RETRY_AFTER];
     for name in KEPT {

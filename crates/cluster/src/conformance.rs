@@ -3,6 +3,9 @@
 //!
 //! Panics with what was expected: it is test code that happens to be shared.
 
+#[cfg(test)]
+mod tests;
+
 use crate::frame::{Frame, FrameHash, MAX_PAYLOAD};
 use crate::journal::{ChainCheck, CommitOutcome, Journal, JournalError, OpenedShard, Snapshot};
 use bytes::Bytes;
@@ -19,10 +22,7 @@ pub fn node(name: &str) -> NodeId {
 
 /// An account shard, for tests.
 pub fn shard(index: u16) -> ShardId {
-    ShardId {
-        family: Family::Account,
-        index,
-    }
+    ShardId { family: Family::Account, index }
 }
 
 /// An owner's end of one shard's log: makes frames that follow each other.
@@ -41,25 +41,13 @@ pub struct Writer {
 impl Writer {
     /// Goes on from an open.
     pub fn new(opened: &OpenedShard) -> Self {
-        Self {
-            shard: opened.shard,
-            epoch: opened.epoch,
-            lsn: opened.last_lsn,
-            hash: opened.last_hash,
-        }
+        Self { shard: opened.shard, epoch: opened.epoch, lsn: opened.last_lsn, hash: opened.last_hash }
     }
 
     /// The next frame, without moving on.
     pub fn peek(&self, payload: &str) -> Frame {
         let payload = Bytes::copy_from_slice(payload.as_bytes());
-        Frame::following(
-            self.shard,
-            self.epoch,
-            self.lsn,
-            self.hash,
-            Timestamp(1_000),
-            payload,
-        )
+        Frame::following(self.shard, self.epoch, self.lsn, self.hash, Timestamp(1_000), payload)
     }
 
     /// The next frame; the one after it will follow it.
@@ -71,10 +59,7 @@ impl Writer {
 }
 
 async fn open(journal: &dyn Journal, index: u16, owner: &str) -> (OpenedShard, Writer) {
-    let opened = journal
-        .open(shard(index), node(owner))
-        .await
-        .expect("opens");
+    let opened = journal.open(shard(index), node(owner)).await.expect("opens");
     let writer = Writer::new(&opened);
     (opened, writer)
 }
@@ -86,10 +71,7 @@ async fn commit(journal: &dyn Journal, frame: Frame) -> CommitOutcome {
 }
 
 fn payloads(frames: &[Frame]) -> Vec<&str> {
-    frames
-        .iter()
-        .map(|frame| std::str::from_utf8(&frame.payload).expect("text"))
-        .collect()
+    frames.iter().map(|frame| std::str::from_utf8(&frame.payload).expect("text")).collect()
 }
 
 /// All of a shard's frames, page by page, verified from the start.
@@ -141,114 +123,34 @@ async fn opens_raise_the_epoch_every_time(journal: &dyn Journal) {
 
 async fn a_stale_owner_is_fenced(journal: &dyn Journal, case: &str, before: &str, after: &str) {
     let (_, mut stale) = open(journal, 0, before).await;
-    assert_eq!(
-        commit(journal, stale.next("a")).await,
-        CommitOutcome::Committed
-    );
+    assert_eq!(commit(journal, stale.next("a")).await, CommitOutcome::Committed);
     let in_flight = stale.next("b");
     let (opened, mut owner) = open(journal, 0, after).await;
     assert_eq!(payloads(&opened.tail), ["a"], "{case}");
-    let fenced = CommitOutcome::Fenced {
-        epoch: 2,
-        last_lsn: 1,
-    };
+    let fenced = CommitOutcome::Fenced { epoch: 2, last_lsn: 1 };
     assert_eq!(commit(journal, in_flight.clone()).await, fenced, "{case}");
-    assert_eq!(
-        commit(journal, owner.next("c")).await,
-        CommitOutcome::Committed,
-        "{case}"
-    );
-    assert_eq!(
-        commit(journal, in_flight).await,
-        CommitOutcome::Fenced {
-            epoch: 2,
-            last_lsn: 2
-        },
-        "{case}"
-    );
-    assert_eq!(
-        payloads(&read_all(journal, shard(0), 10).await),
-        ["a", "c"],
-        "{case}"
-    );
+    assert_eq!(commit(journal, owner.next("c")).await, CommitOutcome::Committed, "{case}");
+    assert_eq!(commit(journal, in_flight).await, CommitOutcome::Fenced { epoch: 2, last_lsn: 2 }, "{case}");
+    assert_eq!(payloads(&read_all(journal, shard(0), 10).await), ["a", "c"], "{case}");
 }
 
 async fn only_the_next_frame_is_stored(journal: &dyn Journal) {
-    let never_opened = Writer {
-        shard: shard(7),
-        epoch: 1,
-        lsn: 0,
-        hash: FrameHash::genesis(shard(7)),
-    };
+    let never_opened = Writer { shard: shard(7), epoch: 1, lsn: 0, hash: FrameHash::genesis(shard(7)) };
     let fenced = commit(journal, never_opened.peek("x")).await;
-    assert_eq!(
-        fenced,
-        CommitOutcome::Fenced {
-            epoch: 0,
-            last_lsn: 0
-        }
-    );
+    assert_eq!(fenced, CommitOutcome::Fenced { epoch: 0, last_lsn: 0 });
 
     let (_, mut writer) = open(journal, 0, "n1").await;
-    assert_eq!(
-        commit(journal, writer.next("a")).await,
-        CommitOutcome::Committed
-    );
-    let fenced = CommitOutcome::Fenced {
-        epoch: 1,
-        last_lsn: 1,
-    };
+    assert_eq!(commit(journal, writer.next("a")).await, CommitOutcome::Committed);
+    let fenced = CommitOutcome::Fenced { epoch: 1, last_lsn: 1 };
     let good = writer.peek("b");
     for (what, bad) in [
-        (
-            "a hole",
-            Frame {
-                lsn: 3,
-                ..good.clone()
-            },
-        ),
-        (
-            "a taken number",
-            Frame {
-                lsn: 1,
-                ..good.clone()
-            },
-        ),
-        (
-            "number 0",
-            Frame {
-                lsn: 0,
-                ..good.clone()
-            },
-        ),
-        (
-            "another chain",
-            Frame {
-                prev_hash: FrameHash([7; 32]),
-                ..good.clone()
-            },
-        ),
-        (
-            "a lower epoch",
-            Frame {
-                epoch: 0,
-                ..good.clone()
-            },
-        ),
-        (
-            "an epoch nobody opened",
-            Frame {
-                epoch: 2,
-                ..good.clone()
-            },
-        ),
-        (
-            "another shard",
-            Frame {
-                shard: shard(1),
-                ..good.clone()
-            },
-        ),
+        ("a hole", Frame { lsn: 3, ..good.clone() }),
+        ("a taken number", Frame { lsn: 1, ..good.clone() }),
+        ("number 0", Frame { lsn: 0, ..good.clone() }),
+        ("another chain", Frame { prev_hash: FrameHash([7; 32]), ..good.clone() }),
+        ("a lower epoch", Frame { epoch: 0, ..good.clone() }),
+        ("an epoch nobody opened", Frame { epoch: 2, ..good.clone() }),
+        ("another shard", Frame { shard: shard(1), ..good.clone() }),
     ] {
         let outcome = commit(journal, bad).await;
         assert!(matches!(outcome, CommitOutcome::Fenced { .. }), "{what}");
@@ -263,37 +165,14 @@ async fn only_the_next_frame_is_stored(journal: &dyn Journal) {
 async fn the_same_frame_again_is_committed_once(journal: &dyn Journal) {
     let (_, mut writer) = open(journal, 0, "n1").await;
     let first = writer.next("a");
-    assert_eq!(
-        commit(journal, first.clone()).await,
-        CommitOutcome::Committed
-    );
-    assert_eq!(
-        commit(journal, first.clone()).await,
-        CommitOutcome::Committed,
-        "offered again"
-    );
-    let other = Frame {
-        payload: Bytes::from_static(b"other"),
-        ..first.clone()
-    };
-    assert_eq!(
-        commit(journal, other).await,
-        CommitOutcome::Fenced {
-            epoch: 1,
-            last_lsn: 1
-        },
-        "other content"
-    );
-    assert_eq!(
-        commit(journal, writer.next("b")).await,
-        CommitOutcome::Committed
-    );
+    assert_eq!(commit(journal, first.clone()).await, CommitOutcome::Committed);
+    assert_eq!(commit(journal, first.clone()).await, CommitOutcome::Committed, "offered again");
+    let other = Frame { payload: Bytes::from_static(b"other"), ..first.clone() };
+    assert_eq!(commit(journal, other).await, CommitOutcome::Fenced { epoch: 1, last_lsn: 1 }, "other content");
+    assert_eq!(commit(journal, writer.next("b")).await, CommitOutcome::Committed);
     assert_eq!(payloads(&read_all(journal, shard(0), 10).await), ["a", "b"]);
     open(journal, 0, "n2").await;
-    assert!(
-        matches!(commit(journal, first).await, CommitOutcome::Fenced { .. }),
-        "not after another open"
-    );
+    assert!(matches!(commit(journal, first).await, CommitOutcome::Fenced { .. }), "not after another open");
 }
 
 async fn one_bad_condition_leaves_only_that_frame_out(journal: &dyn Journal) {
@@ -304,23 +183,13 @@ async fn one_bad_condition_leaves_only_that_frame_out(journal: &dyn Journal) {
     // Two frames of one shard may travel together; the second's condition is the first.
     let frames = vec![a.next("a1"), stale.next("b1"), c.next("c1"), a.next("a2")];
     let outcomes = journal.commit(frames).await.expect("commits");
-    let fenced = CommitOutcome::Fenced {
-        epoch: 2,
-        last_lsn: 0,
-    };
+    let fenced = CommitOutcome::Fenced { epoch: 2, last_lsn: 0 };
     use CommitOutcome::Committed;
     assert_eq!(outcomes, [Committed, fenced, Committed, Committed]);
-    assert_eq!(
-        payloads(&read_all(journal, shard(0), 10).await),
-        ["a1", "a2"]
-    );
+    assert_eq!(payloads(&read_all(journal, shard(0), 10).await), ["a1", "a2"]);
     assert_eq!(read_all(journal, shard(1), 10).await, []);
     assert_eq!(payloads(&read_all(journal, shard(2), 10).await), ["c1"]);
-    assert_eq!(
-        journal.commit(vec![]).await,
-        Ok(vec![]),
-        "nothing is nothing"
-    );
+    assert_eq!(journal.commit(vec![]).await, Ok(vec![]), "nothing is nothing");
 }
 
 async fn what_was_committed_is_read_back(journal: &dyn Journal) {
@@ -328,23 +197,13 @@ async fn what_was_committed_is_read_back(journal: &dyn Journal) {
     let mut written = Vec::new();
     for n in 0..25 {
         let frame = writer.next(&format!("entry {n}"));
-        assert_eq!(
-            commit(journal, frame.clone()).await,
-            CommitOutcome::Committed
-        );
+        assert_eq!(commit(journal, frame.clone()).await, CommitOutcome::Committed);
         written.push(frame);
     }
     assert_eq!(read_all(journal, shard(0), 7).await, written);
-    assert_eq!(
-        journal.read(shard(0), 23, 100).await,
-        Ok(written[23..].to_vec())
-    );
+    assert_eq!(journal.read(shard(0), 23, 100).await, Ok(written[23..].to_vec()));
     assert_eq!(journal.read(shard(0), 25, 100).await, Ok(vec![]));
-    assert_eq!(
-        journal.read(shard(9), 0, 100).await,
-        Ok(vec![]),
-        "a shard nobody opened"
-    );
+    assert_eq!(journal.read(shard(9), 0, 100).await, Ok(vec![]), "a shard nobody opened");
     let (opened, _) = open(journal, 0, "n1").await;
     assert_eq!((opened.last_lsn, opened.last_hash), (25, writer.hash));
     assert_eq!(opened.tail, written);
@@ -353,167 +212,73 @@ async fn what_was_committed_is_read_back(journal: &dyn Journal) {
 async fn a_released_shard_takes_no_frames(journal: &dyn Journal) {
     let (_, mut writer) = open(journal, 0, "n1").await;
     open(journal, 3, "n2").await;
-    assert_eq!(
-        commit(journal, writer.next("a")).await,
-        CommitOutcome::Committed
-    );
-    assert_eq!(
-        journal.release(shard(0), 9).await,
-        Ok(false),
-        "not the head's epoch"
-    );
-    assert_eq!(
-        journal.release(shard(8), 1).await,
-        Ok(false),
-        "never opened"
-    );
+    assert_eq!(commit(journal, writer.next("a")).await, CommitOutcome::Committed);
+    assert_eq!(journal.release(shard(0), 9).await, Ok(false), "not the head's epoch");
+    assert_eq!(journal.release(shard(8), 1).await, Ok(false), "never opened");
     assert_eq!(journal.release(shard(0), 1).await, Ok(true));
-    assert_eq!(
-        journal.release(shard(0), 1).await,
-        Ok(false),
-        "released already"
-    );
+    assert_eq!(journal.release(shard(0), 1).await, Ok(false), "released already");
     let heads = journal.heads().await.expect("lists");
-    let seen: Vec<_> = heads
-        .iter()
-        .map(|head| (head.shard, head.owner.clone(), head.epoch, head.last_lsn))
-        .collect();
-    assert_eq!(
-        seen,
-        [(shard(0), None, 1, 1), (shard(3), Some(node("n2")), 1, 0)]
-    );
+    let seen: Vec<_> = heads.iter().map(|head| (head.shard, head.owner.clone(), head.epoch, head.last_lsn)).collect();
+    assert_eq!(seen, [(shard(0), None, 1, 1), (shard(3), Some(node("n2")), 1, 0)]);
     let outcome = commit(journal, writer.next("b")).await;
-    assert_eq!(
-        outcome,
-        CommitOutcome::Fenced {
-            epoch: 1,
-            last_lsn: 1
-        }
-    );
+    assert_eq!(outcome, CommitOutcome::Fenced { epoch: 1, last_lsn: 1 });
     let (opened, _) = open(journal, 0, "n2").await;
     assert_eq!((opened.epoch, payloads(&opened.tail)), (2, vec!["a"]));
 }
 
 fn snapshot_of(writer: &Writer, text: &str) -> Snapshot {
-    Snapshot {
-        lsn: writer.lsn,
-        hash: writer.hash,
-        bytes: Bytes::copy_from_slice(text.as_bytes()),
-    }
+    Snapshot { lsn: writer.lsn, hash: writer.hash, bytes: Bytes::copy_from_slice(text.as_bytes()) }
 }
 
 async fn snapshots_shorten_the_tail(journal: &dyn Journal) {
     let (_, mut writer) = open(journal, 0, "n1").await;
     for n in 1..=6u64 {
-        assert_eq!(
-            commit(journal, writer.next(&format!("e{n}"))).await,
-            CommitOutcome::Committed
-        );
+        assert_eq!(commit(journal, writer.next(&format!("e{n}"))).await, CommitOutcome::Committed);
         if n % 2 == 0 {
             let snapshot = snapshot_of(&writer, &format!("state {n}"));
-            assert_eq!(
-                journal.put_snapshot(shard(0), 1, snapshot).await,
-                Ok(true),
-                "snapshot {n}"
-            );
+            assert_eq!(journal.put_snapshot(shard(0), 1, snapshot).await, Ok(true), "snapshot {n}");
         }
     }
-    assert_eq!(
-        commit(journal, writer.next("e7")).await,
-        CommitOutcome::Committed
-    );
+    assert_eq!(commit(journal, writer.next("e7")).await, CommitOutcome::Committed);
     let (opened, _) = open(journal, 0, "n1").await;
     let snapshot = opened.snapshot.expect("kept");
     assert_eq!((snapshot.lsn, &snapshot.bytes[..]), (6, &b"state 6"[..]));
     assert_eq!(payloads(&opened.tail), ["e7"]);
     assert_eq!((opened.last_lsn, opened.last_hash), (7, writer.hash));
-    assert_eq!(
-        read_all(journal, shard(0), 10).await.len(),
-        7,
-        "logs are not trimmed"
-    );
+    assert_eq!(read_all(journal, shard(0), 10).await.len(), 7, "logs are not trimmed");
 }
 
 async fn snapshots_are_fenced(journal: &dyn Journal) {
     let (_, mut writer) = open(journal, 0, "n1").await;
-    assert_eq!(
-        commit(journal, writer.next("a")).await,
-        CommitOutcome::Committed
-    );
+    assert_eq!(commit(journal, writer.next("a")).await, CommitOutcome::Committed);
     let good = snapshot_of(&writer, "state");
-    let elsewhere = Snapshot {
-        hash: FrameHash([1; 32]),
-        ..good.clone()
-    };
-    assert_eq!(
-        journal.put_snapshot(shard(0), 1, elsewhere).await,
-        Ok(false),
-        "not this log's frame"
-    );
-    let ahead = Snapshot {
-        lsn: 2,
-        ..good.clone()
-    };
-    assert_eq!(
-        journal.put_snapshot(shard(0), 1, ahead).await,
-        Ok(false),
-        "beyond the head"
-    );
+    let elsewhere = Snapshot { hash: FrameHash([1; 32]), ..good.clone() };
+    assert_eq!(journal.put_snapshot(shard(0), 1, elsewhere).await, Ok(false), "not this log's frame");
+    let ahead = Snapshot { lsn: 2, ..good.clone() };
+    assert_eq!(journal.put_snapshot(shard(0), 1, ahead).await, Ok(false), "beyond the head");
     open(journal, 0, "n2").await;
-    assert_eq!(
-        journal.put_snapshot(shard(0), 1, good.clone()).await,
-        Ok(false),
-        "a stale owner"
-    );
+    assert_eq!(journal.put_snapshot(shard(0), 1, good.clone()).await, Ok(false), "a stale owner");
     let (opened, _) = open(journal, 0, "n2").await;
     assert_eq!(opened.snapshot, None);
-    assert_eq!(
-        journal.put_snapshot(shard(0), 3, good.clone()).await,
-        Ok(true)
-    );
-    let again = Snapshot {
-        bytes: Bytes::from_static(b"changed"),
-        ..good
-    };
-    assert_eq!(
-        journal.put_snapshot(shard(0), 3, again).await,
-        Ok(false),
-        "snapshots are immutable"
-    );
+    assert_eq!(journal.put_snapshot(shard(0), 3, good.clone()).await, Ok(true));
+    let again = Snapshot { bytes: Bytes::from_static(b"changed"), ..good };
+    assert_eq!(journal.put_snapshot(shard(0), 3, again).await, Ok(false), "snapshots are immutable");
 }
 
 async fn too_large_is_refused_and_the_journal_serves_on(journal: &dyn Journal) {
     let (_, mut writer) = open(journal, 0, "n1").await;
-    let huge = Frame {
-        payload: Bytes::from(vec![0; MAX_PAYLOAD + 1]),
-        ..writer.peek("")
-    };
+    let huge = Frame { payload: Bytes::from(vec![0; MAX_PAYLOAD + 1]), ..writer.peek("") };
     let refused = journal.commit(vec![huge]).await;
     let bytes = MAX_PAYLOAD + 1;
-    assert_eq!(
-        refused,
-        Err(JournalError::TooLarge {
-            shard: shard(0),
-            bytes,
-            limit: MAX_PAYLOAD
-        })
-    );
-    assert_eq!(
-        commit(journal, writer.next("small")).await,
-        CommitOutcome::Committed
-    );
+    assert_eq!(refused, Err(JournalError::TooLarge { shard: shard(0), bytes, limit: MAX_PAYLOAD }));
+    assert_eq!(commit(journal, writer.next("small")).await, CommitOutcome::Committed);
 }
 
 async fn of_racing_opens_only_the_last_commits(journal: Arc<dyn Journal>) {
     let opens: Vec<_> = (0..8)
         .map(|n| {
             let journal = Arc::clone(&journal);
-            tokio::spawn(async move {
-                journal
-                    .open(shard(0), node(&format!("n{n}")))
-                    .await
-                    .expect("opens")
-            })
+            tokio::spawn(async move { journal.open(shard(0), node(&format!("n{n}"))).await.expect("opens") })
         })
         .collect();
     let mut writers = Vec::new();
@@ -536,11 +301,7 @@ async fn concurrent_commits_all_land(journal: Arc<dyn Journal>) {
                 let (_, mut writer) = open(&*journal, index, "n1").await;
                 for n in 0..20 {
                     let outcome = commit(&*journal, writer.next(&format!("{index}/{n}"))).await;
-                    assert_eq!(
-                        outcome,
-                        CommitOutcome::Committed,
-                        "shard {index}, frame {n}"
-                    );
+                    assert_eq!(outcome, CommitOutcome::Committed, "shard {index}, frame {n}");
                 }
             })
         })
@@ -552,91 +313,5 @@ async fn concurrent_commits_all_land(journal: Arc<dyn Journal>) {
         let frames = read_all(&*journal, shard(index), 100).await;
         let expected: Vec<_> = (0..20).map(|n| format!("{index}/{n}")).collect();
         assert_eq!(payloads(&frames), expected);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::memory::{CommitFault, MemoryJournal};
-
-    #[tokio::test]
-    async fn the_memory_journal_conforms() {
-        check_journal(|| Arc::new(MemoryJournal::new())).await;
-    }
-
-    #[tokio::test]
-    async fn damage_is_found_at_open_with_shard_and_number() {
-        for (what, at, damage) in [
-            (
-                "bit rot",
-                2,
-                (|frames: &mut Vec<Vec<u8>>| frames[1][30] ^= 1) as fn(&mut Vec<Vec<u8>>),
-            ),
-            ("a torn tail", 3, |frames| frames[2].truncate(20)),
-            ("a lost tail", 3, |frames| frames.truncate(2)),
-            ("a hole", 2, |frames| drop(frames.remove(1))),
-            ("swapped frames", 1, |frames| frames.swap(0, 1)),
-            ("a frame after the head", 4, |frames| {
-                let last = Frame::decode(&frames[2]).expect("intact");
-                let next =
-                    Frame::following(last.shard, 1, 3, last.hash(), Timestamp(0), Bytes::new());
-                frames.push(next.encode());
-            }),
-        ] {
-            let journal = MemoryJournal::new();
-            let (_, mut writer) = open(&journal, 0, "n1").await;
-            for n in 0..3 {
-                assert_eq!(
-                    commit(&journal, writer.next(&n.to_string())).await,
-                    CommitOutcome::Committed
-                );
-            }
-            journal.damage(shard(0), damage);
-            match journal.open(shard(0), node("n1")).await {
-                Err(JournalError::Corrupt {
-                    shard: found, lsn, ..
-                }) => assert_eq!((found, lsn), (shard(0), at), "{what}"),
-                other => panic!("{what}: {other:?}"),
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn an_unknown_outcome_is_settled_by_offering_the_same_frame_again() {
-        for fault in [CommitFault::ApplyThenUnknown, CommitFault::DropThenUnknown] {
-            let journal = MemoryJournal::new();
-            let (_, mut writer) = open(&journal, 0, "n1").await;
-            let frame = writer.next("a");
-            journal.inject(fault.clone());
-            let outcome = journal.commit(vec![frame.clone()]).await;
-            assert!(
-                matches!(outcome, Err(JournalError::OutcomeUnknown(_))),
-                "{fault:?}"
-            );
-            assert_eq!(
-                commit(&journal, frame).await,
-                CommitOutcome::Committed,
-                "{fault:?}"
-            );
-            assert_eq!(journal.frames(shard(0)).len(), 1, "{fault:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_failed_journal_stays_failed() {
-        let journal = MemoryJournal::new();
-        let (_, mut writer) = open(&journal, 0, "n1").await;
-        let full = JournalError::Full("injected".to_owned());
-        journal.inject(CommitFault::Fail(full.clone()));
-        assert_eq!(
-            journal.commit(vec![writer.next("a")]).await,
-            Err(full.clone())
-        );
-        assert_eq!(
-            journal.commit(vec![writer.next("b")]).await,
-            Err(full.clone())
-        );
-        assert_eq!(journal.open(shard(0), node("n1")).await, Err(full));
     }
 }

@@ -19,10 +19,7 @@ pub struct ClusterSettings {
 
 impl Default for ClusterSettings {
     fn default() -> Self {
-        Self {
-            station_shards: DEFAULT_SHARDS,
-            account_shards: DEFAULT_SHARDS,
-        }
+        Self { station_shards: DEFAULT_SHARDS, account_shards: DEFAULT_SHARDS }
     }
 }
 
@@ -53,12 +50,7 @@ impl NodeHello {
     /// Introduces this process.
     pub fn of_this_process(node: NodeId, address: String) -> Self {
         let pid = std::process::id();
-        Self {
-            node,
-            address,
-            pid,
-            pid_started: process_started(pid).unwrap_or(0),
-        }
+        Self { node, address, pid, pid_started: process_started(pid).unwrap_or(0) }
     }
 }
 
@@ -141,35 +133,18 @@ pub enum CoordinationError {
 pub trait Coordination: Send + Sync {
     /// Joins: fixes the settings if this is the cluster's birth, checks them otherwise, and raises the
     /// node's incarnation.
-    fn join(
-        &self,
-        hello: NodeHello,
-        settings: ClusterSettings,
-    ) -> BoxFuture<'_, Result<Joined, CoordinationError>>;
+    fn join(&self, hello: NodeHello, settings: ClusterSettings) -> BoxFuture<'_, Result<Joined, CoordinationError>>;
 
     /// Writes beat number `beat`, if `incarnation` still holds the lease.
-    fn beat(
-        &self,
-        node: NodeId,
-        incarnation: u64,
-        beat: u64,
-    ) -> BoxFuture<'_, Result<BeatOutcome, CoordinationError>>;
+    fn beat(&self, node: NodeId, incarnation: u64, beat: u64) -> BoxFuture<'_, Result<BeatOutcome, CoordinationError>>;
 
     /// Gives the lease up, if `incarnation` still holds it. Returns whether it did.
-    fn release(
-        &self,
-        node: NodeId,
-        incarnation: u64,
-    ) -> BoxFuture<'_, Result<bool, CoordinationError>>;
+    fn release(&self, node: NodeId, incarnation: u64) -> BoxFuture<'_, Result<bool, CoordinationError>>;
 
     /// Declares an incarnation dead, if it still holds the lease and its last beat is still `beat` (so one
     /// that came back in time stays). Returns whether it did.
-    fn declare_dead(
-        &self,
-        node: NodeId,
-        incarnation: u64,
-        beat: u64,
-    ) -> BoxFuture<'_, Result<bool, CoordinationError>>;
+    fn declare_dead(&self, node: NodeId, incarnation: u64, beat: u64)
+    -> BoxFuture<'_, Result<bool, CoordinationError>>;
 
     /// All nodes that ever joined, in order.
     fn nodes(&self) -> BoxFuture<'_, Result<Vec<NodeRecord>, CoordinationError>>;
@@ -195,13 +170,6 @@ mod tests {
     #[test]
     fn settings_are_checked() {
         assert!(ClusterSettings::default().check().is_ok());
-        assert!(
-            ClusterSettings {
-                station_shards: 3,
-                account_shards: 32
-            }
-            .check()
-            .is_err()
-        );
+        assert!(ClusterSettings { station_shards: 3, account_shards: 32 }.check().is_err());
     }
 }

@@ -97,15 +97,7 @@ impl Frame {
         payload: Bytes,
     ) -> Self {
         let lsn = last_lsn.saturating_add(1);
-        Self {
-            version: FRAME_VERSION,
-            shard,
-            epoch,
-            lsn,
-            prev_hash: last_hash,
-            written_at,
-            payload,
-        }
+        Self { version: FRAME_VERSION, shard, epoch, lsn, prev_hash: last_hash, written_at, payload }
     }
 
     /// The canonical encoding, checksum included. Little-endian.
@@ -143,16 +135,9 @@ impl Frame {
     /// Reads an encoded frame and verifies its checksum.
     pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
         let least = HEADER_LEN + TRAILER_LEN;
-        let length = |expected| FrameError::Length {
-            expected,
-            found: bytes.len(),
-        };
-        let (body, trailer) = bytes
-            .split_last_chunk::<TRAILER_LEN>()
-            .ok_or_else(|| length(least))?;
-        let (header, payload) = body
-            .split_first_chunk::<HEADER_LEN>()
-            .ok_or_else(|| length(least))?;
+        let length = |expected| FrameError::Length { expected, found: bytes.len() };
+        let (body, trailer) = bytes.split_last_chunk::<TRAILER_LEN>().ok_or_else(|| length(least))?;
+        let (header, payload) = body.split_first_chunk::<HEADER_LEN>().ok_or_else(|| length(least))?;
         let (found, computed) = (u32::from_le_bytes(*trailer), crc32c::crc32c(body));
         if found != computed {
             return Err(FrameError::Checksum { found, computed });
@@ -167,10 +152,7 @@ impl Frame {
         }
         Ok(Self {
             version: header[0],
-            shard: ShardId {
-                family,
-                index: u16::from_le_bytes(part(header, 2)),
-            },
+            shard: ShardId { family, index: u16::from_le_bytes(part(header, 2)) },
             epoch: u64::from_le_bytes(part(header, 4)),
             lsn: u64::from_le_bytes(part(header, 12)),
             written_at: Timestamp(i64::from_le_bytes(part(header, 20))),
@@ -193,19 +175,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn frame(payload: &[u8]) -> Frame {
-        let shard = ShardId {
-            family: Family::Account,
-            index: 3,
-        };
+        let shard = ShardId { family: Family::Account, index: 3 };
         let payload = Bytes::copy_from_slice(payload);
-        Frame::following(
-            shard,
-            7,
-            41,
-            FrameHash::genesis(shard),
-            Timestamp(1_700_000_000_000),
-            payload,
-        )
+        Frame::following(shard, 7, 41, FrameHash::genesis(shard), Timestamp(1_700_000_000_000), payload)
     }
 
     #[test]
@@ -216,24 +188,15 @@ mod tests {
         assert_eq!(bytes[4..12], 7u64.to_le_bytes());
         assert_eq!(bytes[12..20], 42u64.to_le_bytes());
         assert_eq!(bytes[20..28], 1_700_000_000_000i64.to_le_bytes());
-        assert_eq!(
-            &bytes[28..60],
-            FrameHash::genesis(frame(b"").shard).as_bytes()
-        );
+        assert_eq!(&bytes[28..60], FrameHash::genesis(frame(b"").shard).as_bytes());
         assert_eq!(bytes[60..67], [3, 0, 0, 0, b'a', b'b', b'c']);
         assert_eq!(bytes[67..], crc32c::crc32c(&bytes[..67]).to_le_bytes());
-        assert_eq!(
-            frame(b"abc").hash().0,
-            <[u8; 32]>::from(Sha256::digest(&bytes[..67]))
-        );
+        assert_eq!(frame(b"abc").hash().0, <[u8; 32]>::from(Sha256::digest(&bytes[..67])));
     }
 
     #[test]
     fn a_newer_version_is_refused_as_such() {
-        let newer = Frame {
-            version: 2,
-            ..frame(b"x")
-        };
+        let newer = Frame { version: 2, ..frame(b"x") };
         assert_eq!(Frame::decode(&newer.encode()), Err(FrameError::Version(2)));
     }
 

@@ -122,25 +122,15 @@ impl JournalError {
 /// Durable logs of shards. Methods are cheap to call from many tasks; the adapter groups commits.
 pub trait Journal: Send + Sync {
     /// Takes the shard for `owner`: raises its epoch (from 1 up, every time), then reads and verifies.
-    fn open(
-        &self,
-        shard: ShardId,
-        owner: NodeId,
-    ) -> BoxFuture<'_, Result<OpenedShard, JournalError>>;
+    fn open(&self, shard: ShardId, owner: NodeId) -> BoxFuture<'_, Result<OpenedShard, JournalError>>;
 
     /// Stores frames of any shards in one transaction and answers each, in their order. An `Err` covers all
     /// of them: none is known to be durable.
-    fn commit(&self, frames: Vec<Frame>)
-    -> BoxFuture<'_, Result<Vec<CommitOutcome>, JournalError>>;
+    fn commit(&self, frames: Vec<Frame>) -> BoxFuture<'_, Result<Vec<CommitOutcome>, JournalError>>;
 
     /// Frames after `after_lsn`, in order, verified among themselves; at most `limit`, and fewer when they
     /// are large. Empty at the end of the log only. The chain to `after_lsn` itself is the caller's to check.
-    fn read(
-        &self,
-        shard: ShardId,
-        after_lsn: u64,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<Frame>, JournalError>>;
+    fn read(&self, shard: ShardId, after_lsn: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Frame>, JournalError>>;
 
     /// The heads of all shards that were ever opened, in order.
     fn heads(&self) -> BoxFuture<'_, Result<Vec<ShardHead>, JournalError>>;
@@ -150,19 +140,14 @@ pub trait Journal: Send + Sync {
 
     /// Keeps a snapshot, if `epoch` is still the head's and the snapshot's frame is in the log with that hash.
     /// Returns whether it was. The newest two are kept. Made by the owner, from durable state only.
-    fn put_snapshot(
-        &self,
-        shard: ShardId,
-        epoch: u64,
-        snapshot: Snapshot,
-    ) -> BoxFuture<'_, Result<bool, JournalError>>;
+    fn put_snapshot(&self, shard: ShardId, epoch: u64, snapshot: Snapshot)
+    -> BoxFuture<'_, Result<bool, JournalError>>;
 }
 
 /// What a frame's condition says against a head: shared by the adapters.
 pub fn judge(head: &ShardHead, frame: &Frame, frame_hash: FrameHash) -> Judgement {
     if frame.epoch == head.epoch && frame.shard == head.shard {
-        let follows =
-            head.last_lsn.checked_add(1) == Some(frame.lsn) && frame.prev_hash == head.last_hash;
+        let follows = head.last_lsn.checked_add(1) == Some(frame.lsn) && frame.prev_hash == head.last_hash;
         if follows && head.owner.is_some() {
             return Judgement::Store;
         }
@@ -170,10 +155,7 @@ pub fn judge(head: &ShardHead, frame: &Frame, frame_hash: FrameHash) -> Judgemen
             return Judgement::AlreadyStored;
         }
     }
-    Judgement::Fenced {
-        epoch: head.epoch,
-        last_lsn: head.last_lsn,
-    }
+    Judgement::Fenced { epoch: head.epoch, last_lsn: head.last_lsn }
 }
 
 /// The answer of [`judge`].
@@ -205,12 +187,7 @@ impl ChainCheck {
     /// Starts after frame `lsn`, whose hash is `hash`; none when it is not known (then the first frame's
     /// claim is believed).
     pub fn after(shard: ShardId, lsn: u64, hash: Option<FrameHash>) -> Self {
-        Self {
-            shard,
-            lsn,
-            hash,
-            epoch: 0,
-        }
+        Self { shard, lsn, hash, epoch: 0 }
     }
 
     /// Starts at the beginning of the shard's log.
@@ -282,10 +259,6 @@ impl ChainCheck {
 
     /// Damage at `lsn` of this log.
     pub fn corrupt(&self, lsn: u64, what: String) -> JournalError {
-        JournalError::Corrupt {
-            shard: self.shard,
-            lsn,
-            what,
-        }
+        JournalError::Corrupt { shard: self.shard, lsn, what }
     }
 }

@@ -2,13 +2,11 @@
 
 use crate::BoxFuture;
 use crate::coordination::{
-    BeatOutcome, ClusterSettings, Coordination, CoordinationError, Joined, LeaseState, NodeHello,
-    NodeRecord,
+    BeatOutcome, ClusterSettings, Coordination, CoordinationError, Joined, LeaseState, NodeHello, NodeRecord,
 };
 use crate::frame::{Frame, FrameHash, MAX_PAYLOAD};
 use crate::journal::{
-    ChainCheck, CommitOutcome, Journal, JournalError, Judgement, OpenedShard, ShardHead, Snapshot,
-    judge,
+    ChainCheck, CommitOutcome, Journal, JournalError, Judgement, OpenedShard, ShardHead, Snapshot, judge,
 };
 use chargeplane_domain::ids::NodeId;
 use chargeplane_domain::placement::ShardId;
@@ -53,10 +51,7 @@ pub struct MemoryJournal {
 
 impl Default for MemoryJournal {
     fn default() -> Self {
-        Self {
-            state: Arc::default(),
-            held: watch::Sender::new(false),
-        }
+        Self { state: Arc::default(), held: watch::Sender::new(false) }
     }
 }
 
@@ -85,12 +80,7 @@ impl MemoryJournal {
     pub fn frames(&self, shard: ShardId) -> Vec<Frame> {
         let state = self.lock();
         let log = state.logs.get(&shard);
-        log.map_or_else(Vec::new, |log| {
-            log.frames
-                .iter()
-                .filter_map(|bytes| Frame::decode(bytes).ok())
-                .collect()
-        })
+        log.map_or_else(Vec::new, |log| log.frames.iter().filter_map(|bytes| Frame::decode(bytes).ok()).collect())
     }
 
     /// Does damage: hands the encoded frames of a shard to `change`.
@@ -127,9 +117,7 @@ impl JournalState {
         head.epoch += 1;
         head.owner = Some(owner);
         let snapshot = log.snapshots.back().cloned();
-        let (after, hash) = snapshot
-            .as_ref()
-            .map_or((0, FrameHash::genesis(shard)), |s| (s.lsn, s.hash));
+        let (after, hash) = snapshot.as_ref().map_or((0, FrameHash::genesis(shard)), |s| (s.lsn, s.hash));
         let mut chain = ChainCheck::after(shard, after, Some(hash));
         let skip = usize::try_from(after).unwrap_or(usize::MAX);
         let mut tail = Vec::new();
@@ -150,16 +138,9 @@ impl JournalState {
 
     fn commit(&mut self, frames: &[Frame]) -> Result<Vec<CommitOutcome>, JournalError> {
         self.check()?;
-        if let Some(frame) = frames
-            .iter()
-            .find(|frame| frame.payload.len() > MAX_PAYLOAD)
-        {
+        if let Some(frame) = frames.iter().find(|frame| frame.payload.len() > MAX_PAYLOAD) {
             let bytes = frame.payload.len();
-            return Err(JournalError::TooLarge {
-                shard: frame.shard,
-                bytes,
-                limit: MAX_PAYLOAD,
-            });
+            return Err(JournalError::TooLarge { shard: frame.shard, bytes, limit: MAX_PAYLOAD });
         }
         match self.faults.pop_front() {
             None => Ok(self.apply(frames)),
@@ -167,9 +148,7 @@ impl JournalState {
                 self.apply(frames);
                 Err(JournalError::OutcomeUnknown("injected: applied".to_owned()))
             }
-            Some(CommitFault::DropThenUnknown) => Err(JournalError::OutcomeUnknown(
-                "injected: not applied".to_owned(),
-            )),
+            Some(CommitFault::DropThenUnknown) => Err(JournalError::OutcomeUnknown("injected: not applied".to_owned())),
             Some(CommitFault::Fail(error)) => {
                 self.poisoned = Some(error.clone());
                 Err(error)
@@ -185,10 +164,7 @@ impl JournalState {
     fn apply_one(&mut self, frame: &Frame) -> CommitOutcome {
         let log = self.logs.entry(frame.shard).or_default();
         let Some(head) = &mut log.head else {
-            return CommitOutcome::Fenced {
-                epoch: 0,
-                last_lsn: 0,
-            };
+            return CommitOutcome::Fenced { epoch: 0, last_lsn: 0 };
         };
         let hash = frame.hash();
         match judge(head, frame, hash) {
@@ -202,30 +178,15 @@ impl JournalState {
         }
     }
 
-    fn put_snapshot(
-        &mut self,
-        shard: ShardId,
-        epoch: u64,
-        snapshot: Snapshot,
-    ) -> Result<bool, JournalError> {
+    fn put_snapshot(&mut self, shard: ShardId, epoch: u64, snapshot: Snapshot) -> Result<bool, JournalError> {
         self.check()?;
         let Some(log) = self.logs.get_mut(&shard) else {
             return Ok(false);
         };
-        let owned = log
-            .head
-            .as_ref()
-            .is_some_and(|head| head.epoch == epoch && head.owner.is_some());
-        let place = usize::try_from(snapshot.lsn)
-            .ok()
-            .and_then(|lsn| lsn.checked_sub(1));
-        let frame = place
-            .and_then(|place| log.frames.get(place))
-            .and_then(|bytes| Frame::decode(bytes).ok());
-        let newest = log
-            .snapshots
-            .back()
-            .is_none_or(|newest| newest.lsn < snapshot.lsn);
+        let owned = log.head.as_ref().is_some_and(|head| head.epoch == epoch && head.owner.is_some());
+        let place = usize::try_from(snapshot.lsn).ok().and_then(|lsn| lsn.checked_sub(1));
+        let frame = place.and_then(|place| log.frames.get(place)).and_then(|bytes| Frame::decode(bytes).ok());
+        let newest = log.snapshots.back().is_none_or(|newest| newest.lsn < snapshot.lsn);
         if !owned || !newest || frame.is_none_or(|frame| frame.hash() != snapshot.hash) {
             return Ok(false);
         }
@@ -238,53 +199,29 @@ impl JournalState {
 }
 
 impl Journal for MemoryJournal {
-    fn open(
-        &self,
-        shard: ShardId,
-        owner: NodeId,
-    ) -> BoxFuture<'_, Result<OpenedShard, JournalError>> {
+    fn open(&self, shard: ShardId, owner: NodeId) -> BoxFuture<'_, Result<OpenedShard, JournalError>> {
         Box::pin(async move { self.lock().open(shard, owner) })
     }
 
-    fn commit(
-        &self,
-        frames: Vec<Frame>,
-    ) -> BoxFuture<'_, Result<Vec<CommitOutcome>, JournalError>> {
+    fn commit(&self, frames: Vec<Frame>) -> BoxFuture<'_, Result<Vec<CommitOutcome>, JournalError>> {
         Box::pin(async move {
             self.wait_until_free().await;
             self.lock().commit(&frames)
         })
     }
 
-    fn read(
-        &self,
-        shard: ShardId,
-        after_lsn: u64,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<Frame>, JournalError>> {
+    fn read(&self, shard: ShardId, after_lsn: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Frame>, JournalError>> {
         Box::pin(async move {
             let state = self.lock();
             let mut chain = ChainCheck::after(shard, after_lsn, None);
             let frames = state.logs.get(&shard).map_or(&[][..], |log| &log.frames);
             let skip = usize::try_from(after_lsn).unwrap_or(usize::MAX);
-            frames
-                .iter()
-                .skip(skip)
-                .take(limit)
-                .map(|bytes| chain.next(bytes))
-                .collect()
+            frames.iter().skip(skip).take(limit).map(|bytes| chain.next(bytes)).collect()
         })
     }
 
     fn heads(&self) -> BoxFuture<'_, Result<Vec<ShardHead>, JournalError>> {
-        Box::pin(async move {
-            Ok(self
-                .lock()
-                .logs
-                .values()
-                .filter_map(|log| log.head.clone())
-                .collect())
-        })
+        Box::pin(async move { Ok(self.lock().logs.values().filter_map(|log| log.head.clone()).collect()) })
     }
 
     fn release(&self, shard: ShardId, epoch: u64) -> BoxFuture<'_, Result<bool, JournalError>> {
@@ -326,10 +263,7 @@ pub struct MemoryCoordination {
 
 impl Default for MemoryCoordination {
     fn default() -> Self {
-        Self {
-            state: Arc::default(),
-            hanging: watch::Sender::new(false),
-        }
+        Self { state: Arc::default(), hanging: watch::Sender::new(false) }
     }
 }
 
@@ -352,68 +286,35 @@ impl MemoryCoordination {
         // The sender lives as long as `self`.
         let _ = self.hanging.subscribe().wait_for(|hanging| !hanging).await;
         let state = self.lock();
-        if state.failing {
-            Err(CoordinationError::Unavailable("injected".to_owned()))
-        } else {
-            Ok(state)
-        }
+        if state.failing { Err(CoordinationError::Unavailable("injected".to_owned())) } else { Ok(state) }
     }
 }
 
 impl CoordinationState {
     fn held(&mut self, node: &NodeId, incarnation: u64) -> Option<&mut NodeRecord> {
-        let held = |record: &&mut NodeRecord| {
-            record.incarnation == incarnation && record.state == LeaseState::Held
-        };
+        let held = |record: &&mut NodeRecord| record.incarnation == incarnation && record.state == LeaseState::Held;
         self.nodes.get_mut(node).filter(held)
     }
 }
 
 impl Coordination for MemoryCoordination {
-    fn join(
-        &self,
-        hello: NodeHello,
-        settings: ClusterSettings,
-    ) -> BoxFuture<'_, Result<Joined, CoordinationError>> {
+    fn join(&self, hello: NodeHello, settings: ClusterSettings) -> BoxFuture<'_, Result<Joined, CoordinationError>> {
         Box::pin(async move {
             settings.check()?;
             let mut state = self.reach().await?;
             let first = state.settings.is_none();
-            let born = state
-                .settings
-                .get_or_insert_with(|| settings.clone())
-                .clone();
+            let born = state.settings.get_or_insert_with(|| settings.clone()).clone();
             if born != settings {
-                return Err(CoordinationError::SettingsDiffer {
-                    born,
-                    asked: settings,
-                });
+                return Err(CoordinationError::SettingsDiffer { born, asked: settings });
             }
-            let incarnation = state
-                .nodes
-                .get(&hello.node)
-                .map_or(0, |record| record.incarnation)
-                + 1;
+            let incarnation = state.nodes.get(&hello.node).map_or(0, |record| record.incarnation) + 1;
             let node = hello.node.clone();
-            state.nodes.insert(
-                node,
-                NodeRecord {
-                    hello,
-                    incarnation,
-                    beat: 0,
-                    state: LeaseState::Held,
-                },
-            );
+            state.nodes.insert(node, NodeRecord { hello, incarnation, beat: 0, state: LeaseState::Held });
             Ok(Joined { incarnation, first })
         })
     }
 
-    fn beat(
-        &self,
-        node: NodeId,
-        incarnation: u64,
-        beat: u64,
-    ) -> BoxFuture<'_, Result<BeatOutcome, CoordinationError>> {
+    fn beat(&self, node: NodeId, incarnation: u64, beat: u64) -> BoxFuture<'_, Result<BeatOutcome, CoordinationError>> {
         Box::pin(async move {
             let mut state = self.reach().await?;
             let Some(record) = state.held(&node, incarnation) else {
@@ -424,11 +325,7 @@ impl Coordination for MemoryCoordination {
         })
     }
 
-    fn release(
-        &self,
-        node: NodeId,
-        incarnation: u64,
-    ) -> BoxFuture<'_, Result<bool, CoordinationError>> {
+    fn release(&self, node: NodeId, incarnation: u64) -> BoxFuture<'_, Result<bool, CoordinationError>> {
         Box::pin(async move {
             let mut state = self.reach().await?;
             let Some(record) = state.held(&node, incarnation) else {
@@ -447,10 +344,7 @@ impl Coordination for MemoryCoordination {
     ) -> BoxFuture<'_, Result<bool, CoordinationError>> {
         Box::pin(async move {
             let mut state = self.reach().await?;
-            let Some(record) = state
-                .held(&node, incarnation)
-                .filter(|record| record.beat == beat)
-            else {
+            let Some(record) = state.held(&node, incarnation).filter(|record| record.beat == beat) else {
                 return Ok(false);
             };
             record.state = LeaseState::DeclaredDead;

@@ -59,9 +59,7 @@ impl ServeRight {
     #[cfg(any(test, feature = "testing"))]
     pub fn always() -> Self {
         let century = Duration::from_secs(100 * 365 * 24 * 3_600);
-        let (_, status) = watch::channel(LeaseStatus::Serving {
-            until: Instant::now() + century,
-        });
+        let (_, status) = watch::channel(LeaseStatus::Serving { until: Instant::now() + century });
         Self { status }
     }
 }
@@ -75,29 +73,14 @@ pub struct NodeLease {
 
 impl NodeLease {
     /// Starts beating for an incarnation that joined. `joined_sent` is when the join was *sent*.
-    pub fn start(
-        coordination: Arc<dyn Coordination>,
-        node: NodeId,
-        incarnation: u64,
-        joined_sent: Instant,
-    ) -> Self {
+    pub fn start(coordination: Arc<dyn Coordination>, node: NodeId, incarnation: u64, joined_sent: Instant) -> Self {
         let until = joined_sent + Duration::from_millis(SERVE_MS);
         let (publish, status) = watch::channel(LeaseStatus::Serving { until });
         let (release, released) = oneshot::channel();
-        let runner = Runner {
-            coordination,
-            node,
-            incarnation,
-            origin: joined_sent,
-            holder: LeaseHolder::new(Mono(0)),
-            publish,
-        };
+        let runner =
+            Runner { coordination, node, incarnation, origin: joined_sent, holder: LeaseHolder::new(Mono(0)), publish };
         let task = tokio::spawn(runner.run(released));
-        Self {
-            right: ServeRight { status },
-            release,
-            task,
-        }
+        Self { right: ServeRight { status }, release, task }
     }
 
     /// A view of the lease.
@@ -175,24 +158,15 @@ impl Runner {
     /// The next beat, or the moment the right to serve ends, whichever comes first.
     fn next_wake(&self) -> Instant {
         let beat = self.holder.next_tick();
-        let end = self
-            .holder
-            .serve_until()
-            .filter(|until| *until > self.now());
+        let end = self.holder.serve_until().filter(|until| *until > self.now());
         let idle = || Instant::now() + Duration::from_millis(SERVE_MS);
-        [beat, end]
-            .into_iter()
-            .flatten()
-            .min()
-            .map_or_else(idle, |mono| self.at(mono))
+        [beat, end].into_iter().flatten().min().map_or_else(idle, |mono| self.at(mono))
     }
 
     fn publish_status(&self) {
         let status = match self.holder.serve_until() {
             None => LeaseStatus::Ended,
-            Some(until) if self.now() < until => LeaseStatus::Serving {
-                until: self.at(until),
-            },
+            Some(until) if self.now() < until => LeaseStatus::Serving { until: self.at(until) },
             Some(_) => LeaseStatus::Suspended,
         };
         self.publish.send_if_modified(|current| {
@@ -221,9 +195,7 @@ impl Runner {
     }
 
     async fn give_up(&self) {
-        let release = self
-            .coordination
-            .release(self.node.clone(), self.incarnation);
+        let release = self.coordination.release(self.node.clone(), self.incarnation);
         match tokio::time::timeout(RELEASE_TIMEOUT, release).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
@@ -250,23 +222,10 @@ mod tests {
 
     async fn joined(store: &Arc<MemoryCoordination>) -> (NodeLease, NodeId, u64) {
         let node = NodeId("n1".into());
-        let hello = NodeHello {
-            node: node.clone(),
-            address: String::new(),
-            pid: 1,
-            pid_started: 0,
-        };
+        let hello = NodeHello { node: node.clone(), address: String::new(), pid: 1, pid_started: 0 };
         let sent = Instant::now();
-        let joined = store
-            .join(hello, ClusterSettings::default())
-            .await
-            .expect("joins");
-        let lease = NodeLease::start(
-            Arc::clone(store) as _,
-            node.clone(),
-            joined.incarnation,
-            sent,
-        );
+        let joined = store.join(hello, ClusterSettings::default()).await.expect("joins");
+        let lease = NodeLease::start(Arc::clone(store) as _, node.clone(), joined.incarnation, sent);
         (lease, node, joined.incarnation)
     }
 
@@ -284,8 +243,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn stops_four_seconds_after_sending_when_the_store_hangs_and_serves_again_when_it_is_back()
-     {
+    async fn stops_four_seconds_after_sending_when_the_store_hangs_and_serves_again_when_it_is_back() {
         let store = Arc::new(MemoryCoordination::default());
         let (lease, ..) = joined(&store).await;
         let mut right = lease.right();
@@ -319,19 +277,8 @@ mod tests {
         let store = Arc::new(MemoryCoordination::default());
         let (lease, node, incarnation) = joined(&store).await;
         sleep_ms(1_500).await;
-        assert!(
-            !store
-                .declare_dead(node.clone(), incarnation, 0)
-                .await
-                .expect("answers"),
-            "it beat since"
-        );
-        assert!(
-            store
-                .declare_dead(node.clone(), incarnation, 1)
-                .await
-                .expect("answers")
-        );
+        assert!(!store.declare_dead(node.clone(), incarnation, 0).await.expect("answers"), "it beat since");
+        assert!(store.declare_dead(node.clone(), incarnation, 1).await.expect("answers"));
         sleep_ms(1_000).await;
         assert_eq!(lease.right().status(), LeaseStatus::Ended);
         assert!(!lease.may_serve());
@@ -346,9 +293,6 @@ mod tests {
         lease.release().await;
         assert!(!right.may_serve());
         assert_eq!(right.status(), LeaseStatus::Ended);
-        assert_eq!(
-            store.nodes().await.expect("lists")[0].state,
-            crate::coordination::LeaseState::Released
-        );
+        assert_eq!(store.nodes().await.expect("lists")[0].state, crate::coordination::LeaseState::Released);
     }
 }

@@ -391,32 +391,38 @@ fn nearest<T: fmt::Display>(kind: &str, wanted: &impl fmt::Display, known: impl 
     let best = known.map(|k| k.to_string()).map(|k| (distance(&wanted, &k), k)).min();
     match best {
         Some((d, name)) if d.saturating_mul(3) <= wanted.len().max(3) => format!("did you mean {name}?"),
-        Some((_, name)) => format!("write the name of a {kind} in this catalogue, such as {name}"),
+        Some((_, name)) => format!("write the name of an existing {kind}, such as {name}"),
         None => format!("add the {kind} to this catalogue"),
     }
 }
 
-/// Edit distance (Levenshtein) of the first 64 bytes: small enough for any name here.
+/// Edit distance of the first 64 bytes; two neighbours in the wrong order are one edit (optimal string
+/// alignment), because that is how people mistype.
 pub fn distance(a: &str, b: &str) -> usize {
     let (a, b) = (&a.as_bytes()[..a.len().min(64)], &b.as_bytes()[..b.len().min(64)]);
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = i;
-        if let Some(first) = row.first_mut() {
-            *first = i.saturating_add(1);
-        }
-        for (j, y) in b.iter().enumerate() {
-            let next = j.saturating_add(1);
-            let above = row.get(next).copied().unwrap_or(usize::MAX);
-            let left = row.get(j).copied().unwrap_or(usize::MAX);
-            let swap = diagonal.saturating_add(usize::from(x != y));
-            diagonal = above;
-            if let Some(cell) = row.get_mut(next) {
-                *cell = swap.min(above.saturating_add(1)).min(left.saturating_add(1));
+    let cell = |rows: &[Vec<usize>], i: Option<usize>, j: Option<usize>| -> usize {
+        i.zip(j).and_then(|(i, j)| rows.get(i)?.get(j).copied()).unwrap_or(usize::MAX)
+    };
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let (up, left) = (i.checked_sub(1), j.checked_sub(1));
+            let at = |text: &[u8], n: Option<usize>| n.and_then(|n| text.get(n).copied());
+            let same = at(a, up) == at(b, left);
+            let (up2, left2) = (i.checked_sub(2), j.checked_sub(2));
+            let swapped = up2.is_some() && left2.is_some() && at(a, up) == at(b, left2) && at(a, up2) == at(b, left);
+            let mut best = cell(&rows, up, left).saturating_add(usize::from(!same));
+            best = best.min(cell(&rows, up, Some(j)).saturating_add(1));
+            best = best.min(left.and_then(|left| row.get(left).copied()).unwrap_or(usize::MAX).saturating_add(1));
+            if swapped {
+                best = best.min(cell(&rows, up2, left2).saturating_add(1));
             }
+            row.push(best);
         }
+        rows.push(row);
     }
-    row.last().copied().unwrap_or(0)
+    rows.last().and_then(|row| row.last()).copied().unwrap_or(0)
 }
 
 /// What changes from `old` to `new`, a line each, sorted by kind and id:

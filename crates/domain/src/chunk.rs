@@ -61,15 +61,8 @@ pub enum Column {
 
 impl Column {
     /// All columns, in the order they are stored.
-    pub const ALL: [Self; COLUMNS] = [
-        Self::At,
-        Self::Voltage,
-        Self::Current,
-        Self::Temperature,
-        Self::Soc,
-        Self::Power,
-        Self::Register,
-    ];
+    pub const ALL: [Self; COLUMNS] =
+        [Self::At, Self::Voltage, Self::Current, Self::Temperature, Self::Soc, Self::Power, Self::Register];
 
     /// The column's place in [`ChunkHeader::columns`].
     pub fn index(self) -> usize {
@@ -78,10 +71,7 @@ impl Column {
 
     /// True for the columns of 32 bits.
     fn is_narrow(self) -> bool {
-        matches!(
-            self,
-            Self::Voltage | Self::Current | Self::Temperature | Self::Soc
-        )
+        matches!(self, Self::Voltage | Self::Current | Self::Temperature | Self::Soc)
     }
 
     /// This column's value of a sample.
@@ -113,21 +103,11 @@ pub struct ColumnStats {
 
 impl ColumnStats {
     /// Of no values: the neutral element of [`fold`](Self::fold).
-    pub const EMPTY: Self = Self {
-        count: 0,
-        sum: 0,
-        min: i64::MAX,
-        max: i64::MIN,
-    };
+    pub const EMPTY: Self = Self { count: 0, sum: 0, min: i64::MAX, max: i64::MIN };
 
     /// Of one value more.
     pub fn with(self, value: i64) -> Self {
-        self.fold(Self {
-            count: 1,
-            sum: value.into(),
-            min: value,
-            max: value,
-        })
+        self.fold(Self { count: 1, sum: value.into(), min: value, max: value })
     }
 
     /// Of both sets of values.
@@ -188,28 +168,18 @@ impl Present {
 
     /// Whether everything in `other` is here too.
     pub fn covers(&self, other: &Self) -> bool {
-        self.0
-            .iter()
-            .zip(&other.0)
-            .all(|(mine, theirs)| theirs & !mine == 0)
+        self.0.iter().zip(&other.0).all(|(mine, theirs)| theirs & !mine == 0)
     }
 
     /// Whether nothing is in both.
     pub fn is_disjoint(&self, other: &Self) -> bool {
-        self.0
-            .iter()
-            .zip(&other.0)
-            .all(|(mine, theirs)| mine & theirs == 0)
+        self.0.iter().zip(&other.0).all(|(mine, theirs)| mine & theirs == 0)
     }
 
     /// What is in either.
     pub fn union(&self, other: &Self) -> Self {
         let mut union = *self;
-        union
-            .0
-            .iter_mut()
-            .zip(&other.0)
-            .for_each(|(mine, theirs)| *mine |= theirs);
+        union.0.iter_mut().zip(&other.0).for_each(|(mine, theirs)| *mine |= theirs);
         union
     }
 }
@@ -250,9 +220,7 @@ impl ChunkHeader {
     /// The numbers that are there, in order.
     pub fn numbers(&self) -> impl Iterator<Item = u64> + '_ {
         let first = first_of(self.range).unwrap_or(u64::MAX);
-        self.present
-            .iter()
-            .map(move |offset| first.saturating_add(offset.into()))
+        self.present.iter().map(move |offset| first.saturating_add(offset.into()))
     }
 
     /// Reads the header of an encoded chunk and verifies the checksum over the whole of it.
@@ -309,14 +277,8 @@ pub struct Chunk {
 impl Chunk {
     /// Takes samples in any order; of two with one number the first is kept.
     pub fn new(range: u64, mut samples: Vec<NumberedSample>) -> Result<Self, ChunkError> {
-        if let Some(other) = samples
-            .iter()
-            .find(|sample| range_of(sample.number) != range)
-        {
-            return Err(ChunkError::Range {
-                range,
-                number: other.number,
-            });
+        if let Some(other) = samples.iter().find(|sample| range_of(sample.number) != range) {
+            return Err(ChunkError::Range { range, number: other.number });
         }
         samples.sort_by_key(|sample| sample.number);
         samples.dedup_by_key(|sample| sample.number);
@@ -340,11 +302,7 @@ impl Chunk {
             present.insert(offset_of(sample.number));
         }
         let columns = stats_of(self.samples.iter().map(|sample| &sample.sample));
-        ChunkHeader {
-            range: self.range,
-            present,
-            columns,
-        }
+        ChunkHeader { range: self.range, present, columns }
     }
 
     /// The union by number. Where both have a number, this chunk's sample stays; they are equal unless a
@@ -352,10 +310,7 @@ impl Chunk {
     pub fn merge(&mut self, other: &Self) -> Result<(), ChunkError> {
         if other.range != self.range {
             let number = other.samples.first().map_or(0, |sample| sample.number);
-            return Err(ChunkError::Range {
-                range: self.range,
-                number,
-            });
+            return Err(ChunkError::Range { range: self.range, number });
         }
         // Stable sort: this chunk's samples stay before the other's of the same number.
         self.samples.extend_from_slice(&other.samples);
@@ -373,10 +328,7 @@ impl Chunk {
     pub fn decode(bytes: &[u8]) -> Result<Self, ChunkError> {
         let (header, columns) = codec::decode_header(bytes)?;
         let samples = codec::decode_columns(&header, columns, bytes.len())?;
-        Ok(Self {
-            range: header.range,
-            samples,
-        })
+        Ok(Self { range: header.range, samples })
     }
 }
 
@@ -403,12 +355,7 @@ pub struct Columns {
 impl Columns {
     /// An empty range.
     pub fn new(range: u64) -> Self {
-        Self {
-            range,
-            present: Present::default(),
-            offsets: Vec::new(),
-            samples: Vec::new(),
-        }
+        Self { range, present: Present::default(), offsets: Vec::new(), samples: Vec::new() }
     }
 
     /// A range that goes on from what is stored.
@@ -470,17 +417,11 @@ impl Columns {
             .offsets
             .iter()
             .zip(&self.samples)
-            .map(|(offset, sample)| NumberedSample {
-                number: first.saturating_add((*offset).into()),
-                sample: *sample,
-            });
+            .map(|(offset, sample)| NumberedSample { number: first.saturating_add((*offset).into()), sample: *sample });
         let mut samples: Vec<_> = numbered.collect();
         // Almost always in order already: then this is one pass.
         samples.sort_by_key(|sample| sample.number);
-        Chunk {
-            range: self.range,
-            samples,
-        }
+        Chunk { range: self.range, samples }
     }
 
     /// Compresses what is there. Fails on an empty range.

@@ -139,22 +139,11 @@ impl LeaseObserver {
     pub fn on_record(&mut self, now: Mono, node: &NodeId, incarnation: u64, beat: u64) {
         match self.seen.get_mut(node) {
             Some(seen) if (seen.incarnation, seen.beat) < (incarnation, beat) => {
-                *seen = Seen {
-                    incarnation,
-                    beat,
-                    changed_at: now,
-                };
+                *seen = Seen { incarnation, beat, changed_at: now };
             }
             Some(_) => {}
             None => {
-                self.seen.insert(
-                    node.clone(),
-                    Seen {
-                        incarnation,
-                        beat,
-                        changed_at: now,
-                    },
-                );
+                self.seen.insert(node.clone(), Seen { incarnation, beat, changed_at: now });
             }
         }
     }
@@ -166,29 +155,18 @@ impl LeaseObserver {
 
     /// Whether a node's lease is in force, as far as this node can tell.
     pub fn is_live(&self, now: Mono, node: &NodeId) -> bool {
-        self.seen
-            .get(node)
-            .is_some_and(|seen| now.since(seen.changed_at) < EXPIRES_MS)
+        self.seen.get(node).is_some_and(|seen| now.since(seen.changed_at) < EXPIRES_MS)
     }
 
     /// The nodes whose lease is in force, in order.
     pub fn live(&self, now: Mono) -> Vec<NodeId> {
-        self.seen
-            .keys()
-            .filter(|node| self.is_live(now, node))
-            .cloned()
-            .collect()
+        self.seen.keys().filter(|node| self.is_live(now, node)).cloned().collect()
     }
 
     /// The nodes whose lease expired, with the incarnation that may be declared dead.
     pub fn expired(&self, now: Mono) -> Vec<(NodeId, u64)> {
-        let expired = self
-            .seen
-            .iter()
-            .filter(|(node, _)| !self.is_live(now, node));
-        expired
-            .map(|(node, seen)| (node.clone(), seen.incarnation))
-            .collect()
+        let expired = self.seen.iter().filter(|(node, _)| !self.is_live(now, node));
+        expired.map(|(node, seen)| (node.clone(), seen.incarnation)).collect()
     }
 }
 
@@ -207,16 +185,10 @@ mod tests {
     fn beats_once_a_second_and_one_at_a_time() {
         let mut holder = LeaseHolder::new(Mono(0));
         assert_eq!(tick(&mut holder, 999), []);
-        assert_eq!(
-            tick(&mut holder, 1_000),
-            [LeaseEffect::SendBeat { beat: 1 }]
-        );
+        assert_eq!(tick(&mut holder, 1_000), [LeaseEffect::SendBeat { beat: 1 }]);
         assert_eq!(tick(&mut holder, 2_500), [], "the first has not come back");
         holder.on_beat_result(BeatResult::Failed);
-        assert_eq!(
-            tick(&mut holder, 2_500),
-            [LeaseEffect::SendBeat { beat: 2 }]
-        );
+        assert_eq!(tick(&mut holder, 2_500), [LeaseEffect::SendBeat { beat: 2 }]);
     }
 
     #[test]
@@ -254,10 +226,7 @@ mod tests {
         observer.on_record(Mono(6_500), &node, 3, 11);
         assert_eq!(observer.live(Mono(6_500)), std::slice::from_ref(&node));
         observer.on_record(Mono(9_000), &node, 2, 99);
-        assert!(
-            !observer.is_live(Mono(11_500), &node),
-            "an older incarnation is no sign of life"
-        );
+        assert!(!observer.is_live(Mono(11_500), &node), "an older incarnation is no sign of life");
         observer.on_record(Mono(12_000), &node, 4, 0);
         assert!(observer.is_live(Mono(12_000), &node));
         observer.on_gone(&node);

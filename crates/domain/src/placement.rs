@@ -66,9 +66,7 @@ pub struct ShardId {
 impl ShardId {
     /// All shards of a cluster with `shards` a family, stations first.
     pub fn all(shards: u16) -> impl Iterator<Item = Self> {
-        Family::ALL
-            .into_iter()
-            .flat_map(move |family| (0..shards).map(move |index| Self { family, index }))
+        Family::ALL.into_iter().flat_map(move |family| (0..shards).map(move |index| Self { family, index }))
     }
 }
 
@@ -95,10 +93,7 @@ impl FromStr for ShardId {
     fn from_str(text: &str) -> Result<Self, ShardIdError> {
         let fail = || ShardIdError(text.chars().take(40).collect());
         let (family, digits) = text.split_once('-').ok_or_else(fail)?;
-        let family = Family::ALL
-            .into_iter()
-            .find(|f| f.as_str() == family)
-            .ok_or_else(fail)?;
+        let family = Family::ALL.into_iter().find(|f| f.as_str() == family).ok_or_else(fail)?;
         let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
         if digits.len() != 4 || !digits.bytes().all(lower_hex) {
             return Err(fail());
@@ -128,11 +123,7 @@ pub struct ShardCountError(pub u16);
 
 /// Checks a number of shards a family: a power of two from 1 to [`MAX_SHARDS`].
 pub fn check_shards(shards: u16) -> Result<u16, ShardCountError> {
-    if shards.is_power_of_two() && shards <= MAX_SHARDS {
-        Ok(shards)
-    } else {
-        Err(ShardCountError(shards))
-    }
+    if shards.is_power_of_two() && shards <= MAX_SHARDS { Ok(shards) } else { Err(ShardCountError(shards)) }
 }
 
 /// The shard of an entity by its id's whole text (`tenant/local`).
@@ -177,9 +168,7 @@ const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 
 /// FNV-1a, 64 bits (Fowler, Noll, Vo), continued from `hash`.
 fn fnv1a(hash: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(hash, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME)
-    })
+    bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME))
 }
 
 #[cfg(test)]
@@ -201,40 +190,20 @@ mod tests {
     #[test]
     fn shards_of_known_ids_never_change() {
         // af63dc4c8601ec8c: af63dc4c ^ 8601ec8c = 296230c0; 2962 ^ 30c0 = 19a2.
-        assert_eq!(
-            shard_of(Family::Station, "a", 0x1000).index,
-            0x19a2 & 0x0fff
-        );
-        assert_eq!(
-            shard_of(Family::Account, "a", 32).to_string(),
-            "account-0002"
-        );
+        assert_eq!(shard_of(Family::Station, "a", 0x1000).index, 0x19a2 & 0x0fff);
+        assert_eq!(shard_of(Family::Account, "a", 32).to_string(), "account-0002");
         // 85944171f73967e8: 85944171 ^ f73967e8 = 72ad2699; 72ad ^ 2699 = 5434.
-        assert_eq!(
-            shard_of(Family::Station, "foobar", 32).to_string(),
-            "station-0014"
-        );
+        assert_eq!(shard_of(Family::Station, "foobar", 32).to_string(), "station-0014");
         assert_eq!(shard_of(Family::Station, "foobar", 1).index, 0);
         assert_eq!(shard_of(Family::Station, "foobar", 0).index, 0);
     }
 
     #[test]
     fn text_form_round_trips_and_refuses_the_rest() {
-        let shard = ShardId {
-            family: Family::Station,
-            index: 0x1f,
-        };
+        let shard = ShardId { family: Family::Station, index: 0x1f };
         assert_eq!(shard.to_string(), "station-001f");
         assert_eq!("station-001f".parse(), Ok(shard));
-        for bad in [
-            "",
-            "station",
-            "station-1f",
-            "station-001F",
-            "station-+01f",
-            "pile-0001",
-            "account-00001",
-        ] {
+        for bad in ["", "station", "station-1f", "station-001F", "station-+01f", "pile-0001", "account-00001"] {
             assert!(bad.parse::<ShardId>().is_err(), "{bad}");
         }
     }
@@ -254,10 +223,7 @@ mod tests {
         for n in 0..32_000 {
             counts[usize::from(shard_of(Family::Account, &format!("main/a{n}"), 32).index)] += 1;
         }
-        assert!(
-            counts.iter().all(|count| (800..1200).contains(count)),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|count| (800..1200).contains(count)), "{counts:?}");
     }
 
     #[test]
@@ -273,20 +239,8 @@ mod tests {
                 assert_eq!(before, after, "{shard}");
             }
         }
-        assert!(
-            counts.values().all(|count| (90..170).contains(count)),
-            "{counts:?}"
-        );
-        assert_eq!(
-            wanted_owner(
-                ShardId {
-                    family: Family::Station,
-                    index: 0
-                },
-                &[]
-            ),
-            None
-        );
+        assert!(counts.values().all(|count| (90..170).contains(count)), "{counts:?}");
+        assert_eq!(wanted_owner(ShardId { family: Family::Station, index: 0 }, &[]), None);
     }
 
     proptest! {

@@ -36,11 +36,7 @@ pub struct Presence<K> {
 impl<K: Ord + Clone> Presence<K> {
     /// Nobody is online; `offline_after_ms` is normally [`OFFLINE_AFTER_MS`].
     pub fn new(offline_after_ms: u64) -> Self {
-        Self {
-            rows: BTreeMap::new(),
-            offline_after_ms,
-            online: 0,
-        }
+        Self { rows: BTreeMap::new(), offline_after_ms, online: 0 }
     }
 
     /// Something authenticated came from `who`.
@@ -52,13 +48,7 @@ impl<K: Ord + Clone> Presence<K> {
             }
             row.online = true;
         } else {
-            self.rows.insert(
-                who.clone(),
-                Row {
-                    last_heard: now,
-                    online: true,
-                },
-            );
+            self.rows.insert(who.clone(), Row { last_heard: now, online: true });
         }
         self.online = self.online.saturating_add(1);
         effects.push(PresenceEffect::CameOnline(who.clone()));

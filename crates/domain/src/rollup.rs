@@ -70,11 +70,7 @@ impl Rollup {
     /// What the energy register rose from the hour's first sample to its last; none without samples.
     pub fn energy(&self) -> Option<WattHours> {
         let register = self.column(Column::Register);
-        if register.count == 0 {
-            None
-        } else {
-            register.max.checked_sub(register.min).map(WattHours)
-        }
+        if register.count == 0 { None } else { register.max.checked_sub(register.min).map(WattHours) }
     }
 }
 
@@ -99,23 +95,15 @@ pub fn rollup(hour: Hour, chunks: &[StoredChunk<'_>]) -> Result<Rollup, ChunkErr
 }
 
 /// One range of a rollup, from all its versions in the order of their epochs.
-fn roll_range(
-    hour: Hour,
-    versions: &[(ChunkHeader, StoredChunk<'_>)],
-) -> Result<[ColumnStats; COLUMNS], ChunkError> {
-    let touches =
-        |header: &ChunkHeader| header.first_at() < hour.end() && header.last_at() >= hour.start();
-    let inside =
-        |header: &ChunkHeader| hour.contains(header.first_at()) && hour.contains(header.last_at());
+fn roll_range(hour: Hour, versions: &[(ChunkHeader, StoredChunk<'_>)]) -> Result<[ColumnStats; COLUMNS], ChunkError> {
+    let touches = |header: &ChunkHeader| header.first_at() < hour.end() && header.last_at() >= hour.start();
+    let inside = |header: &ChunkHeader| hour.contains(header.first_at()) && hour.contains(header.last_at());
     if !versions.iter().any(|(header, _)| touches(header)) {
         return Ok([ColumnStats::EMPTY; COLUMNS]);
     }
     // A version that has all that the others have speaks for the range.
-    let whole = versions.iter().find(|(header, _)| {
-        versions
-            .iter()
-            .all(|(other, _)| header.present.covers(&other.present))
-    });
+    let whole =
+        versions.iter().find(|(header, _)| versions.iter().all(|(other, _)| header.present.covers(&other.present)));
     match whole {
         Some((header, _)) if inside(header) => Ok(header.columns),
         Some((_, stored)) => Ok(stats_within(hour, &Chunk::decode(stored.bytes)?)),
@@ -128,21 +116,13 @@ fn roll_range(
                     None => union = Some(chunk),
                 }
             }
-            Ok(union.map_or([ColumnStats::EMPTY; COLUMNS], |union| {
-                stats_within(hour, &union)
-            }))
+            Ok(union.map_or([ColumnStats::EMPTY; COLUMNS], |union| stats_within(hour, &union)))
         }
     }
 }
 
 fn stats_within(hour: Hour, chunk: &Chunk) -> [ColumnStats; COLUMNS] {
-    stats_of(
-        chunk
-            .samples()
-            .iter()
-            .map(|sample| &sample.sample)
-            .filter(|sample| hour.contains(sample.at)),
-    )
+    stats_of(chunk.samples().iter().map(|sample| &sample.sample).filter(|sample| hour.contains(sample.at)))
 }
 
 #[cfg(test)]
@@ -172,11 +152,7 @@ mod tests {
     fn encoded(numbers: impl IntoIterator<Item = u64>, step_ms: i64) -> Vec<u8> {
         let samples: Vec<_> = numbers.into_iter().map(|n| sample(n, step_ms)).collect();
         let range = range_of(samples[0].number);
-        Chunk::new(range, samples)
-            .expect("one range")
-            .encode()
-            .expect("not empty")
-            .bytes
+        Chunk::new(range, samples).expect("one range").encode().expect("not empty").bytes
     }
 
     #[test]
@@ -197,16 +173,7 @@ mod tests {
     fn damaged_chunks_are_reported_not_skipped() {
         let mut bytes = encoded(0..20, 100);
         bytes[10] ^= 1;
-        assert!(
-            rollup(
-                Hour(400_000),
-                &[StoredChunk {
-                    epoch: 1,
-                    bytes: &bytes
-                }]
-            )
-            .is_err()
-        );
+        assert!(rollup(Hour(400_000), &[StoredChunk { epoch: 1, bytes: &bytes }]).is_err());
     }
 
     proptest! {

@@ -77,7 +77,8 @@ pub fn judge(run_dir: &Path, data_dir: &Path) -> anyhow::Result<(Findings, Tally
     ledger.compare_balances(&served, &mut findings);
     let ledger_sum = judge_sums(&served, &mut findings);
     promises::judge(&lines, &ledger, &mut findings);
-    stations.judge_sessions(&outside.sessions, &ledger, &mut findings);
+    let remote = promises::remote_payers(&lines);
+    stations.judge_sessions(&outside.sessions, &remote, &ledger, &mut findings);
     stations.judge_commands(&outside.commands, &mut findings);
     judge_served_records(&records, &stations, &mut findings);
     power::judge(&outside, &mut findings);

@@ -44,6 +44,17 @@ pub fn judge(lines: &[Line], ledger: &Ledger, findings: &mut Findings) {
     }
 }
 
+/// Who pays for the sessions that were started over the API: by session.
+pub fn remote_payers(lines: &[Line]) -> BTreeMap<&str, &str> {
+    fn payer(line: &Line) -> Option<(&str, &str)> {
+        match line {
+            Line::Start { session: Some(session), account, .. } => Some((session.as_str(), account.as_str())),
+            _ => None,
+        }
+    }
+    lines.iter().filter_map(payer).collect()
+}
+
 fn judge_burst(line: &Line, findings: &mut Findings) {
     let Line::Burst { sent, done, shed, other, unanswered, node_changed: false } = line else {
         return;

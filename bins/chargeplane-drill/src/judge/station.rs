@@ -113,8 +113,15 @@ impl StationLog {
         Some(())
     }
 
-    /// Records against the fleet's meters and against the accounts' settlements, both ways.
-    pub fn judge_sessions(&self, fleet: &[FleetSession], ledger: &Ledger, findings: &mut Findings) {
+    /// Records against the fleet's meters and against the accounts' settlements, both ways. `remote` names who
+    /// pays for sessions that were started over the API: the charger is not told, and takes its driver for him.
+    pub fn judge_sessions(
+        &self,
+        fleet: &[FleetSession],
+        remote: &BTreeMap<&str, &str>,
+        ledger: &Ledger,
+        findings: &mut Findings,
+    ) {
         let mut seen = BTreeSet::new();
         for session in fleet {
             let id = &session.session;
@@ -130,8 +137,8 @@ impl StationLog {
             findings.check("SESS-1", record.charger == session.charger, || {
                 format!("{id}: charged at {}, the record says {}", session.charger, record.charger)
             });
-            if let Some(account) = &session.account {
-                findings.check("SESS-1", record.account == *account, || {
+            if let Some(account) = remote.get(id.as_str()).copied().or(session.account.as_deref()) {
+                findings.check("SESS-1", record.account == account, || {
                     format!("{id}: {account} charged, the record says {}", record.account)
                 });
             }

@@ -233,6 +233,26 @@ fn sess_1_a_record_off_by_one_watt_hour() {
 }
 
 #[test]
+fn sess_1_a_session_billed_to_somebody_else() {
+    let said = planted("SESS-1", |s| s.sessions[0]["account"] = json!("main/a2"));
+    assert!(said.contains("main/a2 charged, the record says main/a1"), "{said}");
+    // Started over the API: who asked for it pays, whoever stands at the charger.
+    let start = |account: &str| Line::Start {
+        key: "drill-1-start-1".into(),
+        charger: CHARGER.into(),
+        account: account.into(),
+        status: 201,
+        session: Some(SESSION.into()),
+    };
+    let mut story = Story::new();
+    story.sessions[0]["account"] = json!("main/a2");
+    story.promises.push(start("main/a1"));
+    assert!(story.violations("SESS-1").is_empty());
+    let said = planted("SESS-1", |s| s.promises.push(start("main/a3")));
+    assert!(said.contains("main/a3 charged, the record says main/a1"), "{said}");
+}
+
+#[test]
 fn sess_1_missing_ghost_and_open_sessions() {
     let said = planted("SESS-1", |s| {
         let mut other = s.sessions[0].clone();

@@ -113,6 +113,19 @@ impl Streams {
         self.0.iter().filter(|((stream, _), _)| stream.is_telemetry()).map(cursor).collect()
     }
 
+    /// What may be stored of these cursors: below a refusal that the gateway has not seen. Should this owner
+    /// die before it has, its successor gets the batch again and refuses it again; a stored cursor above it
+    /// would be read as "durable", and the loss would never be declared.
+    pub(super) fn storable_cursors(&self) -> Vec<Cursor> {
+        let cap = |mut cursor: Cursor| {
+            let progress = self.0.get(&(cursor.stream, cursor.boot));
+            let refused = progress.and_then(|progress| progress.refused.keys().next());
+            cursor.seq = refused.map_or(cursor.seq, |first| cursor.seq.min(first.saturating_sub(1)));
+            cursor
+        };
+        self.received_cursors().into_iter().map(cap).collect()
+    }
+
     /// The store has everything up to this cursor. True when that is news.
     pub(super) fn durable(&mut self, cursor: Cursor) -> bool {
         let progress = self.0.entry((cursor.stream, cursor.boot)).or_default();
@@ -159,10 +172,12 @@ mod tests {
         streams.refuse(Stream::Fast, 1, 1, "unknown_child".to_owned());
         assert_eq!(received(&streams), 1);
         assert_eq!(streams.refusals(Stream::Fast, 1).count(), 1);
+        assert_eq!(streams.storable_cursors()[0].seq, 0, "not stored as durable before the gateway knows");
         streams.forget_refusals(Stream::Fast, 1, 0);
         assert_eq!(streams.refusals(Stream::Fast, 1).count(), 1);
         streams.forget_refusals(Stream::Fast, 1, 1);
         assert_eq!(streams.refusals(Stream::Fast, 1).count(), 0);
+        assert_eq!(streams.storable_cursors()[0].seq, 1);
     }
 
     #[test]

@@ -13,7 +13,18 @@ fn node(parent: Option<u32>, limit: i64, base: i64) -> Node {
 
 fn leaf(id: u32, node: u32, min: i64, max: i64, step: i64, weight: u32) -> Leaf {
     let (min, max, step) = (Watts(min), Watts(max), Watts(step));
-    Leaf { id, node, min, max, step, weight, prev: Watts::ZERO, reserve: Watts::ZERO, standing: Standing::Running, since: 0 }
+    Leaf {
+        id,
+        node,
+        min,
+        max,
+        step,
+        weight,
+        prev: Watts::ZERO,
+        reserve: Watts::ZERO,
+        standing: Standing::Running,
+        since: 0,
+    }
 }
 
 fn problems() -> impl Strategy<Value = Problem> {
@@ -113,7 +124,10 @@ fn the_time_limit_is_honoured_and_water_filling_takes_over() {
     let problem = large(3);
     let outcome = solve_now(&solver, Programme::build(&problem), 0);
     assert_eq!(outcome.status, SolveStatus::TimeLimit);
-    assert_eq!(allocate_with(&problem, Some(&outcome)), (water_fill(&problem), Source::WaterFilling(Fallback::TimeLimit)));
+    assert_eq!(
+        allocate_with(&problem, Some(&outcome)),
+        (water_fill(&problem), Source::WaterFilling(Fallback::TimeLimit))
+    );
     // A limit that fires inside HiGHS, as far as this machine is slow enough for it; never a broken answer.
     let outcome = solve_now(&solver, Programme::build(&problem), 1);
     assert!(matches!(outcome.status, SolveStatus::TimeLimit | SolveStatus::Optimal), "{:?}", outcome.status);

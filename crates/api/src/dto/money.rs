@@ -127,7 +127,7 @@ pub struct LedgerEntryDto {
     pub entry: String,
     /// The account.
     pub account: String,
-    /// `opened`, `topped_up`, `debited`, `settled`, ...
+    /// `opened`, `top_up`, `debit`, `settlement`.
     pub kind: String,
     /// What it did to the balance.
     pub amount: String,

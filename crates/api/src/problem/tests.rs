@@ -86,11 +86,11 @@ fn call_errors_keep_apart_what_was_surely_not_done_and_what_may_have_been() {
 fn a_rejection_keeps_its_own_code_even_when_the_table_has_none() {
     let funds = AccountRejection::InsufficientFunds { available: Money(1) };
     let problem = Problem::from(CallError::Account(funds));
-    assert_eq!((problem.status, problem.code.as_str()), (402, "insufficient_funds"));
+    assert_eq!((problem.status, problem.code), (402, "insufficient_funds"));
     assert_eq!(Problem::from(CallError::Account(AccountRejection::KeyReused)).status, 422);
     let problem = Problem::from(CallError::Account(AccountRejection::NotMonotone));
-    assert_eq!((problem.status, problem.code.as_str()), (409, "not_monotone"));
-    assert_eq!(problem.kind, "/errors/account#account_refused");
+    assert_eq!((problem.status, problem.code), (409, "not_monotone"));
+    assert_eq!(&*problem.kind, "/errors/account#account_refused");
 }
 
 #[test]

@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(read("text/html", b"").unwrap_err().code, "unsupported_media_type");
         assert_eq!(read("", b"\xff").unwrap_err().code, "catalogue_unreadable");
         let problem = read("application/yaml", b"gateways:\n  g1: {station: s1}\n").unwrap_err();
-        assert_eq!((problem.code.as_str(), problem.status), ("catalogue_invalid", 422));
+        assert_eq!((problem.code, problem.status), ("catalogue_invalid", 422));
         assert_eq!(problem.problems[0].path, "gateways.main/g1.station");
         let problem = read("application/yaml", b"gateways:\n  g1: {statoin: s1}\n").unwrap_err();
         assert_eq!(problem.code, "catalogue_unreadable");

@@ -24,7 +24,8 @@ use serde::{Deserialize, Serialize};
 
 /// Upper ends of the levels, as shares of the greatest `upper / weight` of the problem: fine where shares
 /// under congestion lie, coarse above.
-const LEVEL_ENDS: [f64; 8] = [2.0 / 120.0, 4.0 / 120.0, 8.0 / 120.0, 14.0 / 120.0, 22.0 / 120.0, 34.0 / 120.0, 0.5, 1.0];
+const LEVEL_ENDS: [f64; 8] =
+    [2.0 / 120.0, 4.0 / 120.0, 8.0 / 120.0, 14.0 / 120.0, 22.0 / 120.0, 34.0 / 120.0, 0.5, 1.0];
 
 /// Columns shorter than this (kW) are left out.
 const SHORTEST_KW: f64 = 1e-9;
@@ -163,7 +164,8 @@ impl Programme {
 /// Thresholds (W per unit of weight) and the price of the level between each two: the inverse of its
 /// geometric middle, so that a level's worth is about proportional to the logarithm.
 fn levels(problem: &Problem, admitted: &Admitted) -> (Vec<f64>, Vec<f64>) {
-    let per_weight = problem.leaves().iter().zip(&admitted.upper).map(|(leaf, upper)| *upper as f64 / f64::from(leaf.weight));
+    let per_weight =
+        problem.leaves().iter().zip(&admitted.upper).map(|(leaf, upper)| *upper as f64 / f64::from(leaf.weight));
     let top = per_weight.fold(1.0_f64, f64::max);
     let ends = LEVEL_ENDS.map(|share| share * top);
     let mut thresholds = vec![0.0];
@@ -223,7 +225,12 @@ pub fn allocate_with(problem: &Problem, outcome: Option<&SolveOutcome>) -> (Allo
     }
 }
 
-fn accept(problem: &Problem, admitted: &Admitted, outcome: &SolveOutcome, safe: &Allocation) -> Result<Allocation, Fallback> {
+fn accept(
+    problem: &Problem,
+    admitted: &Admitted,
+    outcome: &SolveOutcome,
+    safe: &Allocation,
+) -> Result<Allocation, Fallback> {
     match outcome.status {
         SolveStatus::Optimal => {}
         SolveStatus::TimeLimit => return Err(Fallback::TimeLimit),
@@ -239,7 +246,8 @@ fn accept(problem: &Problem, admitted: &Admitted, outcome: &SolveOutcome, safe: 
     if check(problem, &allocation).is_err() {
         return Err(Fallback::Unsafe);
     }
-    let (ours, floor) = (utility(problem, admitted, programme, &allocation), utility(problem, admitted, programme, safe));
+    let (ours, floor) =
+        (utility(problem, admitted, programme, &allocation), utility(problem, admitted, programme, safe));
     if ours < floor - MOST_WORSE * floor.abs() { Err(Fallback::Worse) } else { Ok(allocation) }
 }
 

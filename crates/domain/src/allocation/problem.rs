@@ -110,7 +110,10 @@ impl Problem {
         }
         let range = Watts::ZERO..=MAX_NODE_WATTS;
         if !range.contains(&leaf.min) || !range.contains(&leaf.max) || !range.contains(&leaf.reserve) {
-            return bad(format!("min {}, max {} and reserve {} must be 0 to {MAX_NODE_WATTS}", leaf.min, leaf.max, leaf.reserve));
+            return bad(format!(
+                "min {}, max {} and reserve {} must be 0 to {MAX_NODE_WATTS}",
+                leaf.min, leaf.max, leaf.reserve
+            ));
         }
         if leaf.min > leaf.max {
             return bad(format!("its minimum {} is above its maximum {}", leaf.min, leaf.max));

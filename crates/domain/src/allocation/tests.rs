@@ -55,20 +55,30 @@ fn problems() -> impl Strategy<Value = Problem> {
         Just(Standing::Waiting),
         Just(Standing::Resting)
     ];
-    let leaf = (any::<prop::sample::Index>(), 0_i64..12_000, 0_i64..100_000, 1_i64..1_500, 1_u32..400, 0_i64..6_000, standing, 0_u64..9);
+    let leaf = (
+        any::<prop::sample::Index>(),
+        0_i64..12_000,
+        0_i64..100_000,
+        1_i64..1_500,
+        1_u32..400,
+        0_i64..6_000,
+        standing,
+        0_u64..9,
+    );
     (nodes(12), prop::collection::vec(leaf, 0..25)).prop_map(|(nodes, leaves)| {
-        let leaves = leaves.into_iter().enumerate().map(|(id, (at, min, more, step, weight, reserve, standing, since))| Leaf {
-            id: id as u32,
-            node: at.index(nodes.len()) as u32,
-            min: Watts(min),
-            max: Watts(min + more),
-            step: Watts(step),
-            weight,
-            prev: Watts::ZERO,
-            reserve: Watts(reserve / 3 * i64::from(since < 3)),
-            standing,
-            since,
-        });
+        let leaves =
+            leaves.into_iter().enumerate().map(|(id, (at, min, more, step, weight, reserve, standing, since))| Leaf {
+                id: id as u32,
+                node: at.index(nodes.len()) as u32,
+                min: Watts(min),
+                max: Watts(min + more),
+                step: Watts(step),
+                weight,
+                prev: Watts::ZERO,
+                reserve: Watts(reserve / 3 * i64::from(since < 3)),
+                standing,
+                since,
+            });
         let leaves = leaves.collect();
         Problem::new(nodes, leaves).expect("a generated problem is well formed")
     })
@@ -265,8 +275,13 @@ fn bad_trees_name_the_node() {
 
 #[test]
 fn a_tree_is_laid_out_in_preorder_whatever_the_list_says() {
-    let limits =
-        [limit("c2", Some("t2"), 1), limit("t1", Some("grid"), 1), limit("c1", Some("t1"), 1), limit("grid", None, 1), limit("t2", Some("grid"), 1)];
+    let limits = [
+        limit("c2", Some("t2"), 1),
+        limit("t1", Some("grid"), 1),
+        limit("c1", Some("t1"), 1),
+        limit("grid", None, 1),
+        limit("t2", Some("grid"), 1),
+    ];
     let tree = Tree::build(&limits).unwrap();
     let names: Vec<&str> = tree.nodes().iter().map(|node| node.id.as_str()).collect();
     assert_eq!(names, ["grid", "t1", "c1", "t2", "c2"]);
@@ -293,7 +308,8 @@ fn bad_problems_are_refused() {
 #[test]
 fn an_allocation_that_breaks_a_rule_is_seen() {
     let problem = Problem::new(vec![node(None, 10_000, 0)], vec![leaf(0, 0, 1_000, 5_000)]).unwrap();
-    let seen = |watts: &[i64]| check(&problem, &Allocation { watts: watts.iter().map(|w| Watts(*w)).collect() }).unwrap_err();
+    let seen =
+        |watts: &[i64]| check(&problem, &Allocation { watts: watts.iter().map(|w| Watts(*w)).collect() }).unwrap_err();
     assert!(matches!(seen(&[])[0], Violation::Shape { .. }));
     assert!(matches!(seen(&[900])[0], Violation::OutOfBounds { .. }));
     assert!(matches!(seen(&[5_100])[0], Violation::OutOfBounds { .. }));

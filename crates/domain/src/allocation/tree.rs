@@ -73,7 +73,9 @@ pub enum TreeError {
     #[error("charger {charger:?} at {path:?}: {what}")]
     BadLeaf { charger: String, path: String, what: String },
     /// The fallback powers of the chargers below a node do not fit under its limit (POWER-2).
-    #[error("limits: node {path:?}: fallbacks and base load add up to {sum}, more than its limit {limit}; lower fallback_w of its chargers")]
+    #[error(
+        "limits: node {path:?}: fallbacks and base load add up to {sum}, more than its limit {limit}; lower fallback_w of its chargers"
+    )]
     FallbackOverLimit { path: String, sum: Watts, limit: Watts },
 }
 

@@ -116,12 +116,15 @@ pub(super) fn quantise(problem: &Problem, admitted: &Admitted, mut watts: Vec<i6
         // Level after one more step, in 128 bits, which hold any bound.
         ((i128::from(watts + leaf.step.0) << LEVEL_BITS) / i128::from(leaf.weight), at)
     };
-    let mut heap: BinaryHeap<Reverse<(i128, usize)>> =
-        (0..leaves.len()).filter(|at| watts[*at] < admitted.upper[*at]).map(|at| Reverse(raised(at, watts[at]))).collect();
+    let mut heap: BinaryHeap<Reverse<(i128, usize)>> = (0..leaves.len())
+        .filter(|at| watts[*at] < admitted.upper[*at])
+        .map(|at| Reverse(raised(at, watts[at])))
+        .collect();
     while let Some(Reverse((_, at))) = heap.pop() {
         let leaf = &leaves[at];
         let step = leaf.step.0;
-        if watts[at] + step > admitted.upper[at] || problem.ancestors(leaf.node as usize).any(|node| room[node] < step) {
+        if watts[at] + step > admitted.upper[at] || problem.ancestors(leaf.node as usize).any(|node| room[node] < step)
+        {
             continue; // room only shrinks: this leaf is done
         }
         problem.ancestors(leaf.node as usize).for_each(|node| room[node] -= step);

@@ -218,7 +218,9 @@ fn a_difference_names_what_changed() {
 
 #[test]
 fn distance_counts_edits() {
-    assert_eq!(distance("grid", "gird"), 2);
+    assert_eq!(distance("grid", "gird"), 1);
+    assert_eq!(distance("grid", "grd"), 1);
+    assert_eq!(distance("abc", "xyz"), 3);
     assert_eq!(distance("", "abc"), 3);
     assert_eq!(distance("rated_w", "rated_kw"), 1);
 }

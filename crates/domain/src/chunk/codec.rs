@@ -18,10 +18,7 @@
 //! than they save; pco runs with classic mode and first-order deltas fixed, which is five times faster than
 //! letting it choose and smaller at this size (measured: 0.6 bytes a value at 300 against 0.7).
 
-use super::{
-    CHUNK_SAMPLES, COLUMNS, ChunkError, ChunkHeader, Column, ColumnStats, EncodedChunk, Present,
-    first_of,
-};
+use super::{CHUNK_SAMPLES, COLUMNS, ChunkError, ChunkHeader, Column, ColumnStats, EncodedChunk, Present, first_of};
 use crate::sample::{NumberedSample, Sample};
 use crate::units::{Timestamp, WattHours, Watts};
 use pco::data_types::Number;
@@ -44,10 +41,7 @@ const PCO: u8 = 2;
 /// Fewer values are not offered to pco: its tables alone are longer.
 const PCO_MIN_VALUES: usize = 16;
 
-pub(super) fn encode(
-    header: ChunkHeader,
-    samples: &[NumberedSample],
-) -> Result<EncodedChunk, ChunkError> {
+pub(super) fn encode(header: ChunkHeader, samples: &[NumberedSample]) -> Result<EncodedChunk, ChunkError> {
     if samples.is_empty() {
         return Err(ChunkError::Empty);
     }
@@ -83,20 +77,14 @@ pub(super) fn decode_header(bytes: &[u8]) -> Result<(ChunkHeader, &[u8]), ChunkE
     if found != computed {
         return Err(ChunkError::Checksum { found, computed });
     }
-    let mut reader = Reader {
-        rest: body,
-        whole: bytes.len(),
-    };
+    let mut reader = Reader { rest: body, whole: bytes.len() };
     let version = reader.byte()?;
     if version != CHUNK_VERSION {
         return Err(ChunkError::Version(version));
     }
     let range = reader.varint_u64("range")?;
     // The range's last number must exist.
-    if first_of(range)
-        .and_then(|first| first.checked_add(CHUNK_SAMPLES as u64 - 1))
-        .is_none()
-    {
+    if first_of(range).and_then(|first| first.checked_add(CHUNK_SAMPLES as u64 - 1)).is_none() {
         return Err(ChunkError::Field("range"));
     }
     let present = reader.present()?;
@@ -113,21 +101,9 @@ pub(super) fn decode_header(bytes: &[u8]) -> Result<(ChunkHeader, &[u8]), ChunkE
         }
         let above = i128::try_from(above).map_err(|_| ChunkError::Field("sum"))?;
         let sum = i128::from(min) * i128::from(count) + above;
-        *stats = ColumnStats {
-            count,
-            sum,
-            min,
-            max,
-        };
+        *stats = ColumnStats { count, sum, min, max };
     }
-    Ok((
-        ChunkHeader {
-            range,
-            present,
-            columns,
-        },
-        reader.rest,
-    ))
+    Ok((ChunkHeader { range, present, columns }, reader.rest))
 }
 
 /// Reads the columns and verifies them against the header. `whole` is the chunk's length, for errors.
@@ -136,10 +112,7 @@ pub(super) fn decode_columns(
     columns: &[u8],
     whole: usize,
 ) -> Result<Vec<NumberedSample>, ChunkError> {
-    let mut reader = Reader {
-        rest: columns,
-        whole,
-    };
+    let mut reader = Reader { rest: columns, whole };
     let blank = Sample {
         at: Timestamp(0),
         voltage_dv: 0,
@@ -149,17 +122,12 @@ pub(super) fn decode_columns(
         power: Watts(0),
         register: WattHours(0),
     };
-    let numbered = header.numbers().map(|number| NumberedSample {
-        number,
-        sample: blank,
-    });
+    let numbered = header.numbers().map(|number| NumberedSample { number, sample: blank });
     let mut samples: Vec<NumberedSample> = numbered.collect();
     for column in Column::ALL {
         let stats = &header.columns[column.index()];
         let values = reader.column(column, stats, samples.len())?;
-        let found = values
-            .iter()
-            .fold(ColumnStats::EMPTY, |stats, value| stats.with(*value));
+        let found = values.iter().fold(ColumnStats::EMPTY, |stats, value| stats.with(*value));
         if found != *stats {
             return Err(ChunkError::Statistics(column));
         }
@@ -167,11 +135,7 @@ pub(super) fn decode_columns(
             set(column, &mut sample.sample, value)?;
         }
     }
-    if reader.rest.is_empty() {
-        Ok(samples)
-    } else {
-        Err(ChunkError::Length { found: whole })
-    }
+    if reader.rest.is_empty() { Ok(samples) } else { Err(ChunkError::Length { found: whole }) }
 }
 
 fn set(column: Column, sample: &mut Sample, value: i64) -> Result<(), ChunkError> {
@@ -189,28 +153,17 @@ fn set(column: Column, sample: &mut Sample, value: i64) -> Result<(), ChunkError
 }
 
 fn put_present(bytes: &mut Vec<u8>, present: &Present) {
-    let (first, last) = (
-        present.iter().next().unwrap_or(0),
-        present.iter().last().unwrap_or(0),
-    );
+    let (first, last) = (present.iter().next().unwrap_or(0), present.iter().last().unwrap_or(0));
     let span = last.saturating_sub(first);
     if present.count() == usize::from(span) + 1 {
         bytes.extend([RUN, first, span]);
     } else {
         bytes.push(BITMAP);
-        present
-            .0
-            .iter()
-            .for_each(|word| bytes.extend(word.to_le_bytes()));
+        present.0.iter().for_each(|word| bytes.extend(word.to_le_bytes()));
     }
 }
 
-fn put_column(
-    bytes: &mut Vec<u8>,
-    column: Column,
-    stats: &ColumnStats,
-    values: &[i64],
-) -> Result<(), ChunkError> {
+fn put_column(bytes: &mut Vec<u8>, column: Column, stats: &ColumnStats, values: &[i64]) -> Result<(), ChunkError> {
     if stats.min == stats.max {
         bytes.push(CONSTANT);
         return Ok(());
@@ -219,10 +172,7 @@ fn put_column(
     if values.len() >= PCO_MIN_VALUES {
         let packed = if column.is_narrow() {
             // The values come from 32-bit fields, so none is lost.
-            let narrow: Vec<i32> = values
-                .iter()
-                .filter_map(|value| i32::try_from(*value).ok())
-                .collect();
+            let narrow: Vec<i32> = values.iter().filter_map(|value| i32::try_from(*value).ok()).collect();
             pco_pack(&narrow)
         } else {
             pco_pack(values)
@@ -250,9 +200,7 @@ fn deltas(min: i64, values: &[i64]) -> Vec<u8> {
 }
 
 fn pco_pack<T: Number>(values: &[T]) -> pco::errors::PcoResult<Vec<u8>> {
-    let config = ChunkConfig::default()
-        .with_mode_spec(ModeSpec::Classic)
-        .with_delta_spec(DeltaSpec::TryConsecutive(1));
+    let config = ChunkConfig::default().with_mode_spec(ModeSpec::Classic).with_delta_spec(DeltaSpec::TryConsecutive(1));
     let file = FileCompressor::default();
     let mut bytes = file.write_header(Vec::new())?;
     let mut chunk = file.chunk_compressor(values, &config)?;
@@ -275,10 +223,7 @@ fn pco_unpack<T: Number>(bytes: &[u8], count: usize) -> Result<Vec<T>, String> {
 }
 
 fn column_error(column: Column, what: impl ToString) -> ChunkError {
-    ChunkError::Column {
-        column,
-        what: what.to_string(),
-    }
+    ChunkError::Column { column, what: what.to_string() }
 }
 
 fn zigzag(value: i64) -> u64 {
@@ -305,10 +250,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn take(&mut self, count: usize) -> Result<&'a [u8], ChunkError> {
-        let (taken, rest) = self
-            .rest
-            .split_at_checked(count)
-            .ok_or(ChunkError::Length { found: self.whole })?;
+        let (taken, rest) = self.rest.split_at_checked(count).ok_or(ChunkError::Length { found: self.whole })?;
         self.rest = rest;
         Ok(taken)
     }
@@ -339,9 +281,7 @@ impl<'a> Reader<'a> {
         match self.byte()? {
             RUN => {
                 let (first, span) = (self.byte()?, self.byte()?);
-                let last = first
-                    .checked_add(span)
-                    .ok_or(ChunkError::Field("presence"))?;
+                let last = first.checked_add(span).ok_or(ChunkError::Field("presence"))?;
                 (first..=last).for_each(|offset| {
                     present.insert(offset);
                 });
@@ -355,31 +295,20 @@ impl<'a> Reader<'a> {
             }
             _ => return Err(ChunkError::Field("presence")),
         }
-        if present.count() == 0 {
-            Err(ChunkError::Empty)
-        } else {
-            Ok(present)
-        }
+        if present.count() == 0 { Err(ChunkError::Empty) } else { Ok(present) }
     }
 
-    fn column(
-        &mut self,
-        column: Column,
-        stats: &ColumnStats,
-        count: usize,
-    ) -> Result<Vec<i64>, ChunkError> {
+    fn column(&mut self, column: Column, stats: &ColumnStats, count: usize) -> Result<Vec<i64>, ChunkError> {
         let method = self.byte()?;
         if method == CONSTANT {
             return Ok(vec![stats.min; count]);
         }
-        let length =
-            usize::try_from(self.varint()?).map_err(|_| ChunkError::Field("column length"))?;
+        let length = usize::try_from(self.varint()?).map_err(|_| ChunkError::Field("column length"))?;
         let bytes = self.take(length)?;
         match method {
             DELTAS => self.deltas(bytes, stats.min, count),
             PCO if column.is_narrow() => {
-                let values =
-                    pco_unpack::<i32>(bytes, count).map_err(|what| column_error(column, what))?;
+                let values = pco_unpack::<i32>(bytes, count).map_err(|what| column_error(column, what))?;
                 Ok(values.into_iter().map(i64::from).collect())
             }
             PCO => pco_unpack::<i64>(bytes, count).map_err(|what| column_error(column, what)),
@@ -388,20 +317,13 @@ impl<'a> Reader<'a> {
     }
 
     fn deltas(&self, bytes: &[u8], min: i64, count: usize) -> Result<Vec<i64>, ChunkError> {
-        let mut reader = Reader {
-            rest: bytes,
-            whole: self.whole,
-        };
+        let mut reader = Reader { rest: bytes, whole: self.whole };
         let mut before = min;
         let mut values = Vec::with_capacity(count);
         for _ in 0..count {
             before = before.wrapping_add(unzigzag(reader.varint_u64("delta")?));
             values.push(before);
         }
-        if reader.rest.is_empty() {
-            Ok(values)
-        } else {
-            Err(ChunkError::Length { found: self.whole })
-        }
+        if reader.rest.is_empty() { Ok(values) } else { Err(ChunkError::Length { found: self.whole }) }
     }
 }

@@ -26,27 +26,18 @@ fn chunk(numbers: impl IntoIterator<Item = u64>) -> Chunk {
 fn any_sample() -> impl Strategy<Value = Sample> {
     // Mostly plausible values, and every now and then the bounds of the type.
     let wide = || prop_oneof![8 => -1_000_000i64..1_000_000, 1 => any::<i64>(), 1 => prop_oneof![Just(i64::MIN), Just(i64::MAX)]];
-    let narrow = || prop_oneof![8 => -5_000i32..20_000, 1 => any::<i32>(), 1 => prop_oneof![Just(i32::MIN), Just(i32::MAX)]];
-    let values = (
-        wide(),
-        narrow(),
-        narrow(),
-        narrow(),
-        narrow(),
-        wide(),
-        wide(),
-    );
-    values.prop_map(
-        |(at, voltage_dv, current_da, temperature_dc, soc_permille, power, register)| Sample {
-            at: Timestamp(at),
-            voltage_dv,
-            current_da,
-            temperature_dc,
-            soc_permille,
-            power: Watts(power),
-            register: WattHours(register),
-        },
-    )
+    let narrow =
+        || prop_oneof![8 => -5_000i32..20_000, 1 => any::<i32>(), 1 => prop_oneof![Just(i32::MIN), Just(i32::MAX)]];
+    let values = (wide(), narrow(), narrow(), narrow(), narrow(), wide(), wide());
+    values.prop_map(|(at, voltage_dv, current_da, temperature_dc, soc_permille, power, register)| Sample {
+        at: Timestamp(at),
+        voltage_dv,
+        current_da,
+        temperature_dc,
+        soc_permille,
+        power: Watts(power),
+        register: WattHours(register),
+    })
 }
 
 /// A chunk of any samples at any places of any range.
@@ -58,10 +49,8 @@ fn any_chunk() -> impl Strategy<Value = Chunk> {
     ];
     (range, samples).prop_map(|(range, samples)| {
         let first = first_of(range).expect("the range exists");
-        let numbered = samples.into_iter().map(|(offset, sample)| NumberedSample {
-            number: first + u64::from(offset),
-            sample,
-        });
+        let numbered =
+            samples.into_iter().map(|(offset, sample)| NumberedSample { number: first + u64::from(offset), sample });
         Chunk::new(range, numbered.collect()).expect("one range")
     })
 }
@@ -78,27 +67,16 @@ fn a_charging_car_takes_under_1_2_bytes_a_value() {
     let bytes = chunk(256..512).encode().expect("encodes").bytes;
     // Six values a sample, the time comes with them.
     assert!(bytes.len() <= 256 * 6 * 12 / 10, "{} bytes", bytes.len());
-    println!(
-        "256 samples: {} bytes, {:.2} a value",
-        bytes.len(),
-        bytes.len() as f64 / (256.0 * 6.0)
-    );
+    println!("256 samples: {} bytes, {:.2} a value", bytes.len(), bytes.len() as f64 / (256.0 * 6.0));
 }
 
 #[test]
 fn an_idle_charger_s_few_samples_stay_small() {
     let samples = (0..3).map(|n| NumberedSample {
         number: n,
-        sample: Sample {
-            at: Timestamp(1_700_000_000_000 + 10_000 * n.cast_signed()),
-            ..charging(0).sample
-        },
+        sample: Sample { at: Timestamp(1_700_000_000_000 + 10_000 * n.cast_signed()), ..charging(0).sample },
     });
-    let bytes = Chunk::new(0, samples.collect())
-        .expect("one range")
-        .encode()
-        .expect("encodes")
-        .bytes;
+    let bytes = Chunk::new(0, samples.collect()).expect("one range").encode().expect("encodes").bytes;
     assert!(bytes.len() < 80, "{} bytes", bytes.len());
 }
 
@@ -113,34 +91,13 @@ fn the_layout_is_the_documented_one() {
         power: Watts(5),
         register: WattHours(6),
     };
-    let later = Sample {
-        at: Timestamp(3),
-        ..sample
-    };
-    let samples = vec![
-        NumberedSample {
-            number: 600,
-            sample: later,
-        },
-        NumberedSample {
-            number: 599,
-            sample,
-        },
-    ];
-    let bytes = Chunk::new(2, samples)
-        .expect("one range")
-        .encode()
-        .expect("encodes")
-        .bytes;
+    let later = Sample { at: Timestamp(3), ..sample };
+    let samples = vec![NumberedSample { number: 600, sample: later }, NumberedSample { number: 599, sample }];
+    let bytes = Chunk::new(2, samples).expect("one range").encode().expect("encodes").bytes;
     // Version, range, presence: a run of two from place 87.
     assert_eq!(bytes[..5], [1, 2, 0, 87, 1]);
     // Statistics: min, max - min, sum - min * count.
-    assert_eq!(
-        bytes[5..26],
-        [
-            2, 2, 2, 1, 0, 0, 4, 0, 0, 6, 0, 0, 8, 0, 0, 10, 0, 0, 12, 0, 0
-        ]
-    );
+    assert_eq!(bytes[5..26], [2, 2, 2, 1, 0, 0, 4, 0, 0, 6, 0, 0, 8, 0, 0, 10, 0, 0, 12, 0, 0]);
     // Columns: the times as two deltas, the others constant.
     assert_eq!(bytes[26..36], [1, 2, 0, 4, 0, 0, 0, 0, 0, 0]);
     assert_eq!(bytes[36..], crc32c::crc32c(&bytes[..36]).to_le_bytes());
@@ -159,22 +116,10 @@ fn the_header_alone_tells_count_times_and_numbers() {
 
 #[test]
 fn what_cannot_be_a_chunk_is_refused() {
-    assert_eq!(
-        Chunk::new(0, vec![]).expect("one range").encode(),
-        Err(ChunkError::Empty)
-    );
-    assert_eq!(
-        Chunk::new(0, vec![charging(256)]),
-        Err(ChunkError::Range {
-            range: 0,
-            number: 256
-        })
-    );
+    assert_eq!(Chunk::new(0, vec![]).expect("one range").encode(), Err(ChunkError::Empty));
+    assert_eq!(Chunk::new(0, vec![charging(256)]), Err(ChunkError::Range { range: 0, number: 256 }));
     assert_eq!(Chunk::decode(&[]), Err(ChunkError::Length { found: 0 }));
-    assert!(matches!(
-        Chunk::decode(&vec![0; MAX_CHUNK_BYTES + 1]),
-        Err(ChunkError::Length { .. })
-    ));
+    assert!(matches!(Chunk::decode(&vec![0; MAX_CHUNK_BYTES + 1]), Err(ChunkError::Length { .. })));
     let mut newer = chunk(0..3).encode().expect("encodes").bytes;
     newer[0] = 2;
     reseal(&mut newer);
@@ -185,20 +130,14 @@ fn what_cannot_be_a_chunk_is_refused() {
 #[test]
 fn columns_take_each_number_once_and_only_of_their_range() {
     let mut columns = Columns::new(1);
-    let second = Sample {
-        soc_permille: 999,
-        ..charging(300).sample
-    };
+    let second = Sample { soc_permille: 999, ..charging(300).sample };
     assert_eq!(columns.append(300, &charging(300).sample), Append::Appended);
     assert_eq!(columns.append(300, &second), Append::Duplicate);
     assert_eq!(columns.append(512, &second), Append::OtherRange);
     assert_eq!(columns.append(299, &charging(299).sample), Append::Appended);
     assert_eq!(columns.to_chunk(), chunk([299, 300]));
     assert!(columns.contains(299) && !columns.contains(301) && !columns.contains(44));
-    assert_eq!(
-        Columns::from_chunk(&columns.to_chunk()).encode(),
-        columns.encode()
-    );
+    assert_eq!(Columns::from_chunk(&columns.to_chunk()).encode(), columns.encode());
 }
 
 /// Puts the right checksum under changed bytes, so that the decoders behind it are reached.

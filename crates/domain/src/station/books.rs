@@ -168,6 +168,8 @@ pub(super) struct Books {
     pub opened: Mono,
     pub counted_ms: u64,
     pub first_grant_wait_ms: u64,
+    /// After this long without a beat, a gateway's chargers are expected to fall to their fallbacks.
+    pub lost_ms: u64,
     pub tree: Tree,
     pub piles: Vec<Pile>,
     pub gates: Vec<Gate>,
@@ -231,8 +233,22 @@ impl Books {
         let (load, excuses) = (vec![0; nodes], vec![Excuse::default(); nodes]);
         let (piles, gates) = (Vec::with_capacity(sorted.len()), Vec::new());
         let (by_id, by_gateway) = (BTreeMap::new(), BTreeMap::new());
-        let first_grant_wait_ms = config.first_grant_wait_ms;
-        let mut books = Self { epoch, opened: now, counted_ms, first_grant_wait_ms, tree, piles, gates, load, excuses, by_id, by_gateway };
+        let PowerConfig { first_grant_wait_ms, lease_ms, .. } = *config;
+        let (opened, lost_ms) = (now, lease_ms / 3);
+        let mut books = Self {
+            epoch,
+            opened,
+            counted_ms,
+            first_grant_wait_ms,
+            lost_ms,
+            tree,
+            piles,
+            gates,
+            load,
+            excuses,
+            by_id,
+            by_gateway,
+        };
         for (node, id, charger) in sorted {
             let inherited_until = now.plus_ms(counted_ms).0;
             books.add(node, id, charger, inherited_until);
@@ -252,7 +268,20 @@ impl Books {
             // A machine may be built anew under the same epoch. At less than one message a millisecond, the
             // moment of opening is above every sequence that its predecessor used.
             let (seq, seq_base) = (self.opened.0, self.opened.0);
-            self.gates.push(Gate { id, piles, by_child, heard: None, boot, mono, nonce, seq, seq_base, ours: false, leases_until, outstanding });
+            self.gates.push(Gate {
+                id,
+                piles,
+                by_child,
+                heard: None,
+                boot,
+                mono,
+                nonce,
+                seq,
+                seq_base,
+                ours: false,
+                leases_until,
+                outstanding,
+            });
             self.gates.len() - 1
         });
         let slot = self.gates[gate].piles.len();
@@ -328,9 +357,11 @@ impl Books {
     /// Counts a pile anew. `learnt`: a rise is news from outside, not ours, and excuses its nodes.
     pub fn recount_pile(&mut self, now: Mono, pile: usize, learnt: bool) {
         let mut learnt = learnt;
-        let waiting = &mut self.piles[pile];
-        if waiting.active() && !waiting.reserved && now.0 >= waiting.arrived.saturating_add(self.first_grant_wait_ms) {
-            waiting.reserved = true;
+        let Pile { reserved, arrived, gate, .. } = self.piles[pile];
+        let waited = now.0 >= arrived.saturating_add(self.first_grant_wait_ms);
+        // Cut off, it falls to its fallback when its lease ends: most of a lease to make room for it.
+        if self.piles[pile].active() && !reserved && (waited || !self.gates[gate].live(now, self.lost_ms)) {
+            self.piles[pile].reserved = true;
             learnt = true;
         }
         let listed = self.gates[self.piles[pile].gate].listed(self.piles[pile].slot);
@@ -384,7 +415,13 @@ impl Books {
         }
     }
 
-    pub fn take_beat(&mut self, now: Mono, at: usize, beat: &BeatReport, effects: &mut Vec<StationEffect>) -> BeatVerdict {
+    pub fn take_beat(
+        &mut self,
+        now: Mono,
+        at: usize,
+        beat: &BeatReport,
+        effects: &mut Vec<StationEffect>,
+    ) -> BeatVerdict {
         let gate = &mut self.gates[at];
         let stale = beat.boot < gate.boot || (beat.boot == gate.boot && beat.mono <= gate.mono);
         if gate.heard.is_some() && stale {

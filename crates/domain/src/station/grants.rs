@@ -78,15 +78,14 @@ impl StationPower {
         let pile = &self.books.piles[at];
         let known = pile.known(now, self.books.gates[pile.gate].listed(pile.slot));
         if !pile.charging {
-            // Nothing is left in force for the next session.
-            return if known > 0 { 0 } else { UNLISTED };
+            // Nothing is left in force for the next session, and it begins with a lease that is fresh: when a
+            // lease ends, the fallback begins, and there may be no room for it yet.
+            return 0;
         }
         let want = pile.target.min(pile.ceiling).div_euclid(pile.step) * pile.step;
         let want = if want < pile.least { 0 } else { want };
         if want <= known {
-            // Down, or up to what it may have anyway. To list a zero is to end the wait for a first grant, so
-            // that waits until the fallback is set aside.
-            return if want == 0 && known == 0 && !pile.reserved { UNLISTED } else { want };
+            return want; // down, or up to what it may have anyway
         }
         let room = self.books.room(at);
         let rise = (want.max(pile.fallback) - pile.worst).max(0);

@@ -128,7 +128,8 @@ pub enum BeatVerdict {
 /// What the station wants done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StationEffect {
-    /// Send these grants to a gateway: the complete list of what it is granted now.
+    /// Send these grants to a gateway: the complete list of its chargers, 0 W for those without a session.
+    /// An empty list tells it of this owner and changes nothing.
     SendGrants {
         gateway: GatewayId,
         /// The beat that this answers.
@@ -248,7 +249,13 @@ impl StationPower {
     }
 
     /// A heartbeat. It is answered at once with the present plan, as far as the room goes.
-    pub fn on_beat(&mut self, now: Mono, gateway: &GatewayId, beat: &BeatReport, effects: &mut Vec<StationEffect>) -> BeatVerdict {
+    pub fn on_beat(
+        &mut self,
+        now: Mono,
+        gateway: &GatewayId,
+        beat: &BeatReport,
+        effects: &mut Vec<StationEffect>,
+    ) -> BeatVerdict {
         let Some(gate) = self.books.find_gateway(gateway) else {
             return BeatVerdict::UnknownGateway;
         };
@@ -270,7 +277,13 @@ impl StationPower {
 
     /// The answer to a tick's question: new targets. Decreases leave at once, increases as far as the room
     /// goes; the rest follows with later beats and ticks.
-    pub fn on_allocation(&mut self, now: Mono, problem: &Problem, allocation: &Allocation, effects: &mut Vec<StationEffect>) {
+    pub fn on_allocation(
+        &mut self,
+        now: Mono,
+        problem: &Problem,
+        allocation: &Allocation,
+        effects: &mut Vec<StationEffect>,
+    ) {
         self.books.recount(now);
         self.plan(now, problem, allocation);
         self.ask_ceilings(now, effects);
@@ -278,7 +291,12 @@ impl StationPower {
     }
 
     /// Ceilings that were asked for are durable: grants up to them may leave.
-    pub fn on_ceilings_durable(&mut self, now: Mono, ceilings: &[(ChargerId, Watts)], effects: &mut Vec<StationEffect>) {
+    pub fn on_ceilings_durable(
+        &mut self,
+        now: Mono,
+        ceilings: &[(ChargerId, Watts)],
+        effects: &mut Vec<StationEffect>,
+    ) {
         self.asking = false;
         for (charger, watts) in ceilings {
             if let Some(at) = self.books.find(charger) {
@@ -352,7 +370,9 @@ pub fn check_fallbacks<'a>(
         }
     }
     match load.into_iter().find(|(at, sum)| *sum > tree.nodes()[*at].limit) {
-        Some((at, sum)) => Err(TreeError::FallbackOverLimit { path: tree.path(at), sum, limit: tree.nodes()[at].limit }),
+        Some((at, sum)) => {
+            Err(TreeError::FallbackOverLimit { path: tree.path(at), sum, limit: tree.nodes()[at].limit })
+        }
         None => Ok(()),
     }
 }

@@ -137,7 +137,8 @@ impl StationPower {
             if pile.charging {
                 // What a beat has meanwhile shown to be of no use stays down.
                 let useful = pile.useful();
-                pile.aim(now, if useful == 0 { 0 } else { watts.min(useful.max(leaf.max.0)) });
+                let kept = watts <= useful + dead_band(watts) && useful > 0;
+                pile.aim(now, if kept { watts } else { useful });
             }
         }
     }

@@ -1,6 +1,7 @@
-//! The machine on virtual time. `sim` has the world; here are the stories.
+//! The machine on virtual time: `sim` has the world, here are its stories. `steps` takes the machine by hand.
 
 mod sim;
+mod steps;
 
 use super::*;
 use crate::catalogue::LimitNode;
@@ -52,7 +53,12 @@ fn a_station_of_2000_keeps_its_limits_and_uses_them() {
     let mean = |x: &[f64]| x.iter().sum::<f64>() / x.len() as f64;
     let most = uses.iter().copied().fold(0.0, f64::max);
     println!("use: mean {:.4} most {most:.4}; granted: mean {:.4}", mean(&uses), mean(&grants));
-    println!("sessions/s {:.1}, moves/s {}, messages/s {}", (sim.sessions_done - done) as f64 / 60.0, (sim.moves - moves) / 60, (sim.messages - messages) / 60);
+    println!(
+        "sessions/s {:.1}, moves/s {}, messages/s {}",
+        (sim.sessions_done - done) as f64 / 60.0,
+        (sim.moves - moves) / 60,
+        (sim.messages - messages) / 60
+    );
     sim.first_grant_ms.sort_unstable();
     let at = |share: usize| sim.first_grant_ms[(sim.first_grant_ms.len() - 1) * share / 100];
     println!("first grant ms: p50 {} p90 {} p99 {} max {}", at(50), at(90), at(99), at(100));
@@ -113,7 +119,12 @@ fn bad_day(seed: u64) -> Sim {
         chargers: 6,
         node_of: |at| format!("{}{}", if at % 2 == 0 { "f" } else { "k" }, at / 6),
         fallback: if seed % 3 == 0 { 0 } else { 12_000 },
-        network: Network { delay_ms: (20, 200 + 700 * (seed as i64 % 6)), lost: 3 * (seed % 7), repeated: 10, late_ms: 8_000 },
+        network: Network {
+            delay_ms: (20, 200 + 700 * (seed as i64 % 6)),
+            lost: 3 * (seed % 7),
+            repeated: 10,
+            late_ms: 8_000,
+        },
         session_kj: (100, 1_500),
         config: PowerConfig::default(),
     });

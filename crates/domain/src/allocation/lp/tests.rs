@@ -6,13 +6,20 @@ use crate::units::Watts;
 
 /// The prices that a solver's duals would show at `watts`: at a node where power is short, the price of the
 /// level in which its leaves stand; 0 where nobody below a node can use more.
-pub(in crate::allocation) fn prices_at(problem: &Problem, programme: &Programme, admitted: &Admitted, watts: &[i64]) -> Vec<f64> {
+pub(in crate::allocation) fn prices_at(
+    problem: &Problem,
+    programme: &Programme,
+    admitted: &Admitted,
+    watts: &[i64],
+) -> Vec<f64> {
     (0..problem.nodes().len())
         .map(|node| {
             let here = problem.leaves().iter().enumerate().filter(|(_, leaf)| leaf.node as usize == node);
             // The dearest level that a leaf of this node has not filled to within a watt.
             let open = here.map(|(at, _)| {
-                let next = programme.thresholds[1..].iter().position(|end| at_threshold(problem, admitted, at, *end) > watts[at] as f64 + 1.0);
+                let next = programme.thresholds[1..]
+                    .iter()
+                    .position(|end| at_threshold(problem, admitted, at, *end) > watts[at] as f64 + 1.0);
                 next.map_or(0.0, |level| programme.prices[level])
             });
             open.fold(0.0, f64::max)
@@ -44,7 +51,8 @@ fn problem() -> Problem {
 fn solved(problem: &Problem) -> SolveOutcome {
     let programme = Programme::build(problem);
     // Leaves 0 and 1 share 20 kW (10 each, in the level that ends at 14); leaf 2 has 40 kW (ends at 60).
-    let price = |watts: f64| programme.prices[programme.thresholds[1..].iter().position(|end| end * 100.0 > watts).unwrap()];
+    let price =
+        |watts: f64| programme.prices[programme.thresholds[1..].iter().position(|end| end * 100.0 > watts).unwrap()];
     let (cabinet, grid) = (price(10_000.0), price(40_000.0));
     let mut primal = vec![0.0; programme.columns.len()];
     let mut left = [40.0 - 2.0, 20.0 - 4.0];

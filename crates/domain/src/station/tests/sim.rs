@@ -85,7 +85,6 @@ struct Pole {
 }
 
 pub struct Gateway {
-    id: GatewayId,
     poles: Vec<Pole>,
     started: u64,
     /// Clock error in 1/10,000.
@@ -193,8 +192,7 @@ impl Sim {
         }
         check_fallbacks(&tree, &chargers).unwrap();
         let mut dice = Dice(setting.seed);
-        let gateways = (0..setting.gateways).map(|at| Gateway {
-            id: gateway_id(at),
+        let gateways = (0..setting.gateways).map(|_| Gateway {
             poles: (0..setting.chargers).map(|_| Pole::default()).collect(),
             started: 0,
             drift: dice.range(-150, 150),
@@ -245,7 +243,8 @@ impl Sim {
     /// The node starts, or starts again: a new epoch, and only what is durable.
     pub fn open_station(&mut self) {
         self.epoch += 1;
-        let mut power = StationPower::new(Mono(self.now), self.epoch, &self.station, &self.chargers, self.setting.config).unwrap();
+        let mut power =
+            StationPower::new(Mono(self.now), self.epoch, &self.station, &self.chargers, self.setting.config).unwrap();
         power.on_ceilings(Mono(self.now), &self.durable);
         for (gateway, pole) in self.open.keys() {
             power.on_session_restored(Mono(self.now), &charger_id(*gateway, *pole));
@@ -359,7 +358,15 @@ impl Sim {
                     let to: usize = gateway.local()[1..].parse().unwrap();
                     let epoch = self.epoch;
                     self.messages += 1;
-                    let message = move || Event::Grants { epoch, nonce: answers_nonce, boot, seq, lease_ms, to, entries: entries.clone() };
+                    let message = move || Event::Grants {
+                        epoch,
+                        nonce: answers_nonce,
+                        boot,
+                        seq,
+                        lease_ms,
+                        to,
+                        entries: entries.clone(),
+                    };
                     self.send(message);
                 }
                 StationEffect::RaiseCeilings(ceilings) => self.at(self.now + 15, Event::Durable(self.epoch, ceilings)),
@@ -375,7 +382,8 @@ impl Sim {
         }
         for at in 0..self.gateways.len() {
             for pole in 0..self.setting.chargers {
-                let free = self.gateways[at].poles[pole].car.is_none() && self.gateways[at].poles[pole].next_at <= self.now;
+                let free =
+                    self.gateways[at].poles[pole].car.is_none() && self.gateways[at].poles[pole].next_at <= self.now;
                 if free && !self.open.contains_key(&(at, pole)) && !self.gateways[at].cut && self.power.is_some() {
                     self.open.insert((at, pole), true);
                     if let Some(power) = &mut self.power {
@@ -441,7 +449,16 @@ impl Sim {
     }
 
     /// The edge's rules, as the machine's page states them.
-    fn take_grants(&mut self, epoch: u64, nonce: u64, boot: u32, seq: u64, lease_ms: u64, to: usize, entries: &[(u16, Watts)]) {
+    fn take_grants(
+        &mut self,
+        epoch: u64,
+        nonce: u64,
+        boot: u32,
+        seq: u64,
+        lease_ms: u64,
+        to: usize,
+        entries: &[(u16, Watts)],
+    ) {
         let (now, fallback) = (self.now, self.setting.fallback);
         let gateway = &mut self.gateways[to];
         if epoch < gateway.epoch {
@@ -534,7 +551,7 @@ impl Sim {
         }
     }
 
-    /// Announces a limit; the judge applies it from `judge_from` on (use [`Self::judge`]).
+    /// Announces a limit to the machine. The judge goes on with the one it has; see [`Self::judge`].
     pub fn set_limit(&mut self, node: &str, watts: i64) {
         if let Some(power) = &mut self.power {
             power.on_limit_changed(Mono(self.now), node, Watts(watts)).unwrap();
@@ -558,6 +575,7 @@ impl Sim {
         self.carry_out(effects);
     }
 
+    /// The limit that physics must keep from now on.
     pub fn judge(&mut self, node: &str, watts: i64) {
         let at = self.tree.find(node).unwrap();
         self.judged[at] = watts;
