@@ -286,7 +286,10 @@ impl Latencies {
     /// One acknowledged batch.
     pub fn record(&mut self, events: bool, ms: u64) {
         let histogram = if events { &mut self.events } else { &mut self.telemetry };
-        histogram.saturating_record(ms);
+        // `saturating_record` would clamp to the present size instead of growing.
+        if histogram.record(ms).is_err() {
+            tracing::error!(ms, "a latency that cannot be counted");
+        }
     }
 
     /// Batches of samples, then batches of events.

@@ -99,7 +99,8 @@ pub enum Command {
         command: TelemetryCommand,
     },
     /// Commands to chargers and how they ended
-    Command {
+    #[command(name = "command")]
+    Order {
         /// What to do
         #[command(subcommand)]
         command: ChargerOrder,

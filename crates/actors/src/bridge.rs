@@ -99,13 +99,7 @@ impl Bridge {
         }
     }
 
-    fn route(
-        &self,
-        directory: &Directory,
-        entry: &GatewayEntry,
-        from: From,
-        batch: UpBatch,
-    ) -> Result<(), Refused> {
+    fn route(&self, directory: &Directory, entry: &GatewayEntry, from: From, batch: UpBatch) -> Result<(), Refused> {
         let checked = check(entry, self.shared.clock.wall(), &batch);
         if let Err(Refused(reason)) = checked {
             self.refuse_batch(directory, from, reason);

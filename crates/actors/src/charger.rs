@@ -200,9 +200,9 @@ fn commit(
         state.charger.apply(event)?;
         match event {
             // Counted from before the start command may leave.
-            ChargerEvent::SessionAuthorised { .. } => tell_station(state, |charger| {
-                StationMessage::SessionExpected { charger }
-            }),
+            ChargerEvent::SessionAuthorised { .. } => {
+                tell_station(state, |charger| StationMessage::SessionExpected { charger })
+            }
             ChargerEvent::SessionStopped { .. } | ChargerEvent::SessionRefused { .. } => ended = true,
             _ => {}
         }
@@ -306,9 +306,11 @@ fn send_commands(state: &mut ChargerState) {
 /// Tells commands whose deadline is well past as unconfirmed.
 fn expire_commands(state: &mut ChargerState, myself: &ActorRef<ChargerMessage>) -> Result<(), ActorProcessingErr> {
     let now = state.shared.clock.wall();
-    let late = state.charger.unresolved_commands().into_iter().find(|command| {
-        command.outcome.is_none() && now.since(command.deadline) > DEADLINE_GRACE_MS
-    });
+    let late = state
+        .charger
+        .unresolved_commands()
+        .into_iter()
+        .find(|command| command.outcome.is_none() && now.since(command.deadline) > DEADLINE_GRACE_MS);
     let Some(command) = late.map(|command| command.id.clone()) else { return Ok(()) };
     commit_own(state, myself, &ChargerCommand::ExpireCommand { command, at: now, heard: false })
 }
@@ -329,8 +331,7 @@ fn billing(state: &mut ChargerState) -> Option<&mut Billing> {
 fn authorise(state: &mut ChargerState, myself: &ActorRef<ChargerMessage>) {
     let now = state.shared.clock.wall();
     let Some(session) = state.charger.needs_authorisation() else { return };
-    let (account, operator, tariff) =
-        (session.account.clone(), session.operator.clone(), session.tariff.clone());
+    let (account, operator, tariff) = (session.account.clone(), session.operator.clone(), session.tariff.clone());
     let Some(billing) = billing(state) else { return };
     if !billing.begin(Step::Authorise) {
         return;
@@ -356,8 +357,10 @@ fn ask_account(
 ) {
     let charger = myself.clone();
     let reply = Reply::new(move |result| drop(charger.cast(ChargerMessage::Account { session, result })));
-    state.shared.router.account(account, Lane::Money, 256, move |permit| {
-        AccountMessage::Command { command, reply, permit }
+    state.shared.router.account(account, Lane::Money, 256, move |permit| AccountMessage::Command {
+        command,
+        reply,
+        permit,
     });
 }
 
@@ -370,10 +373,11 @@ fn ask_position(state: &mut ChargerState, myself: &ActorRef<ChargerMessage>) {
     }
     let (session, charger) = (billing.session.clone(), myself.clone());
     let asked = session.clone();
-    let reply =
-        Reply::new(move |result| drop(charger.cast(ChargerMessage::Position { session: asked, result })));
-    state.shared.router.account(&account, Lane::Money, 64, move |permit| {
-        AccountMessage::Position { session, reply, permit }
+    let reply = Reply::new(move |result| drop(charger.cast(ChargerMessage::Position { session: asked, result })));
+    state.shared.router.account(&account, Lane::Money, 64, move |permit| AccountMessage::Position {
+        session,
+        reply,
+        permit,
     });
 }
 

@@ -6,7 +6,7 @@ use crate::ports::GatewayCredentials;
 use chargeplane_domain::catalogue::{self, Catalogue};
 use chargeplane_domain::ids::{ChargerId, GatewayId, StationId};
 use chargeplane_domain::placement::{Family, ShardId, shard_of};
-use chargeplane_protocol::envelope::{GatewayKey, Keyring, OpenError, Opened, Header};
+use chargeplane_protocol::envelope::{GatewayKey, Header, Keyring, OpenError, Opened};
 use chargeplane_protocol::message::Stream;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -30,11 +30,8 @@ impl GatewayEntry {
     /// Opens a packet with the key that its header names. Returns the stream, the content and the enrolment.
     pub fn open(&self, packet: &[u8]) -> Result<(Stream, Opened, u32), OpenError> {
         let found = Header::peek(packet)?.key_epoch;
-        let (keyring, incarnation) = self
-            .keys
-            .iter()
-            .find(|(keyring, _)| keyring.key_epoch() == found)
-            .ok_or(OpenError::KeyEpoch { found })?;
+        let (keyring, incarnation) =
+            self.keys.iter().find(|(keyring, _)| keyring.key_epoch() == found).ok_or(OpenError::KeyEpoch { found })?;
         keyring.open_up(packet).map(|(stream, opened)| (stream, opened, *incarnation))
     }
 
@@ -64,12 +61,7 @@ pub struct Directory {
 
 impl Directory {
     /// Indexes a catalogue and credentials.
-    pub fn new(
-        version: u64,
-        catalogue: Arc<Catalogue>,
-        mut credentials: Vec<GatewayCredentials>,
-        shards: u16,
-    ) -> Self {
+    pub fn new(version: u64, catalogue: Arc<Catalogue>, mut credentials: Vec<GatewayCredentials>, shards: u16) -> Self {
         credentials.sort_by(|a, b| (&a.gateway, a.key_epoch).cmp(&(&b.gateway, b.key_epoch)));
         let mut children: HashMap<&GatewayId, BTreeMap<u16, ChargerId>> = HashMap::new();
         for (id, charger) in &catalogue.chargers {

@@ -236,9 +236,7 @@ impl Family for StationFamily {
     }
 
     fn wakes_at_open(map: &StationMap) -> Vec<StationKey> {
-        let busy = |charger: &Charger| {
-            charger.current.is_some() || !charger.unresolved_commands().is_empty()
-        };
+        let busy = |charger: &Charger| charger.current.is_some() || !charger.unresolved_commands().is_empty();
         let chargers = map.chargers.iter().filter(|(_, charger)| busy(charger));
         let chargers = chargers.map(|(id, _)| StationKey::Charger(id.clone()));
         map.stations.keys().cloned().map(StationKey::Station).chain(chargers).collect()
@@ -247,9 +245,10 @@ impl Family for StationFamily {
     fn is_pinned(map: &StationMap, key: &StationKey) -> bool {
         match key {
             StationKey::Station(_) => true,
-            StationKey::Charger(id) => map.chargers.get(id).is_some_and(|charger| {
-                charger.current.is_some() || !charger.unresolved_commands().is_empty()
-            }),
+            StationKey::Charger(id) => map
+                .chargers
+                .get(id)
+                .is_some_and(|charger| charger.current.is_some() || !charger.unresolved_commands().is_empty()),
             StationKey::Gateway(_) => false,
         }
     }
@@ -300,10 +299,7 @@ impl Family for StationFamily {
         };
     }
 
-    async fn on_open(
-        shared: &Arc<NodeShared>,
-        opened: &OpenShard<Self>,
-    ) -> Result<ActorRef<TelemetryMessage>, String> {
+    async fn on_open(shared: &Arc<NodeShared>, opened: &OpenShard<Self>) -> Result<ActorRef<TelemetryMessage>, String> {
         let arguments = TelemetryArguments {
             shared: Arc::clone(shared),
             shard: opened.shard,

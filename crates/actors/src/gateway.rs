@@ -186,11 +186,7 @@ fn on_refused(state: &mut GatewayActorState, boot: u32, seq: u64, reason: String
 }
 
 /// Starts the next batch of a boot when it is there and none is in work.
-fn work(
-    state: &mut GatewayActorState,
-    myself: &ActorRef<GatewayMessage>,
-    boot: u32,
-) -> Result<(), ActorProcessingErr> {
+fn work(state: &mut GatewayActorState, myself: &ActorRef<GatewayMessage>, boot: u32) -> Result<(), ActorProcessingErr> {
     loop {
         let next = state.state.cursor(Stream::Events.as_u8(), boot).saturating_add(1);
         let Some(entry) = state.boots.get_mut(&boot) else { return Ok(()) };
@@ -214,13 +210,7 @@ fn work(
 }
 
 /// Hands one event to its charger.
-fn dispatch(
-    state: &GatewayActorState,
-    myself: &ActorRef<GatewayMessage>,
-    boot: u32,
-    seq: u64,
-    event: GatewayEvent,
-) {
+fn dispatch(state: &GatewayActorState, myself: &ActorRef<GatewayMessage>, boot: u32, seq: u64, event: GatewayEvent) {
     metrics::counter!(metric::EVENTS_TOTAL).increment(1);
     let gateway = myself.clone();
     let done = Reply::new(move |result| {
@@ -323,12 +313,7 @@ fn send(state: &GatewayActorState, down: &Down) {
 }
 
 /// Commands travel in batches: the flush queues behind what is in the mailbox now.
-fn on_send(
-    state: &mut GatewayActorState,
-    myself: &ActorRef<GatewayMessage>,
-    charger: &ChargerId,
-    command: Command,
-) {
+fn on_send(state: &mut GatewayActorState, myself: &ActorRef<GatewayMessage>, charger: &ChargerId, command: Command) {
     let directory = state.shared.directory.load();
     let Some((entry, _)) = directory.charger(charger) else { return };
     let Command { id, action, deadline, .. } = command;

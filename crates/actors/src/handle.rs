@@ -8,9 +8,7 @@ use crate::charger::ChargerMessage;
 use crate::directory::Directory;
 use crate::entry::DeadLetter;
 use crate::family::{AccountFamily, AccountMap, StationFamily, StationKey, StationMap, StationMember};
-use crate::ports::{
-    ChunkQuery, GatewayCredentials, LedgerEntry, RecordQuery, StoreError, StoredRecord,
-};
+use crate::ports::{ChunkQuery, GatewayCredentials, LedgerEntry, RecordQuery, StoreError, StoredRecord};
 use crate::projection::ProjectionMessage;
 use crate::reply::{Answer, Reply};
 use crate::shard::ShardMessage;

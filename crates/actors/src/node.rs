@@ -67,12 +67,7 @@ impl Node {
         };
         let settings = ClusterSettings { station_shards: config.shards, account_shards: config.shards };
         let joined = ports.coordination.join(hello, settings).await?;
-        let lease = NodeLease::start(
-            Arc::clone(&ports.coordination),
-            config.node.clone(),
-            joined.incarnation,
-            sent,
-        );
+        let lease = NodeLease::start(Arc::clone(&ports.coordination), config.node.clone(), joined.incarnation, sent);
         let (version, catalogue) = ports.catalogue.load().await?;
         let credentials = ports.catalogue.credentials().await?;
         let directory = Directory::new(version, Arc::new(catalogue), credentials, config.shards);
@@ -212,4 +207,3 @@ fn export_gauges(shared: &Arc<NodeShared>) {
         }
     });
 }
-

@@ -3,11 +3,11 @@
 //! Every method returns only when what it promises is durable. An error means: nothing may be concluded.
 
 use chargeplane_domain::catalogue::Catalogue;
-use chargeplane_domain::session::ChargeRecord;
 use chargeplane_domain::chunk::EncodedChunk;
 use chargeplane_domain::ids::{AccountId, ChargerId, GatewayId, SessionId};
 use chargeplane_domain::placement::ShardId;
 use chargeplane_domain::sample::Gap;
+use chargeplane_domain::session::ChargeRecord;
 use chargeplane_domain::units::{Currency, Money, Timestamp};
 use futures_core::future::BoxFuture;
 use serde::{Deserialize, Serialize};

@@ -135,8 +135,9 @@ async fn project_page(shared: &NodeShared, shard: ShardId, after: u64) -> Result
 
 fn project_station(frame: &Frame, batch: &mut ProjectionBatch) -> Result<(), entry::PayloadError> {
     for entry in entry::decode::<StationFamilyEvent>(&frame.payload)? {
-        if let Entry::Entity { event: StationFamilyEvent::Charger(ChargerEvent::SessionSettled { record, .. }), .. } =
-            entry
+        if let Entry::Entity {
+            event: StationFamilyEvent::Charger(ChargerEvent::SessionSettled { record, .. }), ..
+        } = entry
         {
             batch.records.push(StoredRecord { shard: frame.shard, lsn: frame.lsn, record });
         }

@@ -13,8 +13,8 @@ use crate::metric;
 use crate::reply::Reply;
 use crate::shard::EntityLink;
 use crate::shared::NodeShared;
-use chargeplane_domain::allocation::lp::{Fallback, Programme, SolveOutcome, Source, allocate_with};
 use chargeplane_domain::allocation::Problem;
+use chargeplane_domain::allocation::lp::{Fallback, Programme, SolveOutcome, Source, allocate_with};
 use chargeplane_domain::ids::{ChargerId, GatewayId, StationId};
 use chargeplane_domain::station::{
     BeatReport, BeatVerdict, ChargerBeat, PowerConfig, StationEffect, StationEvent, StationPower, StationState,

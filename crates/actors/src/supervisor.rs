@@ -68,8 +68,7 @@ impl Actor for NodeSupervisor {
         myself: ActorRef<SupervisorMessage>,
         shared: Arc<NodeShared>,
     ) -> Result<SupervisorState, ActorProcessingErr> {
-        let arguments =
-            JournalArguments { journal: Arc::clone(&shared.ports.journal), fatal: shared.fatal.clone() };
+        let arguments = JournalArguments { journal: Arc::clone(&shared.ports.journal), fatal: shared.fatal.clone() };
         let (journal, _) = Actor::spawn_linked(None, JournalActor, arguments, myself.get_cell()).await?;
         let projection = Actor::spawn_linked(None, ProjectionActor, Arc::clone(&shared), myself.get_cell());
         let (projection, _) = projection.await?;
@@ -120,12 +119,7 @@ impl Actor for NodeSupervisor {
     }
 }
 
-fn on_shard_ended(
-    state: &mut SupervisorState,
-    myself: &ActorRef<SupervisorMessage>,
-    child: Child,
-    failure: &str,
-) {
+fn on_shard_ended(state: &mut SupervisorState, myself: &ActorRef<SupervisorMessage>, child: Child, failure: &str) {
     let Child { shard, started } = child;
     unseat(state, shard);
     if state.draining || state.shared.fatal.is_raised() {

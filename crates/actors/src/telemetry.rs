@@ -45,6 +45,9 @@ const REPLAY_CREDIT: u32 = 64;
 /// until they are acknowledged, and a day's backlog must not take days.
 const FLUSH_AT_REPLAYED: u32 = REPLAY_CREDIT / 2;
 
+/// After an opening the first write comes this many times sooner.
+const FIRST_FLUSH: u32 = 6;
+
 /// A gateway is told where its streams stand at most this often.
 const RESUME_EVERY: Duration = Duration::from_secs(1);
 
@@ -112,6 +115,9 @@ struct Feed {
     unwritten: usize,
     /// Batches of the replay stream among them.
     replayed: u32,
+    /// Something was written since the shard opened. After an opening the ring sends again what the former
+    /// owner did not acknowledge, and that has waited long enough.
+    settled: bool,
     /// When the oldest unwritten batch came.
     dirty_since: Option<Instant>,
     writing: bool,
@@ -315,7 +321,7 @@ fn on_look(state: &mut TelemetryState, myself: &ActorRef<TelemetryMessage>) {
         .iter()
         .filter(|(gateway, feed)| {
             let since = feed.dirty_since.map(|at| at.elapsed());
-            let spread = spread(gateway, every);
+            let spread = if feed.settled { spread(gateway, every) } else { spread(gateway, every) / FIRST_FLUSH };
             !feed.writing
                 && since.is_some_and(|since| {
                     let full = feed.unwritten >= FLUSH_AT_SAMPLES || feed.replayed >= FLUSH_AT_REPLAYED;
@@ -394,6 +400,7 @@ fn on_written(
     metrics::counter!(metric::SAMPLES_STORED_TOTAL).increment(samples);
     let Some(feed) = state.feeds.get_mut(gateway) else { return };
     feed.writing = false;
+    feed.settled = true;
     feed.columns.retain(|_, columns| {
         columns.drop_written();
         !columns.is_empty()
@@ -420,4 +427,3 @@ fn ack(state: &mut TelemetryState, gateway: &GatewayId, stream: Stream, boot: u3
     let shared = &state.shared;
     shared.downlink.send(&shared.directory, &state.counter, gateway, shared.clock.wall(), &Down::Ack(ack));
 }
-

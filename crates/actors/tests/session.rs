@@ -43,7 +43,10 @@ async fn start(gateway: &mut TestGateway, account: &str, register: i64) -> Sessi
     session
 }
 
-async fn record_of(node: &chargeplane_actors::node::Node, session: &SessionId) -> chargeplane_domain::session::ChargeRecord {
+async fn record_of(
+    node: &chargeplane_actors::node::Node,
+    session: &SessionId,
+) -> chargeplane_domain::session::ChargeRecord {
     for _ in 0..2_000 {
         let query = RecordQuery { session: Some(session.clone()), limit: 10, ..RecordQuery::default() };
         let records = node.handle().charge_records(query).await.expect("records");

@@ -14,16 +14,9 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Start a session; deliver at most `allowance` before stopping by itself for lack of funds.
-    Start {
-        session: SessionId,
-        connector: ConnectorNo,
-        allowance: WattHours,
-    },
+    Start { session: SessionId, connector: ConnectorNo, allowance: WattHours },
     /// Stop a session.
-    Stop {
-        session: SessionId,
-        reason: StopReason,
-    },
+    Stop { session: SessionId, reason: StopReason },
     /// Restart the charger.
     Reset,
     /// Release the plug.

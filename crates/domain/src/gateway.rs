@@ -81,10 +81,7 @@ impl GatewayState {
     }
 
     /// Decides. `None` when there is nothing to do. The state is not changed.
-    pub fn decide(
-        &self,
-        command: &GatewayCommand,
-    ) -> Result<Option<GatewayEvent>, GatewayRejection> {
+    pub fn decide(&self, command: &GatewayCommand) -> Result<Option<GatewayEvent>, GatewayRejection> {
         let GatewayCommand::MoveCursor { stream, boot, upto } = *command;
         if self.is_stale(stream, boot) {
             return Err(GatewayRejection::StaleBoot { stream, boot });
@@ -98,12 +95,7 @@ impl GatewayState {
         let GatewayEvent::CursorMoved { stream, boot, upto } = *event;
         let from = self.cursor(stream, boot);
         if upto <= from || self.is_stale(stream, boot) {
-            return Err(ApplyError {
-                stream,
-                boot,
-                from,
-                upto,
-            });
+            return Err(ApplyError { stream, boot, from, upto });
         }
         self.cursors.insert((stream, boot), upto);
         while self.boots(stream).count() > BOOTS_KEPT {
@@ -117,17 +109,12 @@ impl GatewayState {
 
     /// Boots remembered of a stream, oldest first.
     fn boots(&self, stream: u8) -> impl Iterator<Item = u32> {
-        self.cursors
-            .range((stream, 0)..=(stream, u32::MAX))
-            .map(|((_, boot), _)| *boot)
+        self.cursors.range((stream, 0)..=(stream, u32::MAX)).map(|((_, boot), _)| *boot)
     }
 
     fn is_stale(&self, stream: u8, boot: u32) -> bool {
         let full = self.boots(stream).count() >= BOOTS_KEPT;
-        full && self
-            .boots(stream)
-            .next()
-            .is_some_and(|oldest| boot < oldest)
+        full && self.boots(stream).next().is_some_and(|oldest| boot < oldest)
     }
 }
 
@@ -139,19 +126,12 @@ mod cursor_list {
     type Cursors = BTreeMap<(u8, u32), u64>;
 
     pub(super) fn serialize<S: Serializer>(cursors: &Cursors, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(
-            cursors
-                .iter()
-                .map(|((stream, boot), upto)| (*stream, *boot, *upto)),
-        )
+        to.collect_seq(cursors.iter().map(|((stream, boot), upto)| (*stream, *boot, *upto)))
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Cursors, D::Error> {
         let list = Vec::<(u8, u32, u64)>::deserialize(from)?;
-        Ok(list
-            .into_iter()
-            .map(|(stream, boot, upto)| ((stream, boot), upto))
-            .collect())
+        Ok(list.into_iter().map(|(stream, boot, upto)| ((stream, boot), upto)).collect())
     }
 }
 

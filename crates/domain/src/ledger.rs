@@ -40,39 +40,22 @@ pub enum LedgerAccount {
     /// Money of a driver or a fleet.
     Driver(AccountId),
     /// An operator's revenue from energy.
-    EnergyRevenue {
-        operator: OperatorId,
-        currency: Currency,
-    },
+    EnergyRevenue { operator: OperatorId, currency: Currency },
     /// An operator's revenue from service.
-    ServiceRevenue {
-        operator: OperatorId,
-        currency: Currency,
-    },
+    ServiceRevenue { operator: OperatorId, currency: Currency },
     /// Where top-ups come from: minus the money that was paid in.
-    TopUpSource {
-        tenant: TenantId,
-        currency: Currency,
-    },
+    TopUpSource { tenant: TenantId, currency: Currency },
     /// Metered but not paid by a driver: minus what the operator bears.
-    Overshoot {
-        operator: OperatorId,
-        currency: Currency,
-    },
+    Overshoot { operator: OperatorId, currency: Currency },
     /// Rounding differences of splits between partners.
-    Rounding {
-        tenant: TenantId,
-        currency: Currency,
-    },
+    Rounding { tenant: TenantId, currency: Currency },
 }
 
 /// Why a text is not a ledger account.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LedgerAccountError {
     /// Another kind or number of parts.
-    #[error(
-        "ledger account {0:?}: expected driver:ID or KIND:OWNER:CURRENCY, such as energy:main/op1:CNY"
-    )]
+    #[error("ledger account {0:?}: expected driver:ID or KIND:OWNER:CURRENCY, such as energy:main/op1:CNY")]
     Shape(String),
     /// The owner is not an id.
     #[error(transparent)]
@@ -101,10 +84,7 @@ pub enum LedgerError {
     Unbalanced { currency: Currency, off: i128 },
     /// A posting is in another currency than its account.
     #[error("account {account} does not hold {currency}")]
-    Currency {
-        account: LedgerAccount,
-        currency: Currency,
-    },
+    Currency { account: LedgerAccount, currency: Currency },
     /// A balance would not fit.
     #[error("the balance of {account} would not fit in 64 bits")]
     Overflow { account: LedgerAccount },
@@ -153,9 +133,7 @@ impl Books {
 
     /// The balance of an account; zero when it was never posted to.
     pub fn balance(&self, account: &LedgerAccount) -> Money {
-        self.balances
-            .get(account)
-            .map_or(Money::ZERO, |(_, balance)| *balance)
+        self.balances.get(account).map_or(Money::ZERO, |(_, balance)| *balance)
     }
 
     /// Sum over all accounts of a currency, held at the type's bounds: zero, or MONEY-1 is violated.
@@ -167,10 +145,7 @@ impl Books {
     /// The currencies whose sum is not zero, with the sum. Empty, or MONEY-1 is violated.
     pub fn imbalance(&self) -> BTreeMap<Currency, Money> {
         let sums = self.exact_sums();
-        sums.iter()
-            .filter(|(_, sum)| **sum != 0)
-            .map(|(currency, _)| (*currency, self.sum(*currency)))
-            .collect()
+        sums.iter().filter(|(_, sum)| **sum != 0).map(|(currency, _)| (*currency, self.sum(*currency))).collect()
     }
 
     fn exact_sums(&self) -> BTreeMap<Currency, i128> {
@@ -185,27 +160,14 @@ impl Books {
     /// Computes every new balance before the first is written: an entry is whole or nothing.
     fn post(&mut self, postings: &[Posting]) -> Result<(), LedgerError> {
         let mut changed: BTreeMap<&LedgerAccount, (Currency, Money)> = BTreeMap::new();
-        for Posting {
-            account,
-            currency,
-            amount,
-        } in postings
-        {
+        for Posting { account, currency, amount } in postings {
             let present = changed.get(account).or_else(|| self.balances.get(account));
             let (held, balance) = present.copied().unwrap_or((*currency, Money::ZERO));
             if held != *currency || account.currency().is_some_and(|own| own != *currency) {
-                return Err(LedgerError::Currency {
-                    account: account.clone(),
-                    currency: *currency,
-                });
+                return Err(LedgerError::Currency { account: account.clone(), currency: *currency });
             }
-            let overflow = || LedgerError::Overflow {
-                account: account.clone(),
-            };
-            changed.insert(
-                account,
-                (held, balance.checked_add(*amount).ok_or_else(overflow)?),
-            );
+            let overflow = || LedgerError::Overflow { account: account.clone() };
+            changed.insert(account, (held, balance.checked_add(*amount).ok_or_else(overflow)?));
         }
         for (account, balance) in changed {
             match self.balances.get_mut(account) {
@@ -272,26 +234,11 @@ impl FromStr for LedgerAccount {
         let (owner, code) = rest.split_once(':').ok_or_else(shape)?;
         let currency = Currency::new(code)?;
         match kind {
-            "energy" => Ok(Self::EnergyRevenue {
-                operator: owner.parse()?,
-                currency,
-            }),
-            "service" => Ok(Self::ServiceRevenue {
-                operator: owner.parse()?,
-                currency,
-            }),
-            "overshoot" => Ok(Self::Overshoot {
-                operator: owner.parse()?,
-                currency,
-            }),
-            "top-up" => Ok(Self::TopUpSource {
-                tenant: TenantId::new(owner)?,
-                currency,
-            }),
-            "rounding" => Ok(Self::Rounding {
-                tenant: TenantId::new(owner)?,
-                currency,
-            }),
+            "energy" => Ok(Self::EnergyRevenue { operator: owner.parse()?, currency }),
+            "service" => Ok(Self::ServiceRevenue { operator: owner.parse()?, currency }),
+            "overshoot" => Ok(Self::Overshoot { operator: owner.parse()?, currency }),
+            "top-up" => Ok(Self::TopUpSource { tenant: TenantId::new(owner)?, currency }),
+            "rounding" => Ok(Self::Rounding { tenant: TenantId::new(owner)?, currency }),
             _ => Err(shape()),
         }
     }

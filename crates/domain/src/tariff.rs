@@ -88,9 +88,7 @@ pub struct Priced {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TariffError {
     /// The slots have another length than 48 or another digit than 0 to 3.
-    #[error(
-        "slots: expected 48 digits 0 to 3 (sharp, peak, flat, valley), one a half hour from 00:00; found {found}"
-    )]
+    #[error("slots: expected 48 digits 0 to 3 (sharp, peak, flat, valley), one a half hour from 00:00; found {found}")]
     Slots { found: String },
     /// A price is negative or above [`MAX_PRICE`].
     #[error("prices[{period}]: each component must be between 0 and {MAX_PRICE} a kWh")]
@@ -99,10 +97,7 @@ pub enum TariffError {
 
 impl Priced {
     /// Nothing.
-    pub const ZERO: Self = Self {
-        energy: Money::ZERO,
-        service: Money::ZERO,
-    };
+    pub const ZERO: Self = Self { energy: Money::ZERO, service: Money::ZERO };
 
     /// Both components together, held at the type's bounds.
     pub fn total(&self) -> Money {
@@ -111,27 +106,18 @@ impl Priced {
 
     /// Component-wise sum, or `None` when it does not fit.
     pub fn checked_add(&self, other: &Self) -> Option<Self> {
-        Some(Self {
-            energy: self.energy.checked_add(other.energy)?,
-            service: self.service.checked_add(other.service)?,
-        })
+        Some(Self { energy: self.energy.checked_add(other.energy)?, service: self.service.checked_add(other.service)? })
     }
 
     /// Component-wise difference, or `None` when it does not fit.
     pub fn checked_sub(&self, other: &Self) -> Option<Self> {
-        Some(Self {
-            energy: self.energy.checked_sub(other.energy)?,
-            service: self.service.checked_sub(other.service)?,
-        })
+        Some(Self { energy: self.energy.checked_sub(other.energy)?, service: self.service.checked_sub(other.service)? })
     }
 
     /// The part of this that `funds` can pay: energy first, then service. Never more than either.
     pub fn capped(&self, funds: Money) -> Self {
         let energy = self.energy.min(funds).max(Money::ZERO);
-        let service = self
-            .service
-            .min(funds.saturating_sub(energy))
-            .max(Money::ZERO);
+        let service = self.service.min(funds.saturating_sub(energy)).max(Money::ZERO);
         Self { energy, service }
     }
 }
@@ -144,10 +130,7 @@ impl Slots {
 
     /// Checks and wraps. `None` unless every entry is 0 to 3.
     pub fn new(slots: [u8; SLOTS]) -> Option<Self> {
-        slots
-            .iter()
-            .all(|p| usize::from(*p) < PERIODS)
-            .then_some(Self(slots))
+        slots.iter().all(|p| usize::from(*p) < PERIODS).then_some(Self(slots))
     }
 
     /// Period of a slot; slots past the day count as its last.
@@ -178,16 +161,11 @@ impl TryFrom<String> for Slots {
     type Error = TariffError;
 
     fn try_from(text: String) -> Result<Self, TariffError> {
-        let fail = || TariffError::Slots {
-            found: format!("{:?}", text.chars().take(60).collect::<String>()),
-        };
+        let fail = || TariffError::Slots { found: format!("{:?}", text.chars().take(60).collect::<String>()) };
         let mut slots = [0; SLOTS];
         let mut digits = text.chars().filter(|c| *c != ' ');
         for slot in &mut slots {
-            let digit = digits
-                .next()
-                .and_then(|c| c.to_digit(10))
-                .ok_or_else(fail)?;
+            let digit = digits.next().and_then(|c| c.to_digit(10)).ok_or_else(fail)?;
             *slot = u8::try_from(digit).map_err(|_| fail())?;
         }
         if digits.next().is_some() {
@@ -201,11 +179,7 @@ impl Tariff {
     /// Checks that every price is between zero and [`MAX_PRICE`].
     pub fn check(&self) -> Result<(), TariffError> {
         let fits = |money: Money| (Money::ZERO..=MAX_PRICE).contains(&money);
-        match self
-            .prices
-            .iter()
-            .position(|p| !fits(p.energy) || !fits(p.service))
-        {
+        match self.prices.iter().position(|p| !fits(p.energy) || !fits(p.service)) {
             Some(period) => Err(TariffError::Price { period }),
             None => Ok(()),
         }
@@ -214,24 +188,16 @@ impl Tariff {
     /// The period in force at a moment, read in the station's zone: the slot of its local wall time.
     /// Where clocks are set back an hour of slots is passed twice, where they are set forward it is skipped.
     pub fn period_at(&self, zone: &TimeZone, at: Timestamp) -> usize {
-        let bound = if at.0 < 0 {
-            jiff::Timestamp::MIN
-        } else {
-            jiff::Timestamp::MAX
-        };
+        let bound = if at.0 < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
         let local = zone.to_datetime(jiff::Timestamp::from_millisecond(at.0).unwrap_or(bound));
         let half_hours = i32::from(local.hour()).saturating_mul(2);
         let second_half = i32::from(local.minute() >= 30);
-        self.slots
-            .period(usize::try_from(half_hours.saturating_add(second_half)).unwrap_or(0))
+        self.slots.period(usize::try_from(half_hours.saturating_add(second_half)).unwrap_or(0))
     }
 
     /// The dearest period's energy and service price together, a kWh. Periods without a slot count too.
     pub fn highest_price(&self) -> Money {
-        let totals = self
-            .prices
-            .iter()
-            .map(|p| p.energy.saturating_add(p.service));
+        let totals = self.prices.iter().map(|p| p.energy.saturating_add(p.service));
         totals.max().unwrap_or(Money::ZERO)
     }
 
@@ -240,19 +206,12 @@ impl Tariff {
     /// can overflow; beyond them amounts are held at the bounds of `i64`.
     pub fn price(&self, by_period: &[WattHours; PERIODS]) -> Priced {
         let component = |price: fn(&Price) -> Money| {
-            let numerator = self
-                .prices
-                .iter()
-                .zip(by_period)
-                .fold(0_i128, |sum, (p, energy)| {
-                    sum.saturating_add(i128::from(price(p).0).saturating_mul(i128::from(energy.0)))
-                });
+            let numerator = self.prices.iter().zip(by_period).fold(0_i128, |sum, (p, energy)| {
+                sum.saturating_add(i128::from(price(p).0).saturating_mul(i128::from(energy.0)))
+            });
             Money(round_half_even(numerator, WH_PER_KWH))
         };
-        Priced {
-            energy: component(|p| p.energy),
-            service: component(|p| p.service),
-        }
+        Priced { energy: component(|p| p.energy), service: component(|p| p.service) }
     }
 
     /// Most energy that `amount` surely pays, whatever periods it falls into: the floor at the highest
@@ -266,15 +225,9 @@ impl Tariff {
         let funds = i128::from(amount.0.max(0)).saturating_mul(WH_PER_KWH);
         let whole = funds.checked_div(highest).unwrap_or(0);
         let exact = whole > 0 && whole.saturating_mul(highest) == funds;
-        let never_rounds = self
-            .prices
-            .iter()
-            .all(|p| is_multiple(p.energy, WH_PER_KWH) && is_multiple(p.service, WH_PER_KWH));
-        let sure = if exact && !never_rounds {
-            whole.saturating_sub(1)
-        } else {
-            whole
-        };
+        let never_rounds =
+            self.prices.iter().all(|p| is_multiple(p.energy, WH_PER_KWH) && is_multiple(p.service, WH_PER_KWH));
+        let sure = if exact && !never_rounds { whole.saturating_sub(1) } else { whole };
         WattHours(i64::try_from(sure).unwrap_or(i64::MAX)).min(MAX_METER)
     }
 }
@@ -314,9 +267,7 @@ pub mod zone {
 
     /// Looks up an IANA name, such as `Asia/Shanghai`.
     pub fn parse(name: &str) -> Result<TimeZone, ZoneError> {
-        TimeZone::get(name).map_err(|_| ZoneError {
-            name: name.chars().take(80).collect(),
-        })
+        TimeZone::get(name).map_err(|_| ZoneError { name: name.chars().take(80).collect() })
     }
 }
 

@@ -117,7 +117,7 @@ pub fn run(connection: &Connection, command: &Command) -> Result<(), Failure> {
         Command::Session { command } => call.session(command),
         Command::Record { command } => call.record(command),
         Command::Telemetry { command } => call.telemetry(command),
-        Command::Command { command } => call.order(command),
+        Command::Order { command } => call.order(command),
         Command::Shard { command: ShardCommand::List } => call.list("/shards", SHARDS),
         Command::Gateway { command } => call.gateway(command),
         Command::Deadletter { command } => call.dead_letter(command),

@@ -63,12 +63,7 @@ pub struct Billing {
 
 impl Billing {
     /// For a session that begins, or that the charger's actor finds after a restart.
-    pub fn new(
-        session: &ChargingSession,
-        zone: Option<TimeZone>,
-        rated: Option<Watts>,
-        config: &NodeConfig,
-    ) -> Self {
+    pub fn new(session: &ChargingSession, zone: Option<TimeZone>, rated: Option<Watts>, config: &NodeConfig) -> Self {
         let tariff = session.tariff.clone();
         let stop_ms = i64::try_from(config.stop_time.as_millis()).unwrap_or(i64::MAX);
         let rated = rated.unwrap_or(Watts::ZERO).0;

@@ -119,9 +119,9 @@ fn on_refused_event(
             Ok(())
         }
         (GatewayEvent::SessionStarted { session, at, .. }, ChargerRejection::Unwanted { .. }) => {
-            let (origin, reason) = (Origin::Node, StopReason::Unwanted);
-            let (session, deadline) = (session.clone(), deadline(state, *at));
-            commit_own(state, myself, &ChargerCommand::RequestStop { session, origin, reason, at: *at, deadline })
+            let action = Action::Stop { session: session.clone(), reason: StopReason::Unwanted };
+            let deadline = deadline(state, *at);
+            commit_own(state, myself, &ChargerCommand::RequestCommand { action, key: None, at: *at, deadline })
         }
         _ => Ok(()),
     }

@@ -10,8 +10,10 @@ impl NodeHandle {
         command: AccountCommand,
     ) -> Result<AccountAnswer, CallError> {
         let (reply, wait) = self.reply();
-        self.shared.router.account(&account, Lane::Money, 256, move |permit| {
-            AccountMessage::Command { command, reply, permit }
+        self.shared.router.account(&account, Lane::Money, 256, move |permit| AccountMessage::Command {
+            command,
+            reply,
+            permit,
         });
         wait.await
     }
@@ -40,11 +42,7 @@ impl NodeHandle {
     }
 
     /// All balances as served, counter-accounts included, by (shard, account).
-    pub async fn balances(
-        &self,
-        after: Option<(String, String)>,
-        limit: usize,
-    ) -> Result<Vec<BalanceView>, CallError> {
+    pub async fn balances(&self, after: Option<(String, String)>, limit: usize) -> Result<Vec<BalanceView>, CallError> {
         let mut found = Vec::new();
         for index in 0..self.shared.config.shards {
             let shard = ShardId { family: Family::Account, index }.to_string();

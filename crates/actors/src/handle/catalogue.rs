@@ -99,8 +99,7 @@ impl NodeHandle {
     /// Revokes all keys of a gateway: it can no longer connect, and nothing in its name is read.
     pub async fn revoke(&self, gateway: GatewayId) -> Result<(), CallError> {
         let directory = self.directory();
-        let known: Vec<_> =
-            directory.credentials().iter().filter(|known| known.gateway == gateway).cloned().collect();
+        let known: Vec<_> = directory.credentials().iter().filter(|known| known.gateway == gateway).cloned().collect();
         if known.is_empty() {
             return Err(CallError::NotFound(format!("an enrolment of gateway {gateway}")));
         }

@@ -178,9 +178,7 @@ impl NodeHandle {
         key: String,
     ) -> Result<CommandId, CallError> {
         let (reply, wait) = self.reply();
-        self.to_charger(charger, Lane::Commands, move |permit| {
-            ChargerMessage::Request { action, key, reply, permit }
-        })?;
+        self.to_charger(charger, Lane::Commands, move |permit| ChargerMessage::Request { action, key, reply, permit })?;
         wait.await
     }
 

@@ -42,7 +42,8 @@ impl NodeHandle {
             }
         }
         if united.len() > limit {
-            let what = format!("{} samples in the range, at most {limit} are given; ask for a shorter one", united.len());
+            let what =
+                format!("{} samples in the range, at most {limit} are given; ask for a shorter one", united.len());
             return Err(CallError::Invalid(what));
         }
         Ok(united.into_values().collect())

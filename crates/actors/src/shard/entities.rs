@@ -272,9 +272,7 @@ pub(super) async fn on_gone<F: Family>(
     myself: &ActorRef<ShardMessage<F>>,
     departure: Departure<F>,
 ) {
-    state.entities.by_actor.retain(|_, (key, generation)| {
-        *key != departure.key || *generation != departure.generation
-    });
+    state.entities.by_actor.retain(|_, (key, generation)| *key != departure.key || *generation != departure.generation);
     let Some(slot) = state.entities.slots.get_mut(&departure.key) else { return };
     if slot.generation != departure.generation || matches!(slot.life, Life::Parked) {
         return;

@@ -111,8 +111,7 @@ pub(super) fn start<F: Family>(
     let entries: Vec<_> = parts.iter().flat_map(|part| part.entries.iter().cloned()).collect();
     let payload = entry::encode(&entries)?;
     let now = state.shared.clock.wall();
-    let frame =
-        Frame::following(frames.shard, state.epoch, frames.last_lsn, frames.last_hash, now, payload);
+    let frame = Frame::following(frames.shard, state.epoch, frames.last_lsn, frames.last_hash, now, payload);
     frames.in_flight = Some(InFlight { lsn: frame.lsn, hash: frame.hash(), parts });
     let actor = myself.clone();
     // When the shard is gone by then, its successor reads the frame from the journal.

@@ -180,11 +180,20 @@ impl<F: Family> Default for ShardActor<F> {
 }
 
 enum Phase<F: Family> {
-    Opening { waiting: Vec<(F::Key, F::Message)> },
-    Open { side: F::Side },
+    Opening {
+        waiting: Vec<(F::Key, F::Message)>,
+    },
+    Open {
+        side: F::Side,
+    },
     /// The journal is damaged: everything is refused, an operator must act.
-    Failed { reason: String },
-    Draining { side_drained: bool, reply: Option<Reply<()>> },
+    Failed {
+        reason: String,
+    },
+    Draining {
+        side_drained: bool,
+        reply: Option<Reply<()>>,
+    },
 }
 
 /// State of the shard actor.

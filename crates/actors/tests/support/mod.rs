@@ -4,17 +4,15 @@ use chargeplane_actors::handle::NodeHandle;
 use chargeplane_actors::node::Node;
 use chargeplane_actors::testing::RecordingLink;
 use chargeplane_actors::views::Enrolment;
+use chargeplane_domain::account::{AccountCommand, AccountKind};
 use chargeplane_domain::catalogue::{Catalogue, Charger, Gateway, LimitNode, Station};
 use chargeplane_domain::ids::{AccountId, ChargerId, GatewayId, StationId};
-use chargeplane_domain::account::{AccountCommand, AccountKind};
 use chargeplane_domain::sample::Sample;
 use chargeplane_domain::tariff::{Price, Slots, Tariff};
 use chargeplane_domain::units::{Currency, Money, Timestamp, WattHours, Watts};
 use chargeplane_protocol::envelope::{GatewayKey, Header, Keyring};
 use chargeplane_protocol::link::{LinkEvent, LinkSink};
-use chargeplane_protocol::message::{
-    Beat, Down, GatewayEvent, NumberedEvent, SampleRun, Stream, UpBatch,
-};
+use chargeplane_protocol::message::{Beat, Down, GatewayEvent, NumberedEvent, SampleRun, Stream, UpBatch};
 use chargeplane_protocol::{topic, wire};
 use std::collections::BTreeMap;
 use std::sync::Arc;

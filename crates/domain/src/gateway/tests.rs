@@ -1,12 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
-fn take(
-    gateway: &mut GatewayState,
-    stream: u8,
-    boot: u32,
-    upto: u64,
-) -> Result<bool, GatewayRejection> {
+fn take(gateway: &mut GatewayState, stream: u8, boot: u32, upto: u64) -> Result<bool, GatewayRejection> {
     let event = gateway.decide(&GatewayCommand::MoveCursor { stream, boot, upto })?;
     if let Some(event) = &event {
         gateway.apply(event).unwrap();
@@ -22,19 +17,9 @@ fn the_newest_boots_of_each_stream_are_kept() {
     }
     assert_eq!(take(&mut gateway, 1, 1, 5), Ok(true)); // another stream counts its own boots
     assert_eq!(gateway.cursors.len(), BOOTS_KEPT + 1);
-    assert_eq!(
-        (
-            gateway.cursor(0, 2),
-            gateway.cursor(0, 3),
-            gateway.cursor(0, 10)
-        ),
-        (0, 5, 5)
-    );
+    assert_eq!((gateway.cursor(0, 2), gateway.cursor(0, 3), gateway.cursor(0, 10)), (0, 5, 5));
     let stale = take(&mut gateway, 0, 2, 9);
-    assert_eq!(
-        stale,
-        Err(GatewayRejection::StaleBoot { stream: 0, boot: 2 })
-    );
+    assert_eq!(stale, Err(GatewayRejection::StaleBoot { stream: 0, boot: 2 }));
     assert_eq!(stale.unwrap_err().code(), "stale_boot");
     assert_eq!(take(&mut gateway, 0, 3, 9), Ok(true)); // an old boot that is still kept goes on
 }
@@ -45,15 +30,7 @@ fn an_event_that_goes_back_is_an_error_and_changes_nothing() {
     take(&mut gateway, 2, 1, 7).unwrap();
     let before = gateway.clone();
     for upto in [0, 6, 7] {
-        assert!(
-            gateway
-                .apply(&GatewayEvent::CursorMoved {
-                    stream: 2,
-                    boot: 1,
-                    upto
-                })
-                .is_err()
-        );
+        assert!(gateway.apply(&GatewayEvent::CursorMoved { stream: 2, boot: 1, upto }).is_err());
     }
     assert_eq!(gateway, before);
 }

@@ -15,11 +15,7 @@ fn cny() -> Currency {
 }
 
 fn post(account: &str, code: &str, amount: i64) -> Posting {
-    Posting {
-        account: account.parse().unwrap(),
-        currency: Currency::new(code).unwrap(),
-        amount: Money(amount),
-    }
+    Posting { account: account.parse().unwrap(), currency: Currency::new(code).unwrap(), amount: Money(amount) }
 }
 
 #[test]
@@ -29,19 +25,9 @@ fn text_forms_go_there_and_back() {
         assert_eq!(account.to_string(), text);
         let json = serde_json::to_string(&account).unwrap();
         assert_eq!(json, format!("{text:?}"));
-        assert_eq!(
-            serde_json::from_str::<LedgerAccount>(&json).unwrap(),
-            account
-        );
+        assert_eq!(serde_json::from_str::<LedgerAccount>(&json).unwrap(), account);
     }
-    for text in [
-        "",
-        "driver",
-        "driver:",
-        "energy:main/op1",
-        "energy:main/op1:cny",
-        "gold:main/op1:CNY",
-    ] {
+    for text in ["", "driver", "driver:", "energy:main/op1", "energy:main/op1:cny", "gold:main/op1:CNY"] {
         assert!(text.parse::<LedgerAccount>().is_err(), "{text}");
     }
 }
@@ -49,60 +35,24 @@ fn text_forms_go_there_and_back() {
 #[test]
 fn an_entry_balances_in_every_currency_or_is_refused_whole() {
     let mut books = Books::default();
-    books
-        .apply(&[
-            post("driver:a", "CNY", 100),
-            post("top-up:main:CNY", "CNY", -100),
-        ])
-        .unwrap();
+    books.apply(&[post("driver:a", "CNY", 100), post("top-up:main:CNY", "CNY", -100)]).unwrap();
     let before = books.clone();
     // Ten yuan do not pay for ten euros.
-    let mixed = [
-        post("driver:a", "CNY", -10),
-        post("energy:op:EUR", "EUR", 10),
-    ];
-    assert_eq!(
-        books.apply(&mixed),
-        Err(LedgerError::Unbalanced {
-            currency: cny(),
-            off: -10
-        })
-    );
-    let wrong_currency = [
-        post("driver:a", "EUR", -10),
-        post("energy:op:EUR", "EUR", 10),
-    ];
-    assert_eq!(
-        books.apply(&wrong_currency).unwrap_err().code(),
-        "currency_mismatch"
-    );
-    let wrong_name = [
-        post("energy:op:CNY", "EUR", -10),
-        post("energy:op:EUR", "EUR", 10),
-    ];
-    assert_eq!(
-        books.apply(&wrong_name).unwrap_err().code(),
-        "currency_mismatch"
-    );
-    let too_much = [
-        post("driver:a", "CNY", i64::MAX),
-        post("energy:op:CNY", "CNY", -i64::MAX),
-    ];
-    assert_eq!(
-        books.apply(&too_much).unwrap_err().code(),
-        "balance_overflow"
-    );
+    let mixed = [post("driver:a", "CNY", -10), post("energy:op:EUR", "EUR", 10)];
+    assert_eq!(books.apply(&mixed), Err(LedgerError::Unbalanced { currency: cny(), off: -10 }));
+    let wrong_currency = [post("driver:a", "EUR", -10), post("energy:op:EUR", "EUR", 10)];
+    assert_eq!(books.apply(&wrong_currency).unwrap_err().code(), "currency_mismatch");
+    let wrong_name = [post("energy:op:CNY", "EUR", -10), post("energy:op:EUR", "EUR", 10)];
+    assert_eq!(books.apply(&wrong_name).unwrap_err().code(), "currency_mismatch");
+    let too_much = [post("driver:a", "CNY", i64::MAX), post("energy:op:CNY", "CNY", -i64::MAX)];
+    assert_eq!(books.apply(&too_much).unwrap_err().code(), "balance_overflow");
     assert_eq!(books, before);
 }
 
 #[test]
 fn several_legs_on_one_account_add_up() {
     let mut books = Books::default();
-    let entry = [
-        post("driver:a", "CNY", 7),
-        post("driver:a", "CNY", 5),
-        post("top-up:main:CNY", "CNY", -12),
-    ];
+    let entry = [post("driver:a", "CNY", 7), post("driver:a", "CNY", 5), post("top-up:main:CNY", "CNY", -12)];
     books.apply(&entry).unwrap();
     assert_eq!(books.balance(&"driver:a".parse().unwrap()), Money(12));
     assert_eq!(books.balance(&"driver:b".parse().unwrap()), Money(0));
@@ -111,16 +61,9 @@ fn several_legs_on_one_account_add_up() {
 #[test]
 fn a_changed_balance_shows_as_imbalance() {
     let mut books = Books::default();
-    books
-        .apply(&[
-            post("driver:a", "CNY", 100),
-            post("top-up:main:CNY", "CNY", -100),
-        ])
-        .unwrap();
+    books.apply(&[post("driver:a", "CNY", 100), post("top-up:main:CNY", "CNY", -100)]).unwrap();
     assert!(books.imbalance().is_empty());
-    books
-        .balances
-        .insert("driver:a".parse().unwrap(), (cny(), Money(101)));
+    books.balances.insert("driver:a".parse().unwrap(), (cny(), Money(101)));
     assert_eq!(books.imbalance(), BTreeMap::from([(cny(), Money(1))]));
     assert_eq!(books.sum(cny()), Money(1));
     assert_eq!(books.sum(Currency::new("EUR").unwrap()), Money(0));
@@ -129,13 +72,9 @@ fn a_changed_balance_shows_as_imbalance() {
 #[test]
 fn books_of_shards_fold() {
     let mut first = Books::default();
-    first
-        .apply(&[post("driver:a", "CNY", -5), post("energy:op:CNY", "CNY", 5)])
-        .unwrap();
+    first.apply(&[post("driver:a", "CNY", -5), post("energy:op:CNY", "CNY", 5)]).unwrap();
     let mut second = Books::default();
-    second
-        .apply(&[post("driver:b", "CNY", -8), post("energy:op:CNY", "CNY", 8)])
-        .unwrap();
+    second.apply(&[post("driver:b", "CNY", -8), post("energy:op:CNY", "CNY", 8)]).unwrap();
     first.absorb(&second).unwrap();
     assert_eq!(first.balance(&"energy:op:CNY".parse().unwrap()), Money(13));
     assert_eq!(first.balances.len(), 3);

@@ -2,18 +2,11 @@ use super::*;
 use proptest::prelude::*;
 
 fn price(energy: i64, service: i64) -> Price {
-    Price {
-        energy: Money(energy),
-        service: Money(service),
-    }
+    Price { energy: Money(energy), service: Money(service) }
 }
 
 fn tariff(prices: [Price; PERIODS], slots: &str) -> Tariff {
-    Tariff {
-        currency: Currency::new("CNY").unwrap(),
-        prices,
-        slots: Slots::try_from(slots.to_owned()).unwrap(),
-    }
+    Tariff { currency: Currency::new("CNY").unwrap(), prices, slots: Slots::try_from(slots.to_owned()).unwrap() }
 }
 
 /// Valley until 08:00, sharp 08:00-10:00, flat until 18:00, peak 18:00-21:00, valley.
@@ -38,10 +31,7 @@ fn the_period_is_read_in_the_stations_zone() {
         ("2026-01-10T10:29:00Z", 1, 2),     // 18:29 and 11:29
         ("2026-07-10T06:00:00Z", 2, 0),     // 14:00 and, in summer, 08:00
     ] {
-        let periods = (
-            tariff.period_at(&shanghai, at(moment)),
-            tariff.period_at(&berlin, at(moment)),
-        );
+        let periods = (tariff.period_at(&shanghai, at(moment)), tariff.period_at(&berlin, at(moment)));
         assert_eq!(periods, (in_shanghai, in_berlin), "{moment}");
     }
 }
@@ -53,29 +43,17 @@ fn absurd_moments_have_a_period_and_no_panic() {
     for at in [i64::MIN, -1, 0, i64::MAX] {
         assert!(tariff.period_at(&zone, Timestamp(at)) < PERIODS);
     }
-    assert_eq!(
-        zone::parse("Mars/Olympus").unwrap_err().name,
-        "Mars/Olympus"
-    );
+    assert_eq!(zone::parse("Mars/Olympus").unwrap_err().name, "Mars/Olympus");
 }
 
 #[test]
 fn slots_are_48_digits() {
     let slots = Slots::try_from(DAY.to_owned()).unwrap();
     assert_eq!(slots.to_string(), DAY.replace(' ', ""));
-    assert_eq!(
-        (slots.period(16), slots.period(15), slots.period(1_000)),
-        (0, 3, 3)
-    );
+    assert_eq!((slots.period(16), slots.period(15), slots.period(1_000)), (0, 3, 3));
     let json = serde_json::to_string(&slots).unwrap();
     assert_eq!(serde_json::from_str::<Slots>(&json).unwrap(), slots);
-    let wrong = [
-        "",
-        &"0".repeat(47),
-        &"0".repeat(49),
-        &"4".repeat(48),
-        &"x".repeat(48),
-    ];
+    let wrong = ["", &"0".repeat(47), &"0".repeat(49), &"4".repeat(48), &"x".repeat(48)];
     for text in wrong {
         let error = Slots::try_from(text.to_owned()).unwrap_err();
         assert!(error.to_string().contains("48 digits"), "{error}");
@@ -88,28 +66,10 @@ fn each_component_is_rounded_once_half_to_even() {
     // 0.0500 a kWh is half a unit a Wh.
     let tariff = tariff([price(500, 1_500); PERIODS], DAY);
     let cost = |energy| tariff.price(&wh([energy, 0, 0, 0]));
-    assert_eq!(
-        cost(1),
-        Priced {
-            energy: Money(0),
-            service: Money(2)
-        }
-    );
-    assert_eq!(
-        cost(3),
-        Priced {
-            energy: Money(2),
-            service: Money(4)
-        }
-    );
+    assert_eq!(cost(1), Priced { energy: Money(0), service: Money(2) });
+    assert_eq!(cost(3), Priced { energy: Money(2), service: Money(4) });
     // The halves of two periods are added before the rounding, not after it.
-    assert_eq!(
-        tariff.price(&wh([1, 1, 0, 0])),
-        Priced {
-            energy: Money(1),
-            service: Money(3)
-        }
-    );
+    assert_eq!(tariff.price(&wh([1, 1, 0, 0])), Priced { energy: Money(1), service: Money(3) });
 }
 
 #[test]
@@ -123,13 +83,7 @@ fn prices_out_of_range_are_named() {
     // Even so nothing overflows.
     broken.prices = [price(i64::MAX, i64::MIN); PERIODS];
     let priced = broken.price(&wh([i64::MAX; PERIODS]));
-    assert_eq!(
-        priced,
-        Priced {
-            energy: Money(i64::MAX),
-            service: Money(i64::MIN)
-        }
-    );
+    assert_eq!(priced, Priced { energy: Money(i64::MAX), service: Money(i64::MIN) });
 }
 
 #[test]
@@ -149,32 +103,16 @@ fn affordable_examples() {
 
 #[test]
 fn money_too_small_for_both_components_pays_energy_first() {
-    let priced = Priced {
-        energy: Money(70),
-        service: Money(40),
-    };
-    assert_eq!(
-        priced.capped(Money(100)),
-        Priced {
-            energy: Money(70),
-            service: Money(30)
-        }
-    );
-    assert_eq!(
-        priced.capped(Money(60)),
-        Priced {
-            energy: Money(60),
-            service: Money(0)
-        }
-    );
+    let priced = Priced { energy: Money(70), service: Money(40) };
+    assert_eq!(priced.capped(Money(100)), Priced { energy: Money(70), service: Money(30) });
+    assert_eq!(priced.capped(Money(60)), Priced { energy: Money(60), service: Money(0) });
     assert_eq!(priced.capped(Money(-1)), Priced::ZERO);
     assert_eq!(priced.capped(Money(1_000)), priced);
 }
 
 fn prices() -> impl Strategy<Value = [Price; PERIODS]> {
     let one = (0_i64..30_000, 0_i64..9_000).prop_map(|(energy, service)| price(energy, service));
-    let round =
-        (0_i64..30, 0_i64..9).prop_map(|(energy, service)| price(energy * 1_000, service * 1_000));
+    let round = (0_i64..30, 0_i64..9).prop_map(|(energy, service)| price(energy * 1_000, service * 1_000));
     let any = prop_oneof![one, round];
     [any.clone(), any.clone(), any.clone(), any]
 }
