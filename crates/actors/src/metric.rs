@@ -70,8 +70,6 @@ pub const EVENTS_TOTAL: &str = "chargeplane_gateway_events_total";
 pub const ACTOR_RESTARTS_TOTAL: &str = "chargeplane_actor_restarts_total";
 /// Messages in the dead-letter lists.
 pub const DEAD_LETTERS: &str = "chargeplane_dead_letters";
-/// Live entity actors, label `family`.
-pub const LIVE_ENTITIES: &str = "chargeplane_live_entities";
 /// Shards open on this node.
 pub const SHARDS_OPEN: &str = "chargeplane_shards_open";
 /// Times a shard was opened, each with a raised epoch.

@@ -158,7 +158,7 @@ pub struct LedgerEntry {
     pub index: u32,
     /// The account.
     pub account: AccountId,
-    /// What happened: `opened`, `topped_up`, `debited`, `settled`, ...
+    /// What happened: `opened`, `top_up`, `debit`, `settlement`
     pub kind: String,
     /// What it did to the balance.
     pub amount: Money,

@@ -360,7 +360,7 @@ fn write(state: &mut TelemetryState, myself: &ActorRef<TelemetryMessage>, gatewa
     let storable = feed.streams.storable_cursors();
     let gaps = std::mem::take(&mut feed.gaps);
     let open: Vec<_> =
-        feed.columns.iter_mut().filter_map(|(id, columns)| Some((id.clone(), columns.to_write()?))).collect();
+        feed.columns.iter_mut().filter_map(|(id, columns)| Some((id.clone(), columns.take_changed()?))).collect();
     let (shard, epoch, gateway) = (state.shard, state.counter.epoch(), gateway.clone());
     let (telemetry, actor) = (Arc::clone(&state.shared.ports.telemetry), myself.clone());
     tokio::spawn(async move {

@@ -240,7 +240,7 @@ impl Link for RecordingLink {
 }
 
 /// The stores of one node; they outlive it, so that a test can start it again on them.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct MemoryStores {
     /// The journal.
     pub journal: Arc<chargeplane_cluster::memory::MemoryJournal>,
@@ -252,18 +252,6 @@ pub struct MemoryStores {
     pub catalogue: Arc<MemoryCatalogue>,
     /// Read models.
     pub projections: Arc<MemoryProjections>,
-}
-
-impl Default for MemoryStores {
-    fn default() -> Self {
-        Self {
-            journal: Arc::default(),
-            coordination: Arc::default(),
-            telemetry: Arc::default(),
-            catalogue: Arc::default(),
-            projections: Arc::default(),
-        }
-    }
 }
 
 impl MemoryStores {

@@ -188,7 +188,7 @@ fn answer_with<T: Send + 'static>(
         Err((rejection, _)) => reply.answer(Err(CallError::Charger(rejection))),
         Ok(()) => {
             let found = state.charger.key_target(key).and_then(target);
-            let answer = found.ok_or_else(|| CallError::Charger(ChargerRejection::KeyReused));
+            let answer = found.ok_or(CallError::Charger(ChargerRejection::KeyReused));
             let after = move || {
                 reply.answer(answer);
                 drop(permit);

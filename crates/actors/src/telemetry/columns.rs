@@ -40,7 +40,7 @@ impl Columns {
     }
 
     /// The ranges that changed since the last write, as they are now.
-    pub(super) fn to_write(&mut self) -> Option<ToWrite> {
+    pub(super) fn take_changed(&mut self) -> Option<ToWrite> {
         let mut changed = Vec::new();
         for ((incarnation, _), open) in &mut self.open {
             if std::mem::take(&mut open.dirty) {

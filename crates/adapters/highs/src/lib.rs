@@ -43,7 +43,7 @@ struct Job {
 
 /// HiGHS on threads of its own. Dropping it ends them after the solves that are running.
 pub struct HighsSolver {
-    jobs: Option<SyncSender<Job>>,
+    jobs: Option<SyncSender<Box<Job>>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -65,10 +65,11 @@ impl HighsSolver {
 impl Solver for HighsSolver {
     fn submit(&self, programme: Programme, time_limit_ms: u64, done: SolveDone) -> Result<(), SolverBusy> {
         let (submitted, time_limit) = (Instant::now(), Duration::from_millis(time_limit_ms));
-        let job = Job { programme, submitted, time_limit, done };
-        match self.jobs.as_ref().map(|jobs| jobs.try_send(job)) {
-            Some(Ok(())) => Ok(()),
-            Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) | None => Err(SolverBusy),
+        let job = Box::new(Job { programme, submitted, time_limit, done });
+        let Some(jobs) = &self.jobs else { return Err(SolverBusy) };
+        match jobs.try_send(job) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(SolverBusy),
         }
     }
 }
@@ -89,11 +90,12 @@ impl Drop for HighsSolver {
 }
 
 /// A thread's life: jobs until the queue is closed.
-fn work(queue: &Mutex<Receiver<Job>>) {
+fn work(queue: &Mutex<Receiver<Box<Job>>>) {
     loop {
         // Held while waiting: whoever has the lock takes the next job, the others queue up behind.
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { programme, submitted, time_limit, done }) = job else { return };
+        let Ok(job) = job else { return };
+        let Job { programme, submitted, time_limit, done } = *job;
         let outcome = run(programme, time_limit.saturating_sub(submitted.elapsed()));
         if catch_unwind(AssertUnwindSafe(|| done(outcome))).is_err() {
             tracing::error!("the receiver of a solve panicked");

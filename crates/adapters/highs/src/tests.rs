@@ -159,7 +159,7 @@ fn a_full_queue_refuses_at_once() {
     told.recv().unwrap();
     for _ in 0..QUEUE {
         let tell = tell.clone();
-        solver.submit(programme.clone(), 10_000, Box::new(move |_| drop(tell.send(())))).unwrap();
+        solver.submit(programme.clone(), 10_000, Box::new(move |_| tell.send(()).unwrap_or_default())).unwrap();
     }
     assert_eq!(solver.submit(programme, 10_000, Box::new(|_| ())), Err(SolverBusy));
     release.send(()).unwrap();

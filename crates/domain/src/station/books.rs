@@ -430,6 +430,9 @@ impl Books {
         if beat.epoch > self.epoch {
             return BeatVerdict::Fenced;
         }
+        // What has run out meanwhile goes first, so that a rise is seen as one.
+        self.recount_gate(now, at, false);
+        let gate = &mut self.gates[at];
         // Ours when it is past one of our own messages: from then on it refuses everybody else's.
         let ours = beat.epoch == self.epoch && beat.applied_seq > gate.seq_base;
         let other_boot = gate.heard.is_none() || beat.boot != gate.boot;

@@ -215,6 +215,7 @@ impl StationPower {
     /// has shown that it heard of this owner.
     pub fn on_session_restored(&mut self, now: Mono, charger: &ChargerId) {
         if let Some(at) = self.books.find(charger) {
+            self.books.recount_pile(now, at, false);
             let pile = &mut self.books.piles[at];
             pile.expected = true;
             pile.reserved = true;
@@ -226,6 +227,7 @@ impl StationPower {
     /// A Start command for this charger may leave from now on.
     pub fn on_session_expected(&mut self, now: Mono, charger: &ChargerId) {
         if let Some(at) = self.books.find(charger) {
+            self.books.recount_pile(now, at, false);
             let pile = &mut self.books.piles[at];
             if !pile.active() {
                 pile.begin(now);
@@ -240,6 +242,7 @@ impl StationPower {
     /// gateway has shown that it is lowered: the next session would begin with it.
     pub fn on_session_ended(&mut self, now: Mono, charger: &ChargerId) {
         if let Some(at) = self.books.find(charger) {
+            self.books.recount_pile(now, at, false);
             let pile = &mut self.books.piles[at];
             pile.expected = false;
             pile.charging = false;

@@ -118,7 +118,7 @@ fn bad_day(seed: u64) -> Sim {
         gateways: 3,
         chargers: 6,
         node_of: |at| format!("{}{}", if at % 2 == 0 { "f" } else { "k" }, at / 6),
-        fallback: if seed % 3 == 0 { 0 } else { 12_000 },
+        fallback: if seed.is_multiple_of(3) { 0 } else { 12_000 },
         network: Network {
             delay_ms: (20, 200 + 700 * (seed as i64 % 6)),
             lost: 3 * (seed % 7),
@@ -154,9 +154,10 @@ fn bad_day(seed: u64) -> Sim {
 }
 
 #[test]
-fn forty_bad_days_break_no_limit() {
+fn bad_days_break_no_limit() {
     let (mut done, mut starts) = (0, 0);
-    for seed in 0..40 {
+    // The first forty, and those that have found something.
+    for seed in (0..40).chain([133, 145, 158, 193, 360, 367, 432, 440, 462, 538, 977, 1323]) {
         let sim = bad_day(seed);
         assert_eq!(sim.violations, Vec::<String>::new(), "seed {seed}");
         done += sim.sessions_done;

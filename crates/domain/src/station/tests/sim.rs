@@ -566,11 +566,11 @@ impl Sim {
 
     fn tick_now(&mut self) {
         let mut effects = Vec::new();
-        if let Some(power) = &mut self.power {
-            if let Some(problem) = power.on_tick(Mono(self.now)) {
-                let allocation = water_fill(&problem);
-                power.on_allocation(Mono(self.now), &problem, &allocation, &mut effects);
-            }
+        if let Some(power) = &mut self.power
+            && let Some(problem) = power.on_tick(Mono(self.now))
+        {
+            let allocation = water_fill(&problem);
+            power.on_allocation(Mono(self.now), &problem, &allocation, &mut effects);
         }
         self.carry_out(effects);
     }
