@@ -162,6 +162,8 @@ fn figures(totals: &Totals) -> NodeFigures {
         let mut quantiles = totals.histogram(name).quantiles(1000.0);
         if max(max_name) > 0.0 {
             quantiles.max = max(max_name);
+            // Interpolated in a bucket, a quantile may come out above the greatest value there was.
+            (quantiles.p50, quantiles.p99) = (quantiles.p50.min(quantiles.max), quantiles.p99.min(quantiles.max));
         }
         quantiles
     };
