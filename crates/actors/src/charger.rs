@@ -3,7 +3,7 @@
 //! Supervised by its station's shard. Holds the durable machine [`Charger`] with everything applied that was
 //! handed to the journal, and one soft [`Billing`] for the session in progress. Everything that leaves the
 //! actor (a hold, a debit, a command, an answer) leaves after the commit it rests on (CMD-1, SESS-1); when the
-//! last commit is done the actor [`advance`]s: it looks at its state and does what is due. A restart reloads
+//! last commit is done the actor advances: it looks at its state and does what is due. A restart reloads
 //! the machine from the shard's map and asks the account what was billed; what was under way is asked again
 //! under the same ids.
 
