@@ -34,7 +34,7 @@ pub struct Snapshot {
     pub money: i64,
     /// Samples a second.
     pub samples_per_second: u64,
-    /// Age of the oldest sample without acknowledgement, ms.
+    /// How long it took to make the samples that are not acknowledged yet, ms.
     pub ack_lag_ms: u64,
     /// The node: pid and whether it is ready.
     pub node: (Option<u32>, bool),

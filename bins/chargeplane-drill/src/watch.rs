@@ -268,7 +268,7 @@ impl Loop<'_> {
             let rate = samples.saturating_sub(sent) as f64 / before.elapsed().as_secs_f64();
             self.samples_rate = rate.round() as u64;
             self.samples_rate_peak = self.samples_rate_peak.max(self.samples_rate);
-            self.samples_rate_peak = self.samples_rate_peak.max(self.samples_rate);
+            self.samples_before = (Instant::now(), samples);
         }
         // How long it took to make what is not acknowledged yet. While the run closes the rate falls to nothing,
         // so the lag is then counted at the peak's.

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 /// Version of the payload that this program writes.
 pub const PAYLOAD_VERSION: u16 = 1;
 
+/// Bytes of a payload before its first entry.
+const PAYLOAD_HEADER: usize = 19;
+
 /// One entry: an entity's event, or one of the shard itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -65,12 +68,6 @@ mod optional_bytes {
     }
 }
 
-#[derive(Serialize)]
-struct PayloadOut<'a, E> {
-    v: u16,
-    entries: &'a [Entry<E>],
-}
-
 #[derive(Deserialize)]
 struct PayloadIn<E> {
     entries: Vec<Entry<E>>,
@@ -95,11 +92,53 @@ pub enum PayloadError {
     Encode(String),
 }
 
-/// Encodes the entries of one commit.
-pub fn encode<E: Serialize>(entries: &[Entry<E>]) -> Result<Bytes, PayloadError> {
-    rmp_serde::to_vec_named(&PayloadOut { v: PAYLOAD_VERSION, entries })
-        .map(Bytes::from)
-        .map_err(|error| PayloadError::Encode(error.to_string()))
+/// Entries in their encoded form, so that their size is known before they are put into a frame.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EncodedEntries {
+    bytes: Vec<u8>,
+    count: u32,
+}
+
+impl EncodedEntries {
+    /// Adds an entry.
+    pub fn push<E: Serialize>(&mut self, entry: &Entry<E>) -> Result<(), PayloadError> {
+        let before = self.bytes.len();
+        if let Err(error) = rmp_serde::encode::write_named(&mut self.bytes, entry) {
+            self.bytes.truncate(before);
+            return Err(PayloadError::Encode(error.to_string()));
+        }
+        self.count = self.count.saturating_add(1);
+        Ok(())
+    }
+
+    /// Adds the entries of another, behind these.
+    pub fn append(&mut self, other: &Self) {
+        self.bytes.extend_from_slice(&other.bytes);
+        self.count = self.count.saturating_add(other.count);
+    }
+
+    /// Number of entries.
+    pub fn count(&self) -> usize {
+        self.count as usize
+    }
+
+    /// Bytes that they take in a payload.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The payload of a frame with these entries.
+    pub fn into_payload(self) -> Bytes {
+        let mut payload = Vec::with_capacity(self.bytes.len() + PAYLOAD_HEADER);
+        // A map of "v" and "entries", as serde reads it back.
+        payload.extend_from_slice(b"\x82\xa1v");
+        payload.push(0xcd);
+        payload.extend_from_slice(&PAYLOAD_VERSION.to_be_bytes());
+        payload.extend_from_slice(b"\xa7entries\xdd");
+        payload.extend_from_slice(&self.count.to_be_bytes());
+        payload.extend_from_slice(&self.bytes);
+        Bytes::from(payload)
+    }
 }
 
 /// Decodes the entries of one commit.
@@ -117,6 +156,12 @@ pub fn decode<E: DeserializeOwned>(payload: &[u8]) -> Result<Vec<Entry<E>>, Payl
 mod tests {
     use super::*;
 
+    fn encode<E: Serialize>(entries: &[Entry<E>]) -> EncodedEntries {
+        let mut encoded = EncodedEntries::default();
+        entries.iter().try_for_each(|entry| encoded.push(entry)).expect("encodes");
+        encoded
+    }
+
     #[test]
     fn entries_round_trip() {
         let letter = DeadLetter {
@@ -132,8 +177,13 @@ mod tests {
             Entry::Shard(ShardEvent::DeadLettered(letter)),
             Entry::Shard(ShardEvent::DeadLetterTaken { number: 3 }),
         ];
-        let bytes = encode(&entries).expect("encodes");
-        assert_eq!(decode::<u32>(&bytes), Ok(entries));
+        let mut encoded = encode(&entries[..1]);
+        encoded.append(&encode(&entries[1..]));
+        assert_eq!(encoded.count(), 3);
+        let size = encoded.len();
+        let payload = encoded.into_payload();
+        assert_eq!(payload.len(), size + PAYLOAD_HEADER);
+        assert_eq!(decode::<u32>(&payload), Ok(entries));
     }
 
     #[test]

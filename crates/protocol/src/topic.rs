@@ -102,7 +102,7 @@ pub fn shard_filter(shard: u16) -> String {
 
 /// The MQTT client id of a gateway.
 pub fn client_id(gateway: &GatewayId) -> String {
-    format!("{}.{}", gateway.tenant(), gateway.local())
+    format!("{}:{}", gateway.tenant(), gateway.local())
 }
 
 /// The MQTT user name of a gateway.

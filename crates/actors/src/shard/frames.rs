@@ -1,23 +1,42 @@
 //! Frames of a shard: what is pending, what is in flight, what runs after a commit.
 
 use super::{AfterCommit, Family, Phase, ShardMessage, ShardState};
-use crate::entry::{self, Entry, ShardEvent};
+use crate::entry::{EncodedEntries, Entry, PayloadError, ShardEvent};
 use crate::journal::JournalMessage;
 use crate::projection::ProjectionMessage;
-use chargeplane_cluster::frame::{Frame, FrameHash};
+use chargeplane_cluster::frame::{Frame, FrameHash, MAX_PAYLOAD};
 use chargeplane_cluster::journal::CommitOutcome;
 use chargeplane_domain::placement::ShardId;
 use ractor::{ActorProcessingErr, ActorRef};
 use std::collections::VecDeque;
 
-/// Entries in one frame: keeps a frame far below the journal's limit of 8 MiB.
+/// Entries in one frame: bounds how long the shard is busy with one commit.
 const MAX_ENTRIES: usize = 4_000;
+
+/// Bytes of entries in one frame, unless a single contribution has more.
+const MAX_FRAME_BYTES: usize = MAX_PAYLOAD / 2;
+
+/// Bytes of one contribution: leaves room for the payload's header. Nothing that comes in over a wire is nearly
+/// as large, so a larger one is a defect of the entity, which is then parked.
+const MAX_PART_BYTES: usize = MAX_PAYLOAD - 64;
 
 /// One entity's contribution to a frame.
 struct Pending<F: Family> {
     key: Option<F::Key>,
     entries: Vec<Entry<F::Event>>,
+    encoded: EncodedEntries,
     after: AfterCommit,
+}
+
+impl<F: Family> Pending<F> {
+    fn new(key: Option<F::Key>, entries: Vec<Entry<F::Event>>, after: AfterCommit) -> Result<Self, PayloadError> {
+        let mut encoded = EncodedEntries::default();
+        entries.iter().try_for_each(|entry| encoded.push(entry))?;
+        if encoded.len() > MAX_PART_BYTES {
+            return Err(PayloadError::Encode(format!("{} bytes, at most {MAX_PART_BYTES}", encoded.len())));
+        }
+        Ok(Self { key, entries, encoded, after })
+    }
 }
 
 struct InFlight<F: Family> {
@@ -56,13 +75,18 @@ impl<F: Family> Frames<F> {
     }
 
     /// Queues an entity's events. Without events, `after` rides behind everything queued so far: a read is
-    /// answered only when what it saw is durable.
-    pub(super) fn push(&mut self, key: F::Key, events: Vec<F::Event>, after: AfterCommit) {
+    /// answered only when what it saw is durable. An error queues nothing.
+    pub(super) fn push(
+        &mut self,
+        key: F::Key,
+        events: Vec<F::Event>,
+        after: AfterCommit,
+    ) -> Result<(), PayloadError> {
         if !events.is_empty() {
             let name = key.to_string();
             let entries = events.into_iter().map(|event| Entry::Entity { key: name.clone(), event });
             let entries = entries.collect();
-            self.pending.push_back(Pending { key: Some(key), entries, after });
+            self.pending.push_back(Pending::new(Some(key), entries, after)?);
         } else if let Some(last) = self.pending.back_mut() {
             chain(&mut last.after, after);
         } else if let Some(last) = self.in_flight.as_mut().and_then(|frame| frame.parts.last_mut()) {
@@ -70,19 +94,26 @@ impl<F: Family> Frames<F> {
         } else {
             after();
         }
+        Ok(())
     }
 
     /// Queues an event of the shard itself.
     pub(super) fn push_shard_event(&mut self, event: ShardEvent, after: AfterCommit) {
-        self.pending.push_back(Pending { key: None, entries: vec![Entry::Shard(event)], after });
+        match Pending::new(None, vec![Entry::Shard(event)], after) {
+            Ok(part) => self.pending.push_back(part),
+            // What a dead letter holds came over a bounded wire, so this is a defect; whoever waits is told
+            // "interrupted" by the guard that is dropped here.
+            Err(error) => tracing::error!(shard = %self.shard, %error, "an event of the shard cannot be written"),
+        }
     }
 
     fn take_parts(&mut self) -> Vec<Pending<F>> {
-        let mut entries = 0usize;
+        let (mut entries, mut bytes) = (0usize, 0usize);
         let count = self.pending.iter().take_while(|part| {
             let first = entries == 0;
-            entries = entries.saturating_add(part.entries.len());
-            first || entries <= MAX_ENTRIES
+            entries = entries.saturating_add(part.encoded.count());
+            bytes = bytes.saturating_add(part.encoded.len());
+            first || (entries <= MAX_ENTRIES && bytes <= MAX_FRAME_BYTES)
         });
         let count = count.count();
         self.pending.drain(..count).collect()
@@ -97,6 +128,24 @@ fn chain(slot: &mut AfterCommit, next: AfterCommit) {
     });
 }
 
+/// Queues what an entity handed over. An entity whose events cannot be written is parked: its memory is ahead
+/// of what the store will ever have.
+pub(super) fn on_persist<F: Family>(
+    state: &mut ShardState<F>,
+    key: F::Key,
+    events: Vec<F::Event>,
+    after: AfterCommit,
+) {
+    let count = events.len();
+    match state.frames.push(key.clone(), events, after) {
+        Ok(()) => state.entities.persisted(&key, count),
+        Err(error) => {
+            tracing::error!(shard = %state.shard, entity = %key, %error, "events cannot be written: quarantined");
+            state.entities.quarantine(&key);
+        }
+    }
+}
+
 /// Sends the next frame unless one is in flight.
 pub(super) fn start<F: Family>(
     state: &mut ShardState<F>,
@@ -108,8 +157,9 @@ pub(super) fn start<F: Family>(
         return Ok(());
     }
     let parts = frames.take_parts();
-    let entries: Vec<_> = parts.iter().flat_map(|part| part.entries.iter().cloned()).collect();
-    let payload = entry::encode(&entries)?;
+    let mut entries = EncodedEntries::default();
+    parts.iter().for_each(|part| entries.append(&part.encoded));
+    let payload = entries.into_payload();
     let now = state.shared.clock.wall();
     let frame = Frame::following(frames.shard, state.epoch, frames.last_lsn, frames.last_hash, now, payload);
     frames.in_flight = Some(InFlight { lsn: frame.lsn, hash: frame.hash(), parts });
@@ -175,5 +225,53 @@ pub(super) fn apply_shard_event<F: Family>(state: &mut ShardState<F>, event: &Sh
         ShardEvent::DeadLetterTaken { number } => {
             state.letters.remove(number);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::family::{AccountFamily, AccountKey};
+    use chargeplane_domain::account::AccountEvent;
+    use chargeplane_domain::placement::Family as Kind;
+    use chargeplane_domain::units::{Currency, Money, Timestamp};
+
+    fn frames() -> Frames<AccountFamily> {
+        Frames::new(ShardId { family: Kind::Account, index: 0 })
+    }
+
+    fn top_up(key_len: usize) -> AccountEvent {
+        let currency = Currency::new("CNY").unwrap();
+        AccountEvent::ToppedUp { key: "k".repeat(key_len), currency, amount: Money(1), at: Timestamp(0) }
+    }
+
+    fn push(frames: &mut Frames<AccountFamily>, key_len: usize) -> Result<(), PayloadError> {
+        frames.push(AccountKey("a".parse().unwrap()), vec![top_up(key_len)], Box::new(|| ()))
+    }
+
+    #[test]
+    fn a_frame_ends_before_it_is_too_large() {
+        let mut frames = frames();
+        for _ in 0..7 {
+            push(&mut frames, MAX_FRAME_BYTES / 3).unwrap();
+        }
+        for _ in 0..MAX_ENTRIES {
+            push(&mut frames, 1).unwrap();
+        }
+        let sizes: Vec<_> = std::iter::from_fn(|| Some(frames.take_parts().len()).filter(|count| *count > 0)).collect();
+        assert_eq!(sizes[..3], [2, 2, 2]);
+        assert_eq!(sizes.iter().sum::<usize>(), 7 + MAX_ENTRIES);
+        assert!(sizes.iter().all(|count| *count <= MAX_ENTRIES));
+    }
+
+    #[test]
+    fn what_fits_no_frame_is_refused_alone() {
+        let mut frames = frames();
+        push(&mut frames, MAX_PART_BYTES - 1_000).unwrap();
+        assert!(matches!(push(&mut frames, MAX_PAYLOAD), Err(PayloadError::Encode(_))));
+        push(&mut frames, 1).unwrap();
+        assert_eq!(frames.take_parts().len(), 1);
+        assert_eq!(frames.take_parts().len(), 1);
+        assert!(frames.is_quiet());
     }
 }

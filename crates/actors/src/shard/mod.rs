@@ -250,8 +250,7 @@ impl<F: Family> Actor for ShardActor<F> {
                 frames::start(state, &myself)?;
             }
             ShardMessage::Persist { key, events, after } => {
-                state.entities.persisted(&key, events.len());
-                state.frames.push(key, events, after);
+                frames::on_persist(state, key, events, after);
                 frames::start(state, &myself)?;
             }
             ShardMessage::Committed { outcome } => {

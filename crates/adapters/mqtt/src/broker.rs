@@ -26,7 +26,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -107,7 +107,7 @@ impl EmbeddedBroker {
     /// when its client id belongs to its user name ([`client_id_of`]) and `authenticate` agrees.
     pub fn start(listen: SocketAddr, authenticate: Arc<Authenticate>) -> Result<Self, BrokerError> {
         let counters = Arc::new(Counters::default());
-        let gate = Arc::new(Gate { authenticate, counters: counters.clone(), bound: Mutex::default() });
+        let gate = Arc::new(Gate { authenticate, counters: counters.clone() });
         let (stop, stopped) = watch::channel(false);
         let (started, outcome) = mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -149,13 +149,11 @@ impl Drop for EmbeddedBroker {
     }
 }
 
-/// The client id that a user must use: the user name with `.` in place of `/`, so user
-/// `main/gw-7` connects as `main.gw-7`. rumqttd allows no `/` in client ids.
-///
-/// Dots are legal in both parts of an id, so two users can map to one client id (`a.b/c` and
-/// `a/b.c`). The broker lets only the first of them use it while it runs.
+/// The client id that a user must use: the user name with `:` in place of `/`, so user
+/// `main/gw-7` connects as `main:gw-7`. rumqttd allows no `/` in client ids, and ids have no `:`, so no two
+/// users share one.
 pub fn client_id_of(user: &str) -> String {
-    user.replace('/', ".")
+    user.replace('/', ":")
 }
 
 fn listen_error(address: SocketAddr, source: io::Error) -> BrokerError {
@@ -169,25 +167,16 @@ fn listen_error(address: SocketAddr, source: io::Error) -> BrokerError {
 struct Gate {
     authenticate: Arc<Authenticate>,
     counters: Arc<Counters>,
-    /// The first user of each client id. Bounded by the users that `authenticate` knows.
-    bound: Mutex<HashMap<String, String>>,
 }
 
 impl Gate {
     fn admits(&self, client_id: &str, user: &str, password: &str) -> bool {
-        let admitted = client_id == client_id_of(user)
-            && (self.authenticate)(client_id, user, password)
-            && self.binds(client_id, user);
+        let admitted = client_id == client_id_of(user) && (self.authenticate)(client_id, user, password);
         if !admitted {
             self.counters.refused.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(client_id, user, "connection refused");
         }
         admitted
-    }
-
-    fn binds(&self, client_id: &str, user: &str) -> bool {
-        let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
-        bound.entry(client_id.to_owned()).or_insert_with(|| user.to_owned()) == user
     }
 }
 

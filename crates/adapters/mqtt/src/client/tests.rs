@@ -1,7 +1,7 @@
 use super::*;
 
 fn options() -> Options {
-    Options::new(vec!["127.0.0.1:1883".into()], "main.gw", "main/gw", "secret-word")
+    Options::new(vec!["127.0.0.1:1883".into()], "main:gw", "main/gw", "secret-word")
 }
 
 #[test]

@@ -106,7 +106,7 @@ async fn wrong_password_is_refused_and_told_once<B: TestBroker>() {
 async fn wrong_password_does_not_disturb_others<B: TestBroker>() {
     let broker = B::start();
     let mut gateway = Client::connected(&broker, "main/gw-1", &[DOWN_GW_1]).await;
-    let intruder = Options::new(vec![broker.address()], "main.gw-1", "main/gw-1", "guess");
+    let intruder = Options::new(vec![broker.address()], "main:gw-1", "main/gw-1", "guess");
     let mut intruder = Client::start_with(intruder, &[DOWN_GW_1]);
     intruder.disconnected().await;
     gateway.expect_silence(Duration::from_millis(300)).await;
@@ -202,7 +202,7 @@ async fn mqtt_3_clients_of_the_embedded_broker_work() {
     let broker = Embedded::start();
     let mut node = Client::connected(&broker, "main/node-1", &[UP]).await;
     let (host, port) = broker.address().split_once(':').map(|(h, p)| (h.to_owned(), p.parse().unwrap())).unwrap();
-    let mut options = MqttOptions::new("main.gw-1", host, port);
+    let mut options = MqttOptions::new("main:gw-1", host, port);
     options.set_credentials("main/gw-1", PASSWORD).set_max_packet_size(MAX_PACKET, MAX_PACKET);
     let (gateway, mut events) = AsyncClient::new(options, 10);
     gateway.subscribe(DOWN_GW_1, QoS::AtLeastOnce).await.unwrap();

@@ -23,7 +23,7 @@ impl Puppet {
     fn start() -> (Self, Options) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        (Self(listener), Options::new(vec![address], "main.gw-1", "main/gw-1", "any"))
+        (Self(listener), Options::new(vec![address], "main:gw-1", "main/gw-1", "any"))
     }
 
     /// Waits for the next connection and its CONNECT.
