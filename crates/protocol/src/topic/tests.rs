@@ -2,7 +2,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn gateway() -> GatewayId {
-    "main:g1".parse().unwrap()
+    "main/g1".parse().unwrap()
 }
 
 #[test]
@@ -11,7 +11,7 @@ fn topics_are_written_and_read() {
     assert_eq!(down(&gateway(), 0x1f), "cp/v1/main/001f/g1/down");
     assert_eq!(shard_filter(3), "cp/v1/+/0003/+/up/+");
     assert_eq!(client_id(&gateway()), "main:g1");
-    assert_eq!(username(&gateway()), "main:g1");
+    assert_eq!(username(&gateway()), "main/g1");
     for stream in Stream::ALL {
         let topic = Topic::Up { gateway: gateway(), shard: 7, stream };
         assert_eq!(parse(&topic.to_string()), Ok(topic));
