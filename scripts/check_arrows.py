@@ -28,17 +28,18 @@ BINARIES = {
     "chargeplane": set(CRATES),
     "fleet": {"domain", "protocol", "edge", "mqtt"},
     "drill": set(),
+    "bench": {"domain", "cluster", "actors", "sqlite", "highs"},
 }
 
 # Foreign crates, by the beginning of their name, and who alone may have them anywhere below:
 # through whatever chain of dependencies, features included.
 CONFINED = {
-    "highs": {"highs", "chargeplane"},
+    "highs": {"highs", "chargeplane", "bench"},
     "rumqtt": {"mqtt", "chargeplane", "fleet"},
-    "rusqlite": {"sqlite", "chargeplane", "drill"},
-    "libsqlite3": {"sqlite", "chargeplane", "drill"},
+    "rusqlite": {"sqlite", "chargeplane", "drill", "bench"},
+    "libsqlite3": {"sqlite", "chargeplane", "drill", "bench"},
     "utoipa": {"api", "chargeplane"},
-    "ractor": {"actors", "api", "sqlite", "chargeplane"},
+    "ractor": {"actors", "api", "sqlite", "chargeplane", "bench"},
     "tokio": (set(CRATES) | set(BINARIES)) - {"domain", "protocol", "highs"},
 }
 

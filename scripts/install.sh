@@ -59,6 +59,11 @@ need_mosquitto() {
     [[ -x /usr/sbin/mosquitto ]] || install_packages mosquitto
 }
 
+# The ledger's benchmark starts servers of its own from this program.
+need_redis() {
+    command -v redis-server >/dev/null || install_packages redis-server
+}
+
 need_python() {
     command -v python3 >/dev/null || install_packages python3
 }
@@ -101,8 +106,11 @@ without_services() {
     fi
     "$@" || status=$?
     if $ours; then as_root rm -f "$policy"; fi
-    if [[ $status -eq 0 && " $* " == *" mosquitto "* ]] && command -v systemctl >/dev/null; then
-        as_root systemctl disable mosquitto || true
+    local package
+    if [[ $status -eq 0 ]] && command -v systemctl >/dev/null; then
+        for package in mosquitto redis-server; do
+            [[ " $* " != *" $package "* ]] || as_root systemctl disable "$package" || true
+        done
     fi
     return $status
 }

@@ -1,0 +1,45 @@
+//! The benchmarks. `./dev bench NAME --json FILE` builds and runs them; methods in docs/measurements/.
+
+mod ledger;
+mod machine;
+mod redis_peer;
+mod report;
+mod tick;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Benchmarks of Chargeplane, each against its peer in the same run.
+#[derive(Debug, Parser)]
+#[command(name = "chargeplane-bench", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Durable debits on one hot account, against a corrected Lua script in Redis
+    Ledger(ledger::Args),
+    /// One power allocation of a station of 2,000 chargers, by HiGHS and by water-filling
+    Tick(tick::Args),
+    /// The node under load that `ledger` kills
+    #[command(hide = true)]
+    LedgerNode(ledger::NodeArgs),
+}
+
+/// Where the result goes.
+#[derive(Debug, Clone, clap::Args)]
+struct Output {
+    /// Write the result as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Ledger(args) => ledger::run(&args),
+        Command::Tick(args) => tick::run(&args),
+        Command::LedgerNode(args) => ledger::run_node(&args),
+    }
+}
