@@ -232,6 +232,7 @@ mod tests {
             charger_kw: 120,
             min_kw: 12,
             fallback_kw: 12,
+            worst_stop_s: 5,
             gateways: 20,
             grid_kw: 60_000,
             transformers: Level { count: 4, percent_of_grid: 115 },

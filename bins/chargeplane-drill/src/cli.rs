@@ -62,6 +62,9 @@ pub struct Flags {
     /// Kill the node (SIGKILL) at this second and start it again; repeatable.
     #[arg(long, value_name = "S")]
     pub kill_at: Vec<u32>,
+    /// Stop the node (SIGTERM, which must end with exit code 0) at this second and start it again; repeatable.
+    #[arg(long, value_name = "S")]
+    pub stop_at: Vec<u32>,
 }
 
 /// How to run.
@@ -98,6 +101,7 @@ impl From<&Flags> for Overrides {
             grid_kw: flags.grid_kw,
             seed: flags.seed,
             kill_at: flags.kill_at.clone(),
+            stop_at: flags.stop_at.clone(),
         }
     }
 }
@@ -113,9 +117,11 @@ mod tests {
     }
 
     #[test]
-    fn kills_repeat() {
-        let cli = Cli::parse_from(["drill", "run", "s.yaml", "--kill-at", "40", "--kill-at", "80", "--headless"]);
+    fn kills_and_stops_repeat() {
+        let line = "drill run s.yaml --kill-at 40 --kill-at 80 --stop-at 60 --stop-at 70 --headless";
+        let cli = Cli::parse_from(line.split(' '));
         let Command::Run(args) = cli.command else { panic!("not a run") };
+        assert_eq!(args.flags.stop_at, vec![60, 70]);
         assert_eq!((args.flags.kill_at, args.headless), (vec![40, 80], true));
     }
 }

@@ -68,6 +68,17 @@ pub enum Line {
         /// The session, when it was accepted.
         session: Option<String>,
     },
+    /// A remote start was repeated with the same key and content.
+    StartRepeat {
+        /// The key.
+        key: String,
+        /// The session of the first answer.
+        session: String,
+        /// Status of the repeat's answer.
+        status: u16,
+        /// The session of the repeat's answer.
+        again: Option<String>,
+    },
     /// A remote stop was asked for.
     Stop {
         /// The key.
@@ -77,18 +88,21 @@ pub enum Line {
         /// Status of the answer.
         status: u16,
     },
-    /// Many requests at once.
+    /// Many keyed top-ups at once, whose clients hold them open until as many are in hand as the node takes. What
+    /// was done is there as a [`Line::TopUp`] as well.
     Burst {
         /// Requests sent.
         sent: u64,
         /// Answered with success.
         done: u64,
-        /// Answered 429 or 503 with a problem document.
+        /// Answered 429 or 503 with a problem document that has a code.
         shed: u64,
         /// Answered otherwise.
         other: u64,
         /// Not answered at all.
         unanswered: u64,
+        /// Without any answer when their clients let go: in hand all at once.
+        in_hand: u64,
         /// The node was another process after than before: the burst judges nothing.
         node_changed: bool,
     },

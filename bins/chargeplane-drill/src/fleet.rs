@@ -3,7 +3,7 @@
 use crate::catalogue::{Layout, gateway_id, price_range};
 use crate::evidence::{each_line, read_lines};
 use crate::judge::outside::{ChargerSamples, CutOff, Executed, FleetSession, LoadSecond, Outside};
-use crate::scenario::{LEASE_SECONDS, Plan};
+use crate::scenario::{LEASE_SECONDS, Plan, Scenario};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -42,17 +42,33 @@ pub struct Enrolment {
 pub struct Payers {
     /// Accounts whose money does not end.
     pub rich: Vec<String>,
-    /// Accounts whose money ends in mid-session.
-    pub poor: Vec<String>,
-    /// What a poor account has, 1/10,000.
-    pub poor_balance: i64,
+    /// Accounts whose money ends in mid-session, and what they have, 1/10,000.
+    pub poor: Vec<(String, i64)>,
 }
 
-/// What a poor driver has: 250 Wh at the highest price in a run of 120 s, less in a shorter one, but always enough
-/// for a hold to begin with: the reserve of a 120 kW charger that takes 5 s to stop (167 Wh) and a little more.
-pub fn poor_balance(seconds: u32) -> i64 {
-    let wh = (250 * i64::from(seconds.min(120)) / 120).max(210);
-    price_range().0 * wh / 1000
+/// Energy that a hold must cover to begin with: its reserve, rounded up as the node may.
+fn reserve_wh(s: &Scenario) -> i64 {
+    i64::from(s.station.charger_kw) * i64::from(s.node.stop_time_ms) / 3_600 + 3
+}
+
+/// What a poor driver has: 81 Wh at the highest price in a run of 120 s, less in a shorter one, and the reserve.
+pub fn poor_balance(s: &Scenario) -> i64 {
+    let wh = (81 * i64::from(s.seconds.min(120)) / 120).max(41);
+    price_range().0 * (reserve_wh(s) + wh) / 1000
+}
+
+/// What a poor driver has whose charger stops late: hardly enough to begin, so that the money is surely gone when
+/// the charger stops, even at the lowest price.
+pub fn late_balance(s: &Scenario) -> i64 {
+    price_range().0 * (reserve_wh(s) + 24) / 1000
+}
+
+/// A late charger is this much faster than the worst that is stated: the stop has to reach it first.
+const STOP_ON_ITS_WAY_MS: u64 = 3_000;
+
+/// How long a late charger goes on after it was told to stop.
+fn late_stop_ms(s: &Scenario) -> u64 {
+    (u64::from(s.station.worst_stop_s) * 1_000).saturating_sub(STOP_ON_ITS_WAY_MS)
 }
 
 /// The fleet's configuration.
@@ -82,7 +98,7 @@ pub fn config(
         .map(|(cut, number)| json!({ "gateway": gateway_id(number), "at_s": cut.at, "for_s": cut.until - cut.at }))
         .collect();
     let poor: Vec<Value> =
-        payers.poor.iter().map(|account| json!({ "account": account, "balance": payers.poor_balance })).collect();
+        payers.poor.iter().map(|(account, balance)| json!({ "account": account, "balance": balance })).collect();
     let (max_price, min_price) = price_range();
     json!({
         "version": 1,
@@ -101,7 +117,12 @@ pub fn config(
         "max_price": max_price,
         "min_price": min_price,
         "cuts": cuts,
-        "plan": { "faults": plan.scenario.load.faults, "poor": plan.scenario.load.poor_drivers },
+        "plan": {
+            "faults": plan.scenario.load.faults,
+            "poor": plan.scenario.load.poor_drivers,
+            "late": plan.scenario.load.late_stops,
+            "late_stop_ms": late_stop_ms(&plan.scenario),
+        },
     })
 }
 
@@ -174,14 +195,25 @@ struct ChargerLine {
     register_wh: i64,
     last_number: Option<u64>,
     acked: Vec<(u64, u64)>,
+    /// (first number, last number, hash in hex) of each range of 256 numbers.
+    digests: Vec<(u64, u64, String)>,
 }
 
 /// A line of `load.jsonl`: the limits first, then a second each.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum LoadLine {
-    Limits { limits: BTreeMap<String, i64> },
-    Second { t: u64, steps: u64, violations: u64, nodes: BTreeMap<String, i64> },
+    Limits {
+        limits: BTreeMap<String, i64>,
+    },
+    Second {
+        t: u64,
+        steps: u64,
+        violations: u64,
+        nodes: BTreeMap<String, i64>,
+        over_granted: u64,
+        granted: BTreeMap<String, i64>,
+    },
 }
 
 /// Reads everything the fleet saw in a run.
@@ -211,6 +243,7 @@ pub fn outside(run_dir: &Path) -> anyhow::Result<Outside> {
     for gateway in read_lines::<GatewayLine>(&file("gateways.jsonl"))? {
         let incarnation = incarnations.get(&gateway.gateway).copied().unwrap_or(1);
         outside.samples.extend(gateway.chargers.into_iter().map(|charger| ChargerSamples {
+            digests: charger.digests.iter().map(|(first, last, hash)| (*first, *last, hex(hash))).collect(),
             charger: charger.charger,
             gateway: gateway.gateway.clone(),
             incarnation,
@@ -225,13 +258,18 @@ pub fn outside(run_dir: &Path) -> anyhow::Result<Outside> {
                 let same = limits == outside.limits;
                 anyhow::ensure!(same, "the fleet measured against other limits than it was given");
             }
-            LoadLine::Second { t, steps, violations, nodes } => {
-                outside.load.push(LoadSecond { second: t, steps, violations, nodes });
+            LoadLine::Second { t, steps, violations, nodes, over_granted, granted } => {
+                outside.load.push(LoadSecond { second: t, steps, violations, nodes, over_granted, granted });
             }
         }
         Ok(())
     })?;
     Ok(outside)
+}
+
+/// A hash as the fleet writes it; what cannot be read is no hash that anything has.
+fn hex(text: &str) -> Option<u64> {
+    u64::from_str_radix(text, 16).ok()
 }
 
 /// Name of the file with the enrolments, without keys, within a run directory.

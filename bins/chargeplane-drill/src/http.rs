@@ -77,6 +77,16 @@ impl Client {
         Self { agent, base: base.to_owned(), bearer: format!("Bearer {token}") }
     }
 
+    /// Host and port of the node.
+    pub fn address(&self) -> &str {
+        self.base.strip_prefix("http://").unwrap_or(&self.base)
+    }
+
+    /// The `Authorization` of every request.
+    pub fn bearer(&self) -> &str {
+        &self.bearer
+    }
+
     /// GET of a path such as `/api/v1/node`.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! `chargeplane-drill`: runs scenarios with faults and judges them from outside the node.
 
+mod burst;
 mod catalogue;
 mod cli;
 mod evidence;

@@ -3,14 +3,16 @@
 //! One keeper thread owns the child. A node that dies without an order is *lost*: the restart command is
 //! printed, a node that somebody starts with it is adopted as soon as it answers, and after
 //! [`OWN_RESTART`] the keeper starts one by itself. When none serves within [`LOST_FOR`], the run is over.
+//! That holds at every moment: a node killed before it ever served is started again at once, and one killed
+//! while it drains is started again and drained again.
 
-use crate::http::Client;
+use crate::http::{Answer, Client};
 use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -25,6 +27,12 @@ pub const LOST_FOR: Duration = Duration::from_secs(120);
 
 /// How long a node may take to drain after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(60);
+
+/// A drain that somebody's signal broke off is begun again so often.
+const DRAINS: u32 = 5;
+
+/// A node that signals end before it ever served is started again so often.
+const FIRST_STARTS: u32 = 5;
 
 const POLL: Duration = Duration::from_millis(200);
 
@@ -54,8 +62,12 @@ pub struct NodeState {
     pub seen: BTreeSet<(u64, u32, String)>,
     /// Kills ordered by the scenario that were carried out.
     pub ordered_kills: u32,
+    /// Stops (SIGTERM) ordered by the scenario, and how each ended.
+    pub ordered_stops: Vec<DrainOutcome>,
     /// Deaths nobody ordered.
     pub unexpected_deaths: u32,
+    /// It ended by itself before it was ever ready: there is no point in waiting.
+    pub failed_to_start: Option<String>,
     /// The process was started by somebody else.
     pub adopted: bool,
     /// Lines for the person who watches.
@@ -73,7 +85,9 @@ impl NodeState {
 
 enum Order {
     Kill,
+    Stop,
     Drain(Sender<DrainOutcome>),
+    End(Sender<DrainOutcome>),
     Leave,
 }
 
@@ -83,8 +97,10 @@ enum Order {
 pub enum DrainOutcome {
     /// It exited after SIGTERM with this code.
     Exit(i32),
-    /// A signal ended it.
+    /// SIGTERM ended it: it did not drain.
     Signalled,
+    /// Another signal ended it, which was not ours.
+    Killed(i32),
     /// It was not our child: it is gone, its code is not to be learnt.
     GoneUnseen,
     /// It did not exit in time and was killed.
@@ -126,13 +142,23 @@ impl NodeSpec {
     }
 }
 
+/// How a child ended that had been sent SIGTERM.
+fn ended(status: std::process::ExitStatus) -> DrainOutcome {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => DrainOutcome::Exit(code),
+        (None, Some(signal)) if signal != Signal::TERM.as_raw() => DrainOutcome::Killed(signal),
+        _ => DrainOutcome::Signalled,
+    }
+}
+
 /// True while a process of that id exists.
 pub fn alive(pid: u32) -> bool {
     i32::try_from(pid).ok().and_then(Pid::from_raw).is_some_and(|pid| test_kill_process(pid).is_ok())
 }
 
 fn signal(pid: u32, signal: Signal) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+    // Whatever an API says of itself, the first process of a machine is no node.
+    if let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 1).and_then(Pid::from_raw) {
         // It may be gone already: that is what was wanted.
         let _ = kill_process(pid, signal);
     }
@@ -177,7 +203,9 @@ impl Node {
             if state.ready {
                 return Ok(());
             }
-            anyhow::ensure!(state.pid.is_some() || !state.seen.is_empty(), "the node ended before it was ready");
+            if let Some(how) = state.failed_to_start {
+                anyhow::bail!("the node ended before it was ready: {how}");
+            }
             anyhow::ensure!(begin.elapsed() < limit, "the node was not ready within {} s", limit.as_secs());
             std::thread::sleep(POLL);
         }
@@ -188,10 +216,24 @@ impl Node {
         let _ = self.orders.send(Order::Kill);
     }
 
-    /// SIGTERM; waits for the end.
+    /// Orders SIGTERM, and a new start when the node has ended.
+    pub fn stop(&self) {
+        let _ = self.orders.send(Order::Stop);
+    }
+
+    /// SIGTERM; waits for the end. A node that somebody else kills meanwhile is started and drained again.
     pub fn drain(&self) -> DrainOutcome {
+        self.order_and_wait(Order::Drain)
+    }
+
+    /// SIGTERM; waits for the end, whatever it is: the run is given up.
+    pub fn end(&self) -> DrainOutcome {
+        self.order_and_wait(Order::End)
+    }
+
+    fn order_and_wait(&self, order: impl FnOnce(Sender<DrainOutcome>) -> Order) -> DrainOutcome {
         let (answer, outcome) = channel();
-        if self.orders.send(Order::Drain(answer)).is_err() {
+        if self.orders.send(order(answer)).is_err() {
             return DrainOutcome::NoNode;
         }
         outcome.recv().unwrap_or(DrainOutcome::NoNode)
@@ -225,8 +267,13 @@ impl Keeper {
         loop {
             match inbox.recv_timeout(POLL) {
                 Ok(Order::Kill) => self.on_kill(),
+                Ok(Order::Stop) => self.on_stop(),
                 Ok(Order::Drain(answer)) => {
                     let _ = answer.send(self.on_drain());
+                    return;
+                }
+                Ok(Order::End(answer)) => {
+                    let _ = answer.send(self.terminate());
                     return;
                 }
                 Ok(Order::Leave) | Err(RecvTimeoutError::Disconnected) => return,
@@ -254,7 +301,49 @@ impl Keeper {
         self.start_own();
     }
 
+    fn on_stop(&mut self) {
+        let Some(pid) = lock(&self.state).pid else {
+            return;
+        };
+        lock(&self.state).news.push(format!("node.stop: SIGTERM to pid {pid}, started again when it has ended"));
+        let outcome = self.terminate();
+        self.forget(outcome, |state| state.ordered_stops.push(outcome));
+        self.start_own();
+    }
+
+    /// The process has ended.
+    fn forget(&mut self, outcome: DrainOutcome, note: impl FnOnce(&mut NodeState)) {
+        self.child = None;
+        self.lost = Some(Instant::now());
+        let mut state = lock(&self.state);
+        (state.pid, state.ready) = (None, false);
+        state.news.push(format!("the node has ended: {outcome:?}"));
+        note(&mut state);
+    }
+
     fn on_drain(&mut self) -> DrainOutcome {
+        for _ in 1..DRAINS {
+            let outcome = self.terminate();
+            if !matches!(outcome, DrainOutcome::Killed(_) | DrainOutcome::NoNode) {
+                return outcome;
+            }
+            let killed_now = u32::from(outcome != DrainOutcome::NoNode);
+            self.forget(outcome, |state| state.unexpected_deaths += killed_now);
+            lock(&self.state).news.push("it was not the drain that ended it: starting it to drain it again".to_owned());
+            self.start_own();
+            while !lock(&self.state).ready {
+                if lock(&self.state).fatal.is_some() {
+                    return outcome;
+                }
+                std::thread::sleep(POLL);
+                self.look();
+            }
+        }
+        self.terminate()
+    }
+
+    /// SIGTERM, and SIGKILL when that does not end it in time.
+    fn terminate(&mut self) -> DrainOutcome {
         let Some(pid) = lock(&self.state).pid else {
             return DrainOutcome::NoNode;
         };
@@ -263,9 +352,7 @@ impl Keeper {
         while begin.elapsed() < DRAIN {
             match &mut self.child {
                 Some(child) => match child.try_wait() {
-                    Ok(Some(status)) => {
-                        return status.code().map_or(DrainOutcome::Signalled, DrainOutcome::Exit);
-                    }
+                    Ok(Some(status)) => return ended(status),
                     Ok(None) => {}
                     Err(_) => return DrainOutcome::GoneUnseen,
                 },
@@ -310,6 +397,18 @@ impl Keeper {
         state.ready = false;
         state.unexpected_deaths += 1;
         let how = status.map_or_else(String::new, |status| format!(" ({status})"));
+        if state.seen.is_empty() {
+            // Nobody has been told how to start it, so nobody else will.
+            let killed = status.is_some_and(|status| status.signal().is_some());
+            if killed && state.unexpected_deaths < FIRST_STARTS {
+                state.news.push(format!("the node, pid {pid}, is gone{how} before it ever served: starting it again"));
+                drop(state);
+                self.start_own();
+            } else {
+                state.failed_to_start = Some(format!("pid {pid}{how}"));
+            }
+            return;
+        }
         state.news.push(format!("the node, pid {pid}, is gone{how}; waiting for it to come back"));
         state.news.push(format!("  start it again with: {}", self.spec.restart_command()));
         state.news.push(format!("  or wait {} s and it is started for you", OWN_RESTART.as_secs()));
@@ -338,7 +437,12 @@ impl Keeper {
         }
         let Some(probe) = &self.probe else { return };
         let ready = probe.get("/readyz").is_ok_and(|answer| answer.ok());
-        let identity = probe.get("/api/v1/node").ok().filter(|answer| answer.ok()).and_then(|a| identity(&a.body));
+        let answer = probe.get("/api/v1/node").ok();
+        if ready && answer.as_ref().is_some_and(Answer::shed) {
+            // It serves, and is too busy to say who it is: what was known stays.
+            return;
+        }
+        let identity = answer.filter(Answer::ok).and_then(|a| identity(&a.body));
         let mut state = lock(&self.state);
         state.ready = ready && identity.is_some();
         let Some((incarnation, pid, started)) = identity else {
@@ -347,7 +451,8 @@ impl Keeper {
         if state.seen.insert((incarnation, pid, started)) && state.seen.len() > 1 {
             state.news.push(format!("the node serves again, pid {pid}, incarnation {incarnation}"));
         }
-        if state.pid != Some(pid) && alive(pid) && self.child.as_ref().is_none_or(|child| child.id() != pid) {
+        if state.pid != Some(pid) && pid > 1 && alive(pid) && self.child.as_ref().is_none_or(|child| child.id() != pid)
+        {
             state.pid = Some(pid);
             state.adopted = true;
             self.child = None;

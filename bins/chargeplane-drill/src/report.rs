@@ -86,6 +86,14 @@ pub struct Report {
     pub event_ack_ms: Quantiles,
     /// Times another process took over the node.
     pub node_restarts: u64,
+    /// Times the node was stopped (SIGTERM) during the load and ended with exit code 0.
+    pub node_stops: u64,
+    /// Most memory that any of the node's processes had resident, KiB.
+    pub node_resident_peak_kib: u64,
+    /// Requests of the bursts that were shed, and answered so.
+    pub requests_shed: u64,
+    /// Sessions in which energy flowed beyond the money.
+    pub sessions_overshot: u64,
     /// How the node ended.
     pub node_drain: String,
     /// How the fleet ended: its exit code, or what it said.
@@ -106,8 +114,10 @@ impl Report {
         for (id, outcome) in findings.all() {
             self.invariants.insert(id, outcome.holds());
             self.invariant_checks.insert(id, outcome.checks);
-            if !outcome.first.is_empty() {
-                self.differences.insert(id, outcome.first.clone());
+            let missing = outcome.missing.iter().map(|part| format!("not exercised: {part}"));
+            let words: Vec<String> = outcome.first.iter().cloned().chain(missing).collect();
+            if !words.is_empty() {
+                self.differences.insert(id, words);
             }
         }
         self.verdict = if findings.all_hold() && self.failures.is_empty() { "passed" } else { "failed" };
@@ -132,6 +142,9 @@ impl Report {
             let _ = writeln!(text, "  {id:<10}{:>14}{:>12}   {word}", unsigned(*checks), unsigned(*violations));
         }
         for (id, outcome) in findings.all() {
+            for part in &outcome.missing {
+                let _ = writeln!(text, "  {id}: not exercised: {part}");
+            }
             for difference in outcome.first.iter().take(5) {
                 let _ = writeln!(text, "  {id}: {difference}");
             }
@@ -182,6 +195,8 @@ impl Report {
         for (name, q) in times {
             row(&format!("{name}, ms"), format!("p50 {:.1}, p99 {:.1}, max {:.1}", q.p50, q.p99, q.max));
         }
+        let shed = format!("{}; {}", unsigned(self.requests_shed), unsigned(self.node_resident_peak_kib / 1024));
+        row("requests shed; peak memory, MiB", shed);
         row("node restarts; its end", format!("{}; {}", self.node_restarts, self.node_drain));
     }
 }

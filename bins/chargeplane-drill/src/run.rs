@@ -23,6 +23,8 @@ struct RunFacts {
     commit: String,
     online_peak: u64,
     restarts: u64,
+    #[serde(default)]
+    stops: u64,
     node_drain: String,
     fleet_exit: String,
     failures: Vec<String>,
@@ -40,7 +42,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<bool> {
     let result = drive(&setup, args);
     if result.is_err() {
         setup.traffic.stop();
-        setup.node.drain();
+        setup.node.end();
     }
     result
 }
@@ -59,7 +61,7 @@ fn drive(setup: &Setup, args: &RunArgs) -> anyhow::Result<bool> {
         watched
     })?;
     let totals = std::mem::take(&mut watched.totals);
-    let finished = finish::finish(setup, totals, args.keep)?;
+    let finished = finish::finish(setup, totals, watched.resident_peak_kib, args.keep)?;
     let facts = facts(setup, &watched, &finished);
     setup::write_json(&setup.dir.join(RUN_FACTS), &facts)?;
     if args.keep {
@@ -87,6 +89,13 @@ fn facts(setup: &Setup, watched: &Watched, finished: &Finished) -> RunFacts {
             format!("{other:?}")
         }
     };
+    let well = |outcome: &&DrainOutcome| matches!(outcome, DrainOutcome::Exit(0));
+    let stops = state.ordered_stops.iter().filter(well).count() as u64;
+    // A node that somebody else killed, or started, meanwhile has no exit code that says anything.
+    let excused = |outcome: &&DrainOutcome| matches!(outcome, DrainOutcome::Killed(_) | DrainOutcome::GoneUnseen);
+    for outcome in state.ordered_stops.iter().filter(|outcome| !well(outcome) && !excused(outcome)) {
+        failures.push(format!("the node did not end well when it was stopped: {outcome:?}"));
+    }
     let version =
         setup.client.get("/api/v1/node").ok().and_then(|answer| Some(answer.body.get("version")?.to_string()));
     RunFacts {
@@ -97,6 +106,7 @@ fn facts(setup: &Setup, watched: &Watched, finished: &Finished) -> RunFacts {
         commit: version.unwrap_or_else(commit),
         online_peak: watched.online_peak,
         restarts: state.restarts(),
+        stops,
         node_drain,
         fleet_exit: watched.fleet_exit.clone(),
         failures,
@@ -174,6 +184,10 @@ fn report(facts: &RunFacts, fleet: &Figures, node: &NodeFigures, tally: &Tally, 
         ack_ms: fleet.quantiles("ack_ms"),
         event_ack_ms: fleet.quantiles("event_ack_ms"),
         node_restarts: facts.restarts,
+        node_stops: facts.stops,
+        node_resident_peak_kib: node.resident_peak_kib,
+        requests_shed: tally.requests_shed,
+        sessions_overshot: tally.overshot,
         node_drain: facts.node_drain.clone(),
         fleet_exit: facts.fleet_exit.clone(),
         failures: facts.failures.clone(),

@@ -34,6 +34,9 @@ pub struct Scenario {
     pub seconds: u32,
     /// What is built.
     pub station: StationPlan,
+    /// How the node is configured, where that is part of what is tried.
+    #[serde(default)]
+    pub node: NodePlan,
     /// Who comes to charge.
     pub load: Load,
     /// Faults and other happenings.
@@ -55,6 +58,9 @@ pub struct StationPlan {
     pub min_kw: u32,
     /// What a charger falls to when its grants have ended, kW: 0 or at least `min_kw`.
     pub fallback_kw: u32,
+    /// The longest that a charger takes to stop when the money ends, s.
+    #[serde(default = "default_worst_stop")]
+    pub worst_stop_s: u32,
     /// Number of gateways; the chargers are shared out among them in order.
     pub gateways: u32,
     /// Limit of the grid connection, kW.
@@ -65,6 +71,36 @@ pub struct StationPlan {
     pub feeders: Level,
     /// Cabinets below the feeders; chargers hang from cabinets.
     pub cabinets: Level,
+}
+
+fn default_worst_stop() -> u32 {
+    5
+}
+
+/// What the scenario states of the node, and what it is held to. What is left out has the node's own default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodePlan {
+    /// Requests in hand at once (`http.max_in_flight`): the burst must be larger.
+    pub max_in_flight: u32,
+    /// The time to stop that a hold's reserve pays for, ms (`sessions.stop_time_ms`).
+    pub stop_time_ms: u32,
+    /// Most memory the node may have resident, MiB.
+    pub max_resident_mib: u32,
+}
+
+impl Default for NodePlan {
+    fn default() -> Self {
+        Self { max_in_flight: 256, stop_time_ms: 5_000, max_resident_mib: 2_048 }
+    }
+}
+
+impl NodePlan {
+    /// The configuration file that the node is started with.
+    pub fn toml(&self) -> String {
+        let Self { max_in_flight, stop_time_ms, .. } = self;
+        format!("[http]\nmax_in_flight = {max_in_flight}\n\n[sessions]\nstop_time_ms = {stop_time_ms}\n")
+    }
 }
 
 /// One level of the tree of limits.
@@ -87,6 +123,9 @@ pub struct Load {
     pub time_compression: u32,
     /// Drivers whose money ends in mid-session.
     pub poor_drivers: u32,
+    /// Of them, those whose charger takes almost `station.worst_stop_s` to stop: energy flows beyond the money.
+    #[serde(default)]
+    pub late_stops: u32,
     /// Chargers that fail in mid-session.
     pub faults: u32,
     /// Top-ups a second that the drill makes over the API while cars charge.
@@ -121,6 +160,9 @@ pub enum Act {
     /// The node gets SIGKILL and is started again with the same command.
     #[serde(rename = "node.kill")]
     NodeKill,
+    /// The node gets SIGTERM, must end with exit code 0, and is started again with the same command.
+    #[serde(rename = "node.stop")]
+    NodeStop,
 }
 
 /// What the command line changes.
@@ -138,6 +180,8 @@ pub struct Overrides {
     pub seed: Option<u64>,
     /// Further kills of the node, in seconds.
     pub kill_at: Vec<u32>,
+    /// Further stops of the node, in seconds.
+    pub stop_at: Vec<u32>,
 }
 
 /// A cut of gateways, resolved.
@@ -162,6 +206,8 @@ pub struct Plan {
     pub cuts: Vec<Cut>,
     /// Kills of the node, seconds, ascending.
     pub kills: Vec<u32>,
+    /// Stops of the node, seconds, ascending.
+    pub stops: Vec<u32>,
 }
 
 /// Reads a scenario.
@@ -202,7 +248,14 @@ fn check(s: &Scenario) -> anyhow::Result<()> {
     ensure!((10..=86_400).contains(&s.seconds), "seconds: {} is not within 10 to 86400", s.seconds);
     ensure!(s.invariants == ["default"], "invariants: write [default]; a choice of single invariants is not supported");
     check_station(&s.station)?;
+    check_node(&s.node)?;
     check_load(&s.load)?;
+    ensure!(
+        s.load.burst_requests == 0 || s.load.burst_requests > s.node.max_in_flight,
+        "load.burst_requests: {} are not more than node.max_in_flight, {}: nothing would be shed",
+        s.load.burst_requests,
+        s.node.max_in_flight
+    );
     for (index, step) in s.timeline.iter().enumerate() {
         check_step(step, s).with_context(|| format!("timeline[{index}]"))?;
     }
@@ -240,10 +293,19 @@ fn check_station(p: &StationPlan) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn check_node(node: &NodePlan) -> anyhow::Result<()> {
+    ensure!((16..=4_096).contains(&node.max_in_flight), "node.max_in_flight: not within 16 to 4096");
+    ensure!((100..=60_000).contains(&node.stop_time_ms), "node.stop_time_ms: not within 100 to 60000");
+    ensure!(node.max_resident_mib >= 64, "node.max_resident_mib: at least 64");
+    Ok(())
+}
+
 fn check_load(load: &Load) -> anyhow::Result<()> {
     ensure!((1..=1000).contains(&load.time_compression), "load.time_compression: not within 1 to 1000");
     ensure!(load.top_ups_per_second <= 100, "load.top_ups_per_second: more than 100");
-    ensure!(load.burst_requests <= 5000, "load.burst_requests: more than 5000");
+    // Beyond its connections (1,024) a node does not read requests at all.
+    ensure!(load.burst_requests <= 900, "load.burst_requests: more than 900");
+    ensure!(load.late_stops <= load.poor_drivers, "load.late_stops: more than load.poor_drivers");
     Ok(())
 }
 
@@ -260,6 +322,9 @@ fn check_step(step: &Step, s: &Scenario) -> anyhow::Result<()> {
         Act::NodeKill => {
             ensure!(step.gateways.is_empty() && step.lasting.is_none(), "node.kill: takes neither gateways nor for");
         }
+        Act::NodeStop => {
+            ensure!(step.gateways.is_empty() && step.lasting.is_none(), "node.stop: takes neither gateways nor for");
+        }
     }
     Ok(())
 }
@@ -272,14 +337,17 @@ pub fn plan(path: &Path, mut s: Scenario, flags: &Overrides) -> anyhow::Result<P
     apply(&mut s, flags)?;
     check_station(&s.station).context("with the flags given")?;
     ensure!((10..=86_400).contains(&s.seconds), "--seconds: {} is not within 10 to 86400", s.seconds);
-    if let Some(late) = flags.kill_at.iter().find(|&&at| at >= s.seconds) {
-        bail!("--kill-at {late}: the load ends at {} s", s.seconds);
+    for (flag, times) in [("--kill-at", &flags.kill_at), ("--stop-at", &flags.stop_at)] {
+        if let Some(late) = times.iter().find(|&&at| at >= s.seconds) {
+            bail!("{flag} {late}: the load ends at {} s", s.seconds);
+        }
     }
     let mut cuts = Vec::new();
-    let mut kills = flags.kill_at.clone();
+    let (mut kills, mut stops) = (flags.kill_at.clone(), flags.stop_at.clone());
     for step in &s.timeline {
         match step.act {
             Act::NodeKill => kills.push(step.at),
+            Act::NodeStop => stops.push(step.at),
             Act::GatewayCut => {
                 let mut gateways = step.gateways.clone();
                 gateways.retain(|&n| n <= s.station.gateways);
@@ -292,12 +360,14 @@ pub fn plan(path: &Path, mut s: Scenario, flags: &Overrides) -> anyhow::Result<P
             }
         }
     }
-    kills.sort_unstable();
-    kills.dedup();
+    for times in [&mut kills, &mut stops] {
+        times.sort_unstable();
+        times.dedup();
+    }
     cuts.sort_by_key(|cut| cut.at);
     let sessions_csv = csv_path(path, &s.load.sessions);
     let sessions_csv = sessions_csv.canonicalize().unwrap_or(sessions_csv);
-    Ok(Plan { sessions_csv, scenario: s, cuts, kills })
+    Ok(Plan { sessions_csv, scenario: s, cuts, kills, stops })
 }
 
 fn apply(s: &mut Scenario, flags: &Overrides) -> anyhow::Result<()> {
@@ -309,6 +379,7 @@ fn apply(s: &mut Scenario, flags: &Overrides) -> anyhow::Result<()> {
         let scaled = |value: u32| u32::try_from(u64::from(value) * u64::from(chargers) / before).unwrap_or(u32::MAX);
         s.station.grid_kw = scaled(s.station.grid_kw).max(s.station.charger_kw);
         s.load.poor_drivers = scaled(s.load.poor_drivers).max(s.load.poor_drivers.min(1));
+        s.load.late_stops = scaled(s.load.late_stops).max(s.load.late_stops.min(2)).min(s.load.poor_drivers);
         s.load.faults = scaled(s.load.faults).max(s.load.faults.min(1));
         s.station.gateways = s.station.gateways.min(chargers);
     }
@@ -358,6 +429,9 @@ impl Plan {
         }
         for &at in &self.kills {
             lines.push((at, "node.kill: SIGKILL, started again with the same command".to_owned()));
+        }
+        for &at in &self.stops {
+            lines.push((at, "node.stop: SIGTERM, must end with exit code 0, started again".to_owned()));
         }
         lines.sort_by_key(|(at, _)| *at);
         let mut text = format!("{}: {}\n", s.name, s.summary);

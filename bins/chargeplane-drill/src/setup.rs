@@ -1,21 +1,31 @@
 //! Everything before the first car comes: run directory, node, catalogue, enrolments, accounts, fleet.
 
-use crate::catalogue::{Layout, lay_out};
+use crate::catalogue::{Layout, lay_out, price_range};
 use crate::cli::RunArgs;
 use crate::evidence::Writer;
 use crate::fleet::{self, Enrolment, Payers};
 use crate::http::{Client, path_id};
-use crate::node::{Node, NodeSpec};
+use crate::judge::bounds::{self, Bounds};
+use crate::node::{LOST_FOR, Node, NodeSpec};
 use crate::scenario::{self, Plan};
-use crate::traffic::{KEY_PREFIX, Opening, Traffic, account_ids};
+use crate::traffic::{BurstPlan, KEY_PREFIX, Opening, Traffic, account_ids};
 use anyhow::{Context, ensure};
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Name of the node's configuration within a run directory.
+const NODE_CONFIG: &str = "node.toml";
+
+/// What a killed node interrupts during the setup is tried again for so long.
+const SETUP_PATIENCE: Duration = Duration::from_secs(150);
 
 /// A node with fresh stores is ready within this time, or something is wrong.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -49,6 +59,18 @@ pub struct Setup {
     pub data_dir: PathBuf,
 }
 
+impl Setup {
+    /// The bursts of this run.
+    pub fn burst_plan(&self) -> BurstPlan {
+        let scenario = &self.plan.scenario;
+        BurstPlan {
+            requests: scenario.load.burst_requests,
+            max_in_flight: scenario.node.max_in_flight,
+            accounts: self.rich.clone(),
+        }
+    }
+}
+
 /// A program of this workspace: it lies beside this one.
 pub fn sibling(name: &str) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe().context("cannot learn where this program lies")?;
@@ -61,7 +83,8 @@ fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-/// Makes `runs/<name>/<utc>-<seed>`, never one that exists.
+/// Makes `runs/<name>/<utc>-<seed>`, never one that exists. Only its owner may look into it: the gateways' keys
+/// are in it.
 fn run_dir(plan: &Plan) -> anyhow::Result<PathBuf> {
     let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
     let parent = std::env::current_dir()?.join("runs").join(&plan.scenario.name);
@@ -69,11 +92,18 @@ fn run_dir(plan: &Plan) -> anyhow::Result<PathBuf> {
         let again = if n == 0 { String::new() } else { format!("-{n}") };
         let dir = parent.join(format!("{now}-{}{again}", plan.scenario.seed));
         if !dir.exists() {
-            std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+            make_private_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
             return Ok(dir);
         }
     }
     anyhow::bail!("cannot find a free name in {}", parent.display())
+}
+
+fn make_private_dir(dir: &Path) -> std::io::Result<()> {
+    if let Some(parent) = dir.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    std::fs::DirBuilder::new().mode(0o700).create(dir)
 }
 
 /// Sets a run up to the point where the fleet can be started.
@@ -100,11 +130,13 @@ pub fn set_up(args: &RunArgs) -> anyhow::Result<Setup> {
         data_dir.display()
     );
     let (http, mqtt) = (args.port.map_or_else(free_port, Ok)?, free_port()?);
+    write_json(&dir.join(bounds::FILE), &Bounds::of(&plan.scenario, price_range().0))?;
+    std::fs::write(dir.join(NODE_CONFIG), plan.scenario.node.toml())?;
     let spec = node_spec(&dir, &data_dir, http, mqtt)?;
     let node = Node::start(spec.clone())?;
     let setup = connect(args, plan, dir, data_dir, node.clone(), spec, &layout, mqtt);
     if setup.is_err() {
-        node.drain();
+        node.end();
     }
     setup
 }
@@ -112,7 +144,8 @@ pub fn set_up(args: &RunArgs) -> anyhow::Result<Setup> {
 fn node_spec(dir: &Path, data_dir: &Path, http: u16, mqtt: u16) -> anyhow::Result<NodeSpec> {
     let data = data_dir.display().to_string();
     let (http_text, mqtt_text) = (http.to_string(), mqtt.to_string());
-    let args = ["dev", "--data-dir", &data, "--http-port", &http_text, "--mqtt-port", &mqtt_text];
+    let config = dir.join(NODE_CONFIG).display().to_string();
+    let args = ["dev", "--data-dir", &data, "--config", &config, "--http-port", &http_text, "--mqtt-port", &mqtt_text];
     Ok(NodeSpec {
         binary: sibling("chargeplane")?,
         args: args.map(str::to_owned).to_vec(),
@@ -143,8 +176,8 @@ fn connect(
     println!("restart with   {}", spec.restart_command());
 
     let client = Client::new(&spec.base, &token);
-    apply_catalogue(&spec, &dir, layout, &token)?;
-    let enrolments = enrol(&client, layout)?;
+    through_kills(&node, || apply_catalogue(&spec, &dir, layout, &token))?;
+    let enrolments = through_kills(&node, || enrol(&client, layout))?;
     let incarnations: BTreeMap<&str, u32> = enrolments.iter().map(|e| (e.gateway.as_str(), e.incarnation)).collect();
     write_json(&dir.join(fleet::ENROLMENTS), &incarnations)?;
 
@@ -154,8 +187,30 @@ fn connect(
     let remote = account_ids("remote", REMOTE_ACCOUNTS);
     let broker = format!("127.0.0.1:{mqtt}");
     let config = fleet::config(&plan, layout, &enrolments, &payers, &broker, &dir, args.keep);
-    write_json(&dir.join(fleet::CONFIG), &config)?;
+    write_private_json(&dir.join(fleet::CONFIG), &config)?;
     Ok(Setup { plan, dir, node, client, traffic, rich: payers.rich, remote, data_dir })
+}
+
+/// Tries again what failed because the node was killed meanwhile. An enrolment that is repeated replaces the one
+/// before; a catalogue that was applied is applied again without a change.
+fn through_kills<T>(node: &Node, mut work: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let begin = Instant::now();
+    loop {
+        let before = node.state();
+        let error = match work() {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        // The keeper looks every so often: a death is known a moment later.
+        std::thread::sleep(Duration::from_secs(1));
+        let after = node.state();
+        let died = before.unexpected_deaths != after.unexpected_deaths || before.pid != after.pid || !after.ready;
+        if !died || begin.elapsed() > SETUP_PATIENCE {
+            return Err(error);
+        }
+        node.take_news().iter().for_each(|line| println!("{line}"));
+        node.wait_ready(LOST_FOR)?;
+    }
 }
 
 /// Applies the catalogue as an operator would.
@@ -190,14 +245,19 @@ fn enrol(client: &Client, layout: &Layout) -> anyhow::Result<Vec<Enrolment>> {
 fn open_accounts(plan: &Plan, traffic: &Traffic) -> anyhow::Result<Payers> {
     let rich = account_ids("driver", RICH_ACCOUNTS.min(plan.scenario.station.chargers.max(10)));
     let poor = account_ids("poor", plan.scenario.load.poor_drivers);
-    let poor_balance = fleet::poor_balance(plan.scenario.seconds);
+    let (late, poor_balance) = (plan.scenario.load.late_stops as usize, fleet::poor_balance(&plan.scenario));
+    let late_balance = fleet::late_balance(&plan.scenario);
     let opening = |amount: i64| move |account: &String| Opening { account: account.clone(), amount };
     let mut openings: Vec<Opening> = rich.iter().map(opening(RICH_BALANCE)).collect();
-    openings.extend(poor.iter().map(opening(poor_balance)));
+    // The first of the poor have the chargers that stop late, and less money still.
+    openings.extend(poor.iter().take(late).map(opening(late_balance)));
+    openings.extend(poor.iter().skip(late).map(opening(poor_balance)));
     openings.extend(account_ids("remote", REMOTE_ACCOUNTS).iter().map(opening(RICH_BALANCE)));
     println!("opening {} accounts, enrolled {} gateways", openings.len(), plan.scenario.station.gateways);
     traffic.open_accounts(&openings)?;
-    Ok(Payers { rich, poor, poor_balance })
+    let balance = |index: usize| if index < late { late_balance } else { poor_balance };
+    let poor = poor.into_iter().enumerate().map(|(index, account)| (account, balance(index))).collect();
+    Ok(Payers { rich, poor })
 }
 
 /// Writes a value as pretty JSON.
@@ -207,4 +267,31 @@ fn open_accounts(plan: &Plan, traffic: &Traffic) -> anyhow::Result<Payers> {
 pub fn write_json(path: &Path, value: &impl serde::Serialize) -> anyhow::Result<()> {
     let text = serde_json::to_string_pretty(value)?;
     std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// As [`write_json`], to a new file that only its owner can read from the moment it is there.
+fn write_private_json(path: &Path, value: &impl serde::Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(value)?;
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = file.with_context(|| format!("cannot make {}", path.display()))?;
+    file.write_all((text + "\n").as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn keys_are_for_their_owner_only() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("runs").join("run");
+        make_private_dir(&dir).unwrap();
+        let file = dir.join("fleet.json");
+        write_private_json(&file, &json!({ "key": "00" })).unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&dir), mode(&file)), (0o700, 0o600));
+        assert!(make_private_dir(&dir).is_err(), "a run has a directory of its own");
+        assert!(write_private_json(&file, &json!({})).is_err(), "nor is a file taken over that others may have open");
+    }
 }

@@ -3,13 +3,14 @@
 //! A request without an answer, or shed, is repeated with its key until it is answered: that is what a client
 //! of an API with idempotency keys does, and what MONEY-2 and MONEY-3 are about.
 
+use crate::burst::{self, Outcome, Post};
 use crate::catalogue::{CURRENCY, TENANT, decimal};
 use crate::evidence::{Line, Writer};
 use crate::http::{Answer, Client, NoAnswer, path_id};
 use crate::node::Node;
 use anyhow::{bail, ensure};
 use serde_json::{Value, json};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,8 +32,18 @@ const REMOTE_SESSION: Duration = Duration::from_secs(8);
 /// Every idempotency key of the drill begins so.
 pub const KEY_PREFIX: &str = "drill-";
 
-/// After the threads were told to stop, a request is still repeated for so long.
-const LAST_WORDS: Duration = Duration::from_secs(20);
+/// After the threads were told to stop, a request is still repeated for so long: a node that was killed by hand at
+/// that moment is back within half of it.
+const LAST_WORDS: Duration = Duration::from_secs(60);
+
+/// Every so many-th remote start is repeated.
+const REPEAT_START_EVERY: usize = 2;
+
+/// A burst that met another node than it began with is tried again so often.
+const BURST_TRIES: usize = 3;
+
+/// What each request of a burst pays in, 1/10,000.
+const BURST_AMOUNT: i64 = 10_000;
 
 /// What the drill's threads share.
 pub struct Traffic {
@@ -44,6 +55,11 @@ pub struct Traffic {
     stop: AtomicBool,
     /// Acknowledged top-ups to be repeated once more at the end: across every kill and restart in between.
     kept: Mutex<Vec<(String, String, i64, Value)>>,
+    /// Acknowledged starts to be repeated once more at the end: key, content, session.
+    kept_starts: Mutex<Vec<(String, Value, String)>>,
+    /// Bursts so far, for their keys, and those that judge something.
+    bursts: AtomicU64,
+    bursts_counted: AtomicU64,
 }
 
 /// An account to open and what to put on it.
@@ -65,6 +81,9 @@ impl Traffic {
             run: run.to_owned(),
             stop: AtomicBool::new(false),
             kept: Mutex::default(),
+            kept_starts: Mutex::default(),
+            bursts: AtomicU64::new(0),
+            bursts_counted: AtomicU64::new(0),
         })
     }
 
@@ -176,14 +195,16 @@ impl Traffic {
 
     fn repeat(&self, key: &str, account: &str, amount: i64, first: &Value) {
         let answer = self.insist(&top_up_path(account), key, &json!({ "amount": decimal(amount) }));
-        if let Ok(answer) = answer {
+        if let Some(answer) = answer.ok().filter(|answer| !answer.shed()) {
             let (key, first) = (key.to_owned(), first.clone());
             self.writer.write(&Line::Repeat { key, first, status: answer.status, again: answer.body });
         }
     }
 
-    /// Repeats old top-ups once more, after all that happened since.
+    /// Repeats old top-ups and starts once more, after all that happened since.
     pub fn repeat_kept(&self) {
+        let starts = std::mem::take(&mut *self.kept_starts.lock().unwrap_or_else(PoisonError::into_inner));
+        starts.iter().for_each(|(key, body, session)| self.repeat_start(key, body, session));
         let kept = std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
         for (key, account, amount, first) in &kept {
             self.repeat(key, account, *amount, first);
@@ -224,8 +245,25 @@ impl Traffic {
         let answer = self.insist("/api/v1/sessions", &key, &body).ok()?;
         let session = answer.body.get("session").and_then(Value::as_str).map(str::to_owned).filter(|_| answer.ok());
         let (charger, account, status) = (charger.to_owned(), account.to_owned(), answer.status);
-        self.writer.write(&Line::Start { key, charger, account, status, session: session.clone() });
+        self.writer.write(&Line::Start { key: key.clone(), charger, account, status, session: session.clone() });
+        if let Some(session) = &session {
+            if n.is_multiple_of(REPEAT_START_EVERY) {
+                self.repeat_start(&key, &body, session);
+            }
+            let mut kept = self.kept_starts.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.push((key, body, session.clone()));
+        }
         session
+    }
+
+    /// A start again, as by a client that did not get the answer: it must be the same session.
+    fn repeat_start(&self, key: &str, body: &Value, session: &str) {
+        // A node that is away for so long says nothing about the key.
+        if let Some(answer) = self.insist("/api/v1/sessions", key, body).ok().filter(|answer| !answer.shed()) {
+            let again = answer.body.get("session").and_then(Value::as_str).map(str::to_owned);
+            let (key, session, status) = (key.to_owned(), session.to_owned(), answer.status);
+            self.writer.write(&Line::StartRepeat { key, session, status, again });
+        }
     }
 
     fn stop_session(&self, session: &str) {
@@ -236,40 +274,85 @@ impl Traffic {
         }
     }
 
-    /// Many requests at once, more than the node takes in: every one must be answered, if only with *no*.
-    pub fn burst(&self, requests: u32, account: &str) {
-        let before = self.node.state();
-        let path = format!("/api/v1/accounts/{}", path_id(account));
-        let path = &path;
-        // All threads wait for one moment; a thread that could not be started holds nobody up.
-        let together = Instant::now() + Duration::from_millis(300);
-        let results: Vec<Result<Answer, NoAnswer>> = std::thread::scope(|scope| {
-            let ask = move || {
-                std::thread::sleep(together.saturating_duration_since(Instant::now()));
-                self.client.get(path)
-            };
-            let small = || std::thread::Builder::new().stack_size(256 << 10);
-            let threads: Vec<_> = (0..requests).map(|_| small().spawn_scoped(scope, ask)).collect();
-            let join = |thread: std::io::Result<std::thread::ScopedJoinHandle<'_, _>>| match thread {
-                Ok(handle) => handle.join().unwrap_or_else(|_| Err(NoAnswer("thread failed".into()))),
-                Err(error) => Err(NoAnswer(error.to_string())),
-            };
-            threads.into_iter().map(join).collect()
-        });
-        let after = self.node.state();
-        let count = |p: &dyn Fn(&Answer) -> bool| results.iter().flatten().filter(|a| p(a)).count() as u64;
-        let shed = |answer: &Answer| answer.shed() && answer.content_type.contains("problem+json");
-        let (done, shed) = (count(&Answer::ok), count(&shed));
-        let answered = results.iter().filter(|result| result.is_ok()).count() as u64;
-        self.writer.write(&Line::Burst {
-            sent: u64::from(requests),
-            done,
-            shed,
-            other: answered - done - shed,
-            unanswered: u64::from(requests) - answered,
-            node_changed: !before.ready || !after.ready || before.seen != after.seen || before.pid != after.pid,
-        });
+    /// More top-ups at once than the node takes in: every one must be answered, if only with *no*. A burst that a
+    /// restart of the node spoilt judges nothing and is tried again.
+    pub fn burst(&self, plan: &BurstPlan) {
+        if plan.requests == 0 || plan.accounts.is_empty() {
+            return;
+        }
+        for _ in 0..BURST_TRIES {
+            if self.node.wait_ready(LAST_WORDS).is_err() || self.burst_once(plan) {
+                return;
+            }
+        }
     }
+
+    /// A burst after the load, when every one before met a node that went away.
+    pub fn burst_if_none_counted(&self, plan: &BurstPlan) {
+        if self.bursts_counted.load(Ordering::Relaxed) == 0 {
+            self.burst(plan);
+        }
+    }
+
+    fn burst_once(&self, plan: &BurstPlan) -> bool {
+        let number = self.bursts.fetch_add(1, Ordering::Relaxed);
+        let (before, key) = (self.node.state(), |n: usize| format!("{}-burst-{number}-{n}", self.run));
+        let posts: Vec<Post> = (0..plan.requests as usize)
+            .map(|n| Post {
+                path: top_up_path(&plan.accounts[n % plan.accounts.len()]),
+                key: key(n),
+                body: json!({ "amount": decimal(BURST_AMOUNT) }),
+            })
+            .collect();
+        let Outcome { answers, in_hand } = burst::run(&self.client, &posts, u64::from(plan.max_in_flight));
+        // The keeper looks every so often: a death is known a moment later.
+        std::thread::sleep(Duration::from_secs(1));
+        let after = self.node.state();
+        let node_changed = !before.ready || !after.ready || before.seen != after.seen || before.pid != after.pid;
+        for (n, answer) in answers.iter().enumerate() {
+            self.settle_burst_request(&key(n), &plan.accounts[n % plan.accounts.len()], answer.as_ref());
+        }
+        let count = |p: &dyn Fn(&Answer) -> bool| answers.iter().flatten().filter(|a| p(a)).count() as u64;
+        let (done, shed, answered) = (count(&Answer::ok), count(&is_shed), count(&|_| true));
+        let sent = posts.len() as u64;
+        let (other, unanswered) = (answered - done - shed, sent - answered);
+        self.writer.write(&Line::Burst { sent, done, shed, other, unanswered, in_hand, node_changed });
+        self.bursts_counted.fetch_add(u64::from(!node_changed), Ordering::Relaxed);
+        !node_changed
+    }
+
+    /// What was done is a promise. What was shed must have had no effect, and is not repeated. Whatever else may
+    /// have been done: it is repeated until that is known.
+    fn settle_burst_request(&self, key: &str, account: &str, answer: Option<&Answer>) {
+        match answer {
+            Some(answer) if answer.ok() => {
+                let (key, account, answer) = (key.to_owned(), account.to_owned(), answer.body.clone());
+                self.writer.write(&Line::TopUp { key, account, amount: BURST_AMOUNT, answer });
+            }
+            Some(answer) if is_shed(answer) => {}
+            _ => {
+                // Written down by the top-up itself when it is acknowledged.
+                let _ = self.top_up(key, account, BURST_AMOUNT);
+            }
+        }
+    }
+}
+
+/// What a burst is made of.
+#[derive(Debug, Clone)]
+pub struct BurstPlan {
+    /// Requests; none with 0.
+    pub requests: u32,
+    /// Requests that the node takes in at once.
+    pub max_in_flight: u32,
+    /// Who is paid in for.
+    pub accounts: Vec<String>,
+}
+
+/// Refused for want of room, and said so properly.
+fn is_shed(answer: &Answer) -> bool {
+    let coded = answer.body.get("code").and_then(Value::as_str).is_some();
+    answer.shed() && coded && answer.content_type.contains("problem+json")
 }
 
 /// The part of an id after its tenant.

@@ -1,5 +1,6 @@
 //! The run itself: the fleet's process, the faults of the plan, the live view, the node's metrics every second.
 
+use crate::finish::resident_kib;
 use crate::fleet;
 use crate::live::{Snapshot, View};
 use crate::metrics::{Scrape, Totals};
@@ -54,6 +55,8 @@ pub struct Watched {
     pub fleet_ok: bool,
     /// Most chargers online at once.
     pub online_peak: u64,
+    /// Most memory that any process of the node had resident, KiB.
+    pub resident_peak_kib: u64,
 }
 
 /// Watches for Ctrl-C and SIGTERM.
@@ -162,9 +165,11 @@ struct Loop<'a> {
     began: Instant,
     scraped: Instant,
     kills: Vec<u32>,
+    stops: Vec<u32>,
     bursts: Vec<u32>,
-    burst_thread: Option<std::thread::JoinHandle<()>>,
+    burst_threads: Vec<std::thread::JoinHandle<()>>,
     online_peak: u64,
+    resident_peak_kib: u64,
     samples_before: (Instant, u64),
     samples_rate: u64,
     samples_rate_peak: u64,
@@ -183,9 +188,11 @@ pub fn watch(setup: &Setup, mut fleet: Fleet, headless: bool, keep: bool) -> any
         began: Instant::now(),
         scraped: Instant::now(),
         kills: setup.plan.kills.iter().rev().copied().collect(),
+        stops: setup.plan.stops.iter().rev().copied().collect(),
         bursts: vec![seconds * 7 / 10, seconds * 3 / 10],
-        burst_thread: None,
+        burst_threads: Vec::new(),
         online_peak: 0,
+        resident_peak_kib: 0,
         samples_before: (Instant::now(), 0),
         samples_rate: 0,
         samples_rate_peak: 0,
@@ -207,11 +214,12 @@ pub fn watch(setup: &Setup, mut fleet: Fleet, headless: bool, keep: bool) -> any
             anyhow::bail!("the fleet did not end within {} s", limit.as_secs());
         }
     };
-    if let Some(thread) = run.burst_thread.take() {
+    for thread in run.burst_threads.drain(..) {
         let _ = thread.join();
     }
     run.scrape();
-    Ok(Watched { totals: run.totals, fleet, fleet_exit, fleet_ok, online_peak: run.online_peak })
+    let (online_peak, resident_peak_kib) = (run.online_peak, run.resident_peak_kib);
+    Ok(Watched { totals: run.totals, fleet, fleet_exit, fleet_ok, online_peak, resident_peak_kib })
 }
 
 impl Loop<'_> {
@@ -228,6 +236,10 @@ impl Loop<'_> {
             self.kills.pop();
             self.scrape();
             self.setup.node.kill();
+        } else if self.stops.last().is_some_and(|at| *at <= now) {
+            self.stops.pop();
+            self.scrape();
+            self.setup.node.stop();
         } else if self.bursts.last().is_some_and(|at| *at <= now) {
             self.bursts.pop();
             self.burst();
@@ -243,6 +255,8 @@ impl Loop<'_> {
 
     fn scrape(&mut self) {
         self.scraped = Instant::now();
+        let resident = self.setup.node.state().pid.and_then(resident_kib);
+        self.resident_peak_kib = self.resident_peak_kib.max(resident.unwrap_or(0));
         // While the node is down there is nothing to scrape.
         if let Ok(text) = self.setup.client.text("/metrics") {
             self.totals.observe(Scrape::parse(&text));
@@ -250,13 +264,9 @@ impl Loop<'_> {
     }
 
     fn burst(&mut self) {
-        let requests = self.setup.plan.scenario.load.burst_requests;
-        let Some(account) = self.setup.rich.first().cloned() else {
-            return;
-        };
-        let traffic = self.setup.traffic.clone();
+        let (traffic, plan) = (self.setup.traffic.clone(), self.setup.burst_plan());
         let spawn = std::thread::Builder::new().name("burst".into());
-        self.burst_thread = spawn.spawn(move || traffic.burst(requests, &account)).ok();
+        self.burst_threads.extend(spawn.spawn(move || traffic.burst(&plan)).ok());
     }
 
     fn snapshot(&mut self, said: &Said) -> Snapshot {

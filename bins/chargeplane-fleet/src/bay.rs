@@ -77,6 +77,8 @@ struct Charging {
     session: SessionId,
     meter_start: i64,
     started_ms: u64,
+    /// When it was first told to stop for want of money.
+    told_to_stop_ms: Option<u64>,
     /// The driver's requests that this session may answer. Once the node has denied them all, it is known to
     /// have been started from elsewhere, on an account that the charger is not told.
     answers: BTreeSet<u64>,
@@ -253,9 +255,28 @@ impl Bay {
             session: session.clone(),
             meter_start: self.register_wh,
             started_ms: now_ms,
+            told_to_stop_ms: None,
             answers,
         });
         WattHours(self.register_wh)
+    }
+
+    /// When a stop of this session that is asked for now takes effect, ms. Most chargers obey at once; some go on
+    /// for a while when the money ends, however often they are told.
+    pub fn stops_at(&mut self, session: &SessionId, reason: StopReason, now_ms: u64) -> u64 {
+        let late_ms = self.driver.as_ref().map_or(0, |driver| driver.late_stop_ms);
+        match &mut self.phase {
+            Phase::Charging(charging) if charging.session == *session && reason == StopReason::Funds => {
+                let told = *charging.told_to_stop_ms.get_or_insert(now_ms);
+                (told + late_ms).max(now_ms)
+            }
+            _ => now_ms,
+        }
+    }
+
+    /// What the charger may draw now: the limit in force, whether or not a car takes it, W.
+    pub fn limit_w(&self) -> i64 {
+        self.limit_w
     }
 
     /// The gateway stops a session: it was told to, or the allowance is used up. Answers the register.

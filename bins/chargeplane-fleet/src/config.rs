@@ -15,7 +15,7 @@
 //!   "poor_accounts": [{"account": "main/p-1", "balance": 4500}],
 //!   "max_price": 18000, "min_price": 12000,
 //!   "cuts": [{"gateway": "main/gw-01", "at_s": 50, "for_s": 10}],
-//!   "plan": {"faults": 30, "poor": 30, "next_per_second": 16}
+//!   "plan": {"faults": 30, "poor": 30, "late": 20, "late_stop_ms": 15000, "next_per_second": 16}
 //! }
 //! ```
 //!
@@ -203,6 +203,12 @@ pub struct Plan {
     pub faults: Option<u32>,
     /// Drivers whose money ends.
     pub poor: Option<u32>,
+    /// Of them, those whose charger stops late when the money ends.
+    #[serde(default)]
+    pub late: u32,
+    /// How late, ms.
+    #[serde(default)]
+    pub late_stop_ms: u64,
     /// Drivers a second that come for the chargers that become free, for a fleet of [`NOMINAL_CHARGERS`].
     pub next_per_second: Option<u32>,
 }

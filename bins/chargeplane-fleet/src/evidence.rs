@@ -120,6 +120,9 @@ pub struct ChargerLine {
     pub highest_acked: Option<u64>,
     /// All numbers acknowledged, as ranges with both ends.
     pub acked: Vec<(u64, u64)>,
+    /// First number, last number and hash of the samples of every range of 256 numbers: FNV-1a (64 bits, hex) over
+    /// number, time, voltage, current, temperature, state of charge, power and register of each, eight bytes each.
+    pub digests: Vec<(u64, u64, String)>,
 }
 
 /// One stream in a [`GatewayLine`].

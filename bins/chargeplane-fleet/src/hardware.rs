@@ -32,8 +32,19 @@ pub struct Chargers {
     gateway: usize,
     book: SharedBook,
     mail: Vec<Report>,
+    /// Stops that a charger does not obey yet: (ms of the run when it will, stop).
+    late: Vec<(u64, Stop)>,
     copy_at: u64,
     greeted: bool,
+}
+
+/// A stop for want of money.
+#[derive(Debug)]
+enum Stop {
+    /// The allowance is used up.
+    Allowance(u16, SessionId),
+    /// The node wants it.
+    Ordered(DownCommand),
 }
 
 /// What a command did to the hardware.
@@ -46,7 +57,7 @@ enum Done {
 impl Chargers {
     /// The chargers of gateway number `gateway` of the configuration.
     pub fn new(yard: Arc<Yard>, gateway: usize, book: SharedBook) -> Self {
-        Self { yard, gateway, book, mail: Vec::new(), copy_at: 0, greeted: false }
+        Self { yard, gateway, book, mail: Vec::new(), late: Vec::new(), copy_at: 0, greeted: false }
     }
 
     /// Hands the collected reports to the core, in the order in which things happened.
@@ -65,7 +76,7 @@ impl Chargers {
                     };
                     core.on_status(now, child, status);
                     match core.on_sample(now, child, sample) {
-                        Ok(number) => book.numbered(child, number),
+                        Ok(number) => book.numbered(child, number, &sample),
                         Err(refused) => tracing::error!(%refused, "a sample got no number"),
                     }
                 }
@@ -87,6 +98,42 @@ impl Chargers {
         });
         if let Some(status) = status {
             core.on_status(now, child, status);
+        }
+    }
+
+    /// Keeps a stop that the charger does not obey yet; true when it does not.
+    fn is_late(&mut self, child: u16, session: &SessionId, reason: StopReason, stop: impl FnOnce() -> Stop) -> bool {
+        let due = {
+            let world = &mut self.yard.floor().world;
+            let at_ms = world.now_ms();
+            let due = world.bay(self.gateway, child).map(|bay| bay.stops_at(session, reason, at_ms));
+            due.filter(|due| *due > at_ms)
+        };
+        if let Some(due) = due {
+            self.late.push((due, stop()));
+        }
+        due.is_some()
+    }
+
+    /// Carries out the stops that are due, and those whose session has ended by itself meanwhile.
+    fn stop_late(&mut self, now: Now, core: &mut GatewayCore) {
+        if self.late.is_empty() {
+            return;
+        }
+        let due: Vec<(u64, Stop)> = {
+            let world = &self.yard.floor().world;
+            let (at_ms, gateway) = (world.now_ms(), self.gateway);
+            let over = |stop: &Stop| match stop {
+                Stop::Allowance(child, session) => world.session(gateway, *child) != Some(session),
+                Stop::Ordered(command) => world.session(gateway, command.child) != command.action.session(),
+            };
+            self.late.extract_if(.., |(due, stop)| *due <= at_ms || over(stop)).collect()
+        };
+        for (_, stop) in due {
+            match stop {
+                Stop::Allowance(child, session) => self.stop(now, child, session, StopReason::Funds, core),
+                Stop::Ordered(command) => self.execute(now, command, core),
+            }
         }
     }
 
@@ -195,6 +242,7 @@ impl Hardware for Chargers {
         }
         self.yard.floor().collect(self.gateway, &mut self.mail);
         self.deliver(now, core);
+        self.stop_late(now, core);
         if now.mono.0 >= self.copy_at {
             self.copy_at = now.mono.0 + COPY_MS;
             let mut book = open(&self.book);
@@ -206,14 +254,28 @@ impl Hardware for Chargers {
 
     fn on_effect(&mut self, now: Now, effect: Effect, core: &mut GatewayCore) {
         match effect {
-            Effect::Execute(command) => self.execute(now, command, core),
+            Effect::Execute(command) => {
+                let late = match &command.action {
+                    Action::Stop { session, reason } => {
+                        self.is_late(command.child, session, *reason, || Stop::Ordered(command.clone()))
+                    }
+                    _ => false,
+                };
+                if !late {
+                    self.execute(now, command, core);
+                }
+            }
             Effect::Inquire(command) => self.inquire(now, &command, core),
             Effect::SetLimit { child, watts, .. } => {
                 if let Some(bay) = self.yard.floor().world.bay(self.gateway, child) {
                     bay.set_limit(watts.0);
                 }
             }
-            Effect::StopCharging { child, session, reason } => self.stop(now, child, session, reason, core),
+            Effect::StopCharging { child, session, reason } => {
+                if !self.is_late(child, &session, reason, || Stop::Allowance(child, session.clone())) {
+                    self.stop(now, child, session, reason, core);
+                }
+            }
             Effect::Denied { child, request, code } => {
                 *open(&self.book).denials.entry(code).or_default() += 1;
                 let world = &mut self.yard.floor().world;

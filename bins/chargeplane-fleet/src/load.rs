@@ -1,7 +1,9 @@
 //! The judge of power: what flows through every node of the station's tree, measured where it is drawn.
 //!
 //! One reading is all chargers at one instant plus the base load of each node. Integer watts, no tolerance:
-//! whatever is above a limit is a violation (POWER-1, as the outside sees it).
+//! whatever is above a limit is a violation (POWER-1, as the outside sees it). Beside what is drawn stands what could
+//! be drawn, the limits that gateways have set: most cars take less than they are granted, and only the sum of the
+//! grants in force tells whether too much was granted.
 
 use chargeplane_domain::catalogue::LimitNode;
 use serde::Serialize;
@@ -30,6 +32,7 @@ pub struct LoadMeter {
     /// Node of each charger.
     leaf: Vec<usize>,
     now: Vec<i64>,
+    granted: Vec<i64>,
     second: Second,
     totals: LoadTotals,
 }
@@ -38,6 +41,8 @@ pub struct LoadMeter {
 struct Second {
     steps: u64,
     max: Vec<i64>,
+    granted: Vec<i64>,
+    over_granted: u64,
     demand_min: i64,
     demand_max: i64,
     charging: u64,
@@ -66,6 +71,10 @@ pub struct LoadRow {
     pub violations: u64,
     /// Highest load of every node, W.
     pub nodes: BTreeMap<String, i64>,
+    /// Node readings in which what could be drawn was above the limit.
+    pub over_granted: u64,
+    /// Most that could be drawn at every node, W: grants in force, fallbacks where they had ended, and base load.
+    pub granted: BTreeMap<String, i64>,
 }
 
 /// Over the whole run.
@@ -96,6 +105,8 @@ pub struct LoadTotals {
 pub struct Draw {
     /// Power, W.
     pub power_w: i64,
+    /// The limit in force at the charger, W.
+    pub limit_w: i64,
     /// Uncapped demand, W.
     pub demand_w: i64,
     /// A session is open.
@@ -128,7 +139,8 @@ impl LoadMeter {
         let root = nodes.iter().position(|n| n.parent.is_none()).unwrap_or(0);
         let leaf = leaves.map(|id| index.get(id).copied().unwrap_or(root)).collect();
         let second = Second::new(nodes.len());
-        Self { now: vec![0; nodes.len()], nodes, order, root, leaf, second, totals: LoadTotals::default() }
+        let zero = vec![0; nodes.len()];
+        Self { now: zero.clone(), granted: zero, nodes, order, root, leaf, second, totals: LoadTotals::default() }
     }
 
     /// The limit of a node changes.
@@ -144,12 +156,13 @@ impl LoadMeter {
 
     /// Takes one reading of all chargers, in the order they were named.
     pub fn read(&mut self, draws: impl Iterator<Item = Draw>) {
-        for (now, node) in self.now.iter_mut().zip(&self.nodes) {
-            *now = node.base_w;
+        for ((now, granted), node) in self.now.iter_mut().zip(&mut self.granted).zip(&self.nodes) {
+            (*now, *granted) = (node.base_w, node.base_w);
         }
         let (mut demand, mut charging, mut drawing) = (0, 0, 0);
         for (draw, leaf) in draws.zip(&self.leaf) {
             self.now[*leaf] += draw.power_w;
+            self.granted[*leaf] += draw.limit_w;
             demand += draw.demand_w;
             charging += u64::from(draw.charging);
             drawing += u64::from(draw.power_w > 0);
@@ -158,6 +171,7 @@ impl LoadMeter {
         for i in &self.order {
             if let Some(parent) = self.nodes[*i].parent {
                 self.now[parent] += self.now[*i];
+                self.granted[parent] += self.granted[*i];
             }
             base_elsewhere += self.nodes[*i].base_w;
         }
@@ -186,6 +200,10 @@ impl LoadMeter {
                 self.totals.worst_excess_w = self.totals.worst_excess_w.max(*now - node.limit_w);
             }
         }
+        for ((granted, node), max) in self.granted.iter().zip(&self.nodes).zip(&mut self.second.granted) {
+            *max = (*max).max(*granted);
+            self.second.over_granted += u64::from(*granted > node.limit_w);
+        }
     }
 
     /// Ends the second `t`.
@@ -209,6 +227,8 @@ impl LoadMeter {
             drawing: second.drawing,
             violations: second.violations,
             nodes: self.nodes.iter().map(|n| n.id.clone()).zip(second.max).collect(),
+            over_granted: second.over_granted,
+            granted: self.nodes.iter().map(|n| n.id.clone()).zip(second.granted).collect(),
         }
     }
 
@@ -233,6 +253,8 @@ impl Second {
         Self {
             steps: 0,
             max: vec![0; nodes],
+            granted: vec![0; nodes],
+            over_granted: 0,
             demand_min: i64::MAX,
             demand_max: 0,
             charging: 0,
@@ -263,7 +285,7 @@ mod tests {
     }
 
     fn draws(powers: [i64; 3]) -> impl Iterator<Item = Draw> {
-        powers.into_iter().map(|power_w| Draw { power_w, demand_w: 200, charging: power_w > 0 })
+        powers.into_iter().map(|power_w| Draw { power_w, limit_w: power_w, demand_w: 200, charging: power_w > 0 })
     }
 
     #[test]
@@ -276,6 +298,18 @@ mod tests {
         assert_eq!((row.demand_w, row.charging), (630, 3));
         // 630 W are more than 1.5 x 300 W, but 280 of 300 W are not 95 %.
         assert_eq!((meter.totals().limit_bound_seconds, meter.totals().limit_used_seconds), (1, 0));
+    }
+
+    #[test]
+    fn what_could_be_drawn_is_summed_whether_or_not_it_is() {
+        let mut meter = meter();
+        let draw = |limit_w: i64| Draw { power_w: 0, limit_w, demand_w: 0, charging: false };
+        meter.read([70, 80, 100].into_iter().map(draw));
+        meter.read([70, 81, 99].into_iter().map(draw));
+        let row = meter.end_second(0);
+        assert_eq!((row.granted["c1"], row.granted["f"], row.granted["grid"]), (151, 260, 280));
+        assert_eq!((row.over_granted, row.violations, row.load_w), (1, 0, 30));
+        assert_eq!(meter.end_second(1).over_granted, 0);
     }
 
     #[test]

@@ -93,6 +93,8 @@ pub struct Driver {
     pub stay_ms: u64,
     /// But not before this moment, ms from the start.
     pub not_before_ms: u64,
+    /// How long his charger goes on after it was told to stop for want of money, ms.
+    pub late_stop_ms: u64,
     /// His car.
     pub car: CarSpec,
 }
@@ -254,6 +256,7 @@ fn driver(config: &FleetConfig, kind: Kind, arrive_ms: u64, charger: Option<u32>
         account: config.rich_accounts[0].clone(),
         stay_ms: 0,
         not_before_ms: 0,
+        late_stop_ms: 0,
         car: CarSpec { capacity_wh: 0, stored_wh: 0, need_wh: 0, max_w: 0 },
     }
 }
@@ -305,7 +308,8 @@ fn first_drivers(source: &Source, config: &FleetConfig, chargers: &[u32], paced:
     let poor = config.plan.poor.unwrap_or_else(|| config.scaled(POOR).max(2)) as usize;
     let poor = poor.min(config.poor_accounts.len()).min(drivers.len());
     let first_poor = drivers.len() - poor;
-    for (driver, account) in drivers[first_poor..].iter_mut().zip(&config.poor_accounts) {
+    for (i, (driver, account)) in drivers[first_poor..].iter_mut().zip(&config.poor_accounts).enumerate() {
+        driver.late_stop_ms = if i < config.plan.late as usize { config.plan.late_stop_ms } else { 0 };
         let need = poor_need_wh(source, config, account.balance.0);
         driver.kind = Kind::Poor;
         driver.account = account.account.clone();

@@ -137,6 +137,7 @@ impl World {
         }
         self.meter.read(self.bays.iter().map(|bay| Draw {
             power_w: bay.power_w(),
+            limit_w: bay.limit_w(),
             demand_w: bay.demand_w(),
             charging: bay.is_charging(),
         }));

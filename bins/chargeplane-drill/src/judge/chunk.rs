@@ -16,6 +16,9 @@ pub const RANGE: u64 = 256;
 /// Columns: time, voltage, current, temperature, state of charge, power, register.
 pub const COLUMNS: usize = 7;
 
+/// Index of the column of times.
+pub const TIME: usize = 0;
+
 /// Index of the register's column.
 pub const REGISTER: usize = 6;
 

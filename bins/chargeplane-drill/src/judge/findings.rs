@@ -19,18 +19,21 @@ pub struct Outcome {
     pub violations: u64,
     /// The first violations in words.
     pub first: Vec<String>,
+    /// Parts of it that nothing in the run put to the test, in words.
+    pub missing: Vec<String>,
 }
 
 impl Outcome {
     /// It was exercised and always held.
     pub fn holds(&self) -> bool {
-        self.checks > 0 && self.violations == 0
+        self.checks > 0 && self.violations == 0 && self.missing.is_empty()
     }
 
     /// `OK`, `FAILED` or `NOT EXERCISED`.
     pub fn word(&self) -> &'static str {
         match (self.violations, self.checks) {
             (0, 0) => "NOT EXERCISED",
+            (0, _) if !self.missing.is_empty() => "NOT EXERCISED",
             (0, _) => "OK",
             _ => "FAILED",
         }
@@ -65,6 +68,13 @@ impl Findings {
     /// Counts `n` checks that held, where counting them one by one would only cost time.
     pub fn held(&mut self, id: &'static str, n: u64) {
         self.outcomes.entry(id).or_default().checks += n;
+    }
+
+    /// A part of an invariant that must have been put to the test: without it, the rest does not count either.
+    pub fn needs(&mut self, id: &'static str, exercised: bool, part: &str) {
+        if !exercised {
+            self.outcomes.entry(id).or_default().missing.push(part.to_owned());
+        }
     }
 
     /// A violation outside any counted check, such as evidence that cannot be read.

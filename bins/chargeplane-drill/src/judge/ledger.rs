@@ -2,8 +2,9 @@
 //!
 //! The driver's side and the operator's side are taken from different fields where the event has both, so that
 //! a wrong event shows as a sum that is not zero (MONEY-1). One effect a key and (session, sequence): MONEY-2.
-//! Nothing below the credit limit, and overshoot within the session's reserve: MONEY-4.
+//! Nothing below the credit limit, and reserves and overshoot within what catalogue and scenario allow: MONEY-4.
 
+use super::bounds::Bounds;
 use super::findings::Findings;
 use super::frame::{EntityEvent, Frame};
 use super::value::{field, int, text, variant};
@@ -11,8 +12,9 @@ use rmpv::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything the account shards' logs say.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Ledger {
+    bounds: Bounds,
     /// Balance by (shard, ledger account), 1/10,000.
     pub balances: BTreeMap<(String, String), i128>,
     /// Sessions by id.
@@ -39,8 +41,6 @@ struct AccountMoney {
 pub struct SessionMoney {
     /// Who pays.
     pub account: String,
-    /// Part of the hold kept for the worst delay in stopping: the bound of the overshoot.
-    pub reserve: i128,
     /// The settlement, once there is one.
     pub settled: Option<Settled>,
     hold: i128,
@@ -104,6 +104,20 @@ pub fn key_id(key: &str) -> &str {
 }
 
 impl Ledger {
+    /// Books without an entry.
+    pub fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            balances: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            top_ups: BTreeMap::new(),
+            opened: BTreeSet::new(),
+            debits: 0,
+            accounts: BTreeMap::new(),
+            sums: BTreeMap::new(),
+        }
+    }
+
     /// Takes one frame of an account shard and checks what must hold after it.
     pub fn take(&mut self, frame: &Frame, findings: &mut Findings) {
         let mut touched = BTreeSet::new();
@@ -170,9 +184,13 @@ impl Ledger {
         let (session, hold) = (text(value, "session")?, wide(value, "hold")?);
         let prices = field(field(value, "tariff")?, "prices")?.as_array()?;
         let prices = prices.iter().filter_map(|price| Some((wide(price, "energy")?, wide(price, "service")?)));
-        let reserve = wide(value, "reserve")?;
+        // The node's own word for it bounds nothing: it is held to what was worked out beforehand.
+        let (reserve, most) = (wide(value, "reserve")?, self.bounds.reserve());
+        findings.check("MONEY-4", (0..=most).contains(&reserve), || {
+            format!("{at}: {session} keeps {reserve} in reserve, rating x time to stop x highest price are {most}")
+        });
         self.accounts.entry(account.clone()).or_default().held += hold;
-        let money = SessionMoney { account, reserve, hold, prices: prices.collect(), ..SessionMoney::default() };
+        let money = SessionMoney { account, hold, prices: prices.collect(), ..SessionMoney::default() };
         let before = self.sessions.insert(session.to_owned(), money);
         findings.check("MONEY-2", before.is_none(), || format!("{at}: {session} was held for twice"));
         Some(())
@@ -231,7 +249,7 @@ impl Ledger {
         let freed = money.hold;
         money.revenue += energy + service;
         (money.paid, money.hold, money.settled) = (settled.billed, 0, Some(settled));
-        let (revenue, reserve) = (money.revenue, money.reserve);
+        let (revenue, most) = (money.revenue, self.bounds.overshoot());
         findings.check("SESS-1", settled.billed_wh + settled.overshoot_wh == settled.meter, || {
             let Settled { meter, billed_wh, overshoot_wh, .. } = settled;
             format!("{at}: {session}: {meter} Wh metered, {billed_wh} billed, {overshoot_wh} overshoot")
@@ -239,8 +257,8 @@ impl Ledger {
         findings.check("SESS-1", revenue == total && settled.billed + settled.overshoot == total, || {
             format!("{at}: {session} costs {total}, revenue {revenue}, paid {} + {}", settled.billed, settled.overshoot)
         });
-        findings.check("MONEY-4", (0..=reserve).contains(&settled.overshoot), || {
-            format!("{at}: {session} overshoots by {}, its reserve is {reserve}", settled.overshoot)
+        findings.check("MONEY-4", (0..=most).contains(&settled.overshoot), || {
+            format!("{at}: {session} overshoots by {}, the bound is {most}", settled.overshoot)
         });
         self.accounts.entry(account.clone()).or_default().held -= freed;
         self.post(&frame.shard, currency, format!("energy:{operator}:{currency}"), energy);

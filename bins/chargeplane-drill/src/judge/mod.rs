@@ -1,9 +1,10 @@
 //! The judges: what the outside saw against what the stores hold, by code that shares nothing with the node.
 //!
-//! Inputs are files only: the run directory (the drill's promises, the fleet's evidence, balances and records
-//! as served, the node's metrics) and the node's SQLite stores. So a run can be judged again, and by another
+//! Inputs are files only: the run directory (the bounds of the scenario, the drill's promises, the fleet's
+//! evidence, balances, records and telemetry as served, the node's metrics) and the node's SQLite stores. So a run can be judged again, and by another
 //! version of the judges.
 
+pub mod bounds;
 pub mod chunk;
 pub mod findings;
 pub mod frame;
@@ -18,8 +19,9 @@ pub mod telemetry;
 pub mod value;
 
 use crate::evidence;
-use crate::finish::{BALANCES, METRICS, NodeFigures, RECORDS, amount, read_back};
+use crate::finish::{BALANCES, METRICS, NodeFigures, RECORDS, ReadBack, TELEMETRY, amount, read_back};
 use crate::fleet;
+use bounds::Bounds;
 use findings::Findings;
 use ledger::{Balance, Ledger};
 use serde_json::Value;
@@ -51,6 +53,10 @@ pub struct Tally {
     pub top_ups: u64,
     /// Sessions started over the API.
     pub remote_starts: u64,
+    /// Requests of bursts that were shed, and answered so.
+    pub requests_shed: u64,
+    /// Sessions in which energy flowed beyond the money.
+    pub overshot: u64,
 }
 
 /// Judges a run.
@@ -63,9 +69,11 @@ pub fn judge(run_dir: &Path, data_dir: &Path) -> anyhow::Result<(Findings, Tally
     let lines = evidence::read(run_dir)?;
     let served: Vec<Balance> = read_back(run_dir, BALANCES)?;
     let records: Vec<Value> = read_back(run_dir, RECORDS)?;
+    let telemetry: Vec<ReadBack> = read_back(run_dir, TELEMETRY)?;
     let node: NodeFigures = read_back(run_dir, METRICS)?;
+    let bounds: Bounds = read_back(run_dir, bounds::FILE)?;
 
-    let mut ledger = Ledger::default();
+    let mut ledger = Ledger::new(bounds);
     let mut stations = StationLog::default();
     store::walk_journal(data_dir, &mut findings, |frame, findings| {
         if frame.shard.starts_with("account-") {
@@ -76,18 +84,20 @@ pub fn judge(run_dir: &Path, data_dir: &Path) -> anyhow::Result<(Findings, Tally
     })?;
     ledger.compare_balances(&served, &mut findings);
     let ledger_sum = judge_sums(&served, &mut findings);
-    promises::judge(&lines, &ledger, &mut findings);
+    promises::judge(&lines, &ledger, &stations, &mut findings);
     let remote = promises::remote_payers(&lines);
     stations.judge_sessions(&outside.sessions, &remote, &ledger, &mut findings);
     stations.judge_commands(&outside.commands, &mut findings);
     judge_served_records(&records, &stations, &mut findings);
     power::judge(&outside, &mut findings);
-    load::judge(&node, promises::shed(&lines), &mut findings);
-    let samples = store::judge_telemetry(data_dir, &outside, &mut findings)?;
+    load::judge(&node, &lines, &bounds, &mut findings);
+    let samples = store::judge_telemetry(data_dir, &outside, &telemetry, &mut findings)?;
 
     let settled = || ledger.sessions.values().filter_map(|session| session.settled);
+    let overshot = settled().filter(|settled| settled.overshoot > 0).count() as u64;
+    findings.needs("MONEY-4", overshot > 0, "no energy flowed beyond the money of a session");
     let own_power = node.violations.get("POWER-1").copied().unwrap_or(0.0) as u64;
-    let outside_power: u64 = outside.load.iter().map(|second| second.violations).sum();
+    let outside_power: u64 = outside.load.iter().map(|second| second.violations + second.over_granted).sum();
     let count = |p: fn(&evidence::Line) -> bool| lines.iter().filter(|line| p(line)).count() as u64;
     let tally = Tally {
         debits: ledger.debits,
@@ -100,6 +110,8 @@ pub fn judge(run_dir: &Path, data_dir: &Path) -> anyhow::Result<(Findings, Tally
         limit_violations: outside_power + own_power,
         top_ups: count(|line| matches!(line, evidence::Line::TopUp { .. })),
         remote_starts: count(|line| matches!(line, evidence::Line::Start { session: Some(_), .. })),
+        requests_shed: load::shed(&lines),
+        overshot,
     };
     Ok((findings, tally))
 }

@@ -35,6 +35,8 @@ pub struct ChargerSamples {
     pub acked: Vec<Span>,
     /// The energy register at the end, Wh.
     pub register_wh: i64,
+    /// Hash of the samples as they were made, first to last number of each range of 256: [`super::telemetry::digest`].
+    pub digests: Vec<(u64, u64, Option<u64>)>,
 }
 
 impl ChargerSamples {
@@ -64,6 +66,10 @@ pub struct LoadSecond {
     pub violations: u64,
     /// Highest load of every node, W.
     pub nodes: BTreeMap<String, i64>,
+    /// Readings in which what could be drawn was above a limit.
+    pub over_granted: u64,
+    /// Most that could be drawn at every node, W: grants in force, and fallbacks where they had ended.
+    pub granted: BTreeMap<String, i64>,
 }
 
 /// A cut and what the cut-off chargers may draw once their leases ended.

@@ -1,13 +1,14 @@
-//! What the API answered, against the journal: MONEY-2 and MONEY-3 for top-ups, LOAD-1 for bursts.
+//! What the API answered, against the journal: MONEY-2 and MONEY-3 for top-ups, remote starts and stops.
 
 use super::findings::Findings;
 use super::ledger::Ledger;
+use super::station::StationLog;
 use crate::evidence::Line;
 use crate::traffic::KEY_PREFIX;
 use std::collections::BTreeMap;
 
 /// Compares every line of the drill's own evidence with the log.
-pub fn judge(lines: &[Line], ledger: &Ledger, findings: &mut Findings) {
+pub fn judge(lines: &[Line], ledger: &Ledger, stations: &StationLog, findings: &mut Findings) {
     let mut promised: BTreeMap<(&str, &str), i64> = BTreeMap::new();
     for line in lines {
         match line {
@@ -32,10 +33,28 @@ pub fn judge(lines: &[Line], ledger: &Ledger, findings: &mut Findings) {
                     format!("key {key} with another amount was answered {status} {problem}")
                 });
             }
-            Line::Burst { .. } => judge_burst(line, findings),
-            Line::Start { .. } | Line::Stop { .. } => {}
+            Line::Start { session: Some(session), account, charger, .. } => {
+                let logged = stations.requested.get(session);
+                let holds = logged.is_some_and(|(at, payer)| at == charger && payer == account);
+                findings.check("MONEY-3", holds, || {
+                    format!("{session}: its start at {charger} for {account} was acknowledged, the log has {logged:?}")
+                });
+            }
+            Line::StartRepeat { key, session, status, again } => {
+                let same = (200..300).contains(status) && again.as_ref() == Some(session);
+                findings.check("MONEY-2", same, || {
+                    format!("start {key}: answered {session}, and when repeated {status} {again:?}")
+                });
+            }
+            Line::Stop { session, status, .. } if (200..300).contains(status) => {
+                let over = stations.is_over(session);
+                findings.check("CMD-1", over, || format!("{session}: its stop was acknowledged, it never ended"));
+            }
+            Line::Start { session: None, .. } | Line::Stop { .. } | Line::Burst { .. } => {}
         }
     }
+    let starts = lines.iter().any(|line| matches!(line, Line::StartRepeat { .. }));
+    findings.needs("MONEY-2", starts, "no start was ever repeated");
     // A top-up in the log that nobody was promised is money from nowhere: the drill repeats each until answered.
     // What somebody else does over the API meanwhile is his business.
     for (account, key) in ledger.top_ups.keys().filter(|(_, key)| key.starts_with(KEY_PREFIX)) {
@@ -53,23 +72,4 @@ pub fn remote_payers(lines: &[Line]) -> BTreeMap<&str, &str> {
         }
     }
     lines.iter().filter_map(payer).collect()
-}
-
-fn judge_burst(line: &Line, findings: &mut Findings) {
-    let Line::Burst { sent, done, shed, other, unanswered, node_changed: false } = line else {
-        return;
-    };
-    findings.check("LOAD-1", *unanswered == 0, || format!("{unanswered} of {sent} requests at once got no answer"));
-    findings.check("LOAD-1", *other == 0, || {
-        format!("{sent} requests at once: {done} done, {shed} shed with a problem document, {other} otherwise")
-    });
-}
-
-/// Requests that were shed, and answered so.
-pub fn shed(lines: &[Line]) -> u64 {
-    let shed = |line: &Line| match line {
-        Line::Burst { shed, node_changed: false, .. } => *shed,
-        _ => 0,
-    };
-    lines.iter().map(shed).sum()
 }

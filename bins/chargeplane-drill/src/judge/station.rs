@@ -6,7 +6,7 @@
 
 use super::findings::Findings;
 use super::frame::Frame;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, key_id};
 use super::outside::{Executed, FleetSession};
 use super::value::{field, int, text, variant};
 use rmpv::Value;
@@ -53,6 +53,8 @@ pub struct StationLog {
     pub records: BTreeMap<String, Record>,
     /// Commands by id.
     pub commands: BTreeMap<String, Command>,
+    /// Sessions that were asked for: charger and who pays.
+    pub requested: BTreeMap<String, (String, String)>,
     open: BTreeSet<String>,
 }
 
@@ -70,17 +72,19 @@ impl StationLog {
                 Some(("gateway" | "station", _)) => continue,
                 _ => event.event,
             };
-            if self.take_event(inner, &at, findings).is_none() {
+            if self.take_event(key_id(event.key), inner, &at, findings).is_none() {
                 findings.violated("SESS-1", format!("{at}: an event that cannot be read: {}", event.event));
             }
         }
     }
 
-    fn take_event(&mut self, event: &Value, at: &str, findings: &mut Findings) -> Option<()> {
+    fn take_event(&mut self, charger: &str, event: &Value, at: &str, findings: &mut Findings) -> Option<()> {
         let (kind, value) = variant(event)?;
         match kind {
             "session_requested" => {
-                let session = text(field(value, "session")?, "id")?;
+                let inner = field(value, "session")?;
+                let (session, account) = (text(inner, "id")?, text(inner, "account")?);
+                self.requested.insert(session.to_owned(), (charger.to_owned(), account.to_owned()));
                 let fresh = self.open.insert(session.to_owned()) && !self.records.contains_key(session);
                 findings.check("SESS-1", fresh, || format!("{at}: {session} was opened twice"));
             }
@@ -111,6 +115,11 @@ impl StationLog {
             _ => {}
         }
         Some(())
+    }
+
+    /// True when a session was asked for and is not open any more: it has a record, or was refused.
+    pub fn is_over(&self, session: &str) -> bool {
+        self.requested.contains_key(session) && !self.open.contains(session)
     }
 
     /// Records against the fleet's meters and against the accounts' settlements, both ways. `remote` names who

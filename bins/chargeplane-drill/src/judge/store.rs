@@ -5,6 +5,7 @@ use super::findings::Findings;
 use super::frame::{Chain, Frame};
 use super::outside::{ChargerSamples, Outside};
 use super::telemetry::{SampleTotals, Stored};
+use crate::finish::ReadBack;
 use anyhow::{Context, ensure};
 use rusqlite::{Connection, OpenFlags, params};
 use std::collections::BTreeSet;
@@ -71,17 +72,29 @@ pub fn walk_journal(
     Ok(())
 }
 
-/// Compares the telemetry store with what the gateways sent, charger by charger (DATA-1).
+/// Compares the telemetry store with what the gateways sent and with what the API served, charger by charger
+/// (DATA-1).
 ///
 /// # Errors
 /// A file cannot be read at all.
-pub fn judge_telemetry(data_dir: &Path, outside: &Outside, findings: &mut Findings) -> anyhow::Result<SampleTotals> {
+pub fn judge_telemetry(
+    data_dir: &Path,
+    outside: &Outside,
+    served: &[ReadBack],
+    findings: &mut Findings,
+) -> anyhow::Result<SampleTotals> {
     let connection = open(&data_dir.join(TELEMETRY))?;
     let store = connection.unchecked_transaction()?;
     let mut totals = SampleTotals::default();
     for sent in &outside.samples {
-        stored(&store, sent, findings)?.judge(sent, &mut totals, findings);
+        let stored = stored(&store, sent, findings)?;
+        stored.judge(sent, &mut totals, findings);
+        for range in served.iter().filter(|range| range.charger == sent.charger) {
+            stored.judge_served(range, &mut totals, findings);
+        }
     }
+    findings.needs("DATA-1", totals.hashed > 0, "no range was compared with what was made");
+    findings.needs("DATA-1", totals.served > 0, "nothing was read back over the API");
     let known: BTreeSet<(&str, u32)> = outside.samples.iter().map(|s| (s.charger.as_str(), s.incarnation)).collect();
     let mut keys = store.prepare("SELECT DISTINCT charger, incarnation FROM chunks")?;
     let mut rows = keys.query([])?;

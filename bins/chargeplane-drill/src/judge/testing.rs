@@ -1,9 +1,11 @@
 //! A small run that holds in every respect, as files and SQLite stores made by hand, to plant violations in.
 
+use super::bounds::{self, Bounds};
 use super::findings::Findings;
+use super::telemetry::digest;
 use super::{Tally, judge};
 use crate::evidence::{self, Line};
-use crate::finish::{BALANCES, METRICS, NodeFigures, RECORDS};
+use crate::finish::{BALANCES, METRICS, NodeFigures, RECORDS, ReadBack, TELEMETRY};
 use crate::fleet::{CONFIG, ENROLMENTS, OUT};
 use rmpv::Value as Mp;
 use rusqlite::{Connection, params};
@@ -41,13 +43,17 @@ pub struct Story {
     pub promises: Vec<Line>,
     pub balances: Vec<Value>,
     pub records: Vec<Value>,
+    pub telemetry: Vec<ReadBack>,
     pub node: NodeFigures,
+    pub bounds: Bounds,
 }
 
 pub const ACCOUNT: (i64, &str) = (1 << 16 | 3, "account-0003");
 pub const STATION: (i64, &str) = (0x1f, "station-001f");
 pub const CHARGER: &str = "main/c1";
 pub const SESSION: &str = "main/c1.1";
+/// A session over the API of somebody whose money ended.
+pub const OVERSHOT: &str = "main/c1.2";
 
 fn frame(epoch: u64, lsn: u64, key: &str, events: &[Value]) -> FrameSpec {
     let entries = events.iter().map(|event| (key.to_owned(), event.clone())).collect();
@@ -60,6 +66,44 @@ fn reading(sequence: u32, wh: i64) -> Value {
             "cumulative": { "energy": wh * 10, "service": wh * 5 } })
 }
 
+fn overshot_account(tariff: &Value) -> [Vec<Value>; 3] {
+    [
+        vec![
+            json!({ "opened": { "key": "k2", "currency": "CNY", "kind": "prepaid", "at": 5 } }),
+            json!({ "topped_up": { "key": "k3", "currency": "CNY", "amount": 1_000, "at": 5 } }),
+        ],
+        vec![json!({ "held": { "session": OVERSHOT, "operator": "main/op", "tariff": tariff,
+                               "hold": 1_000, "reserve": 540, "at": 6 } })],
+        vec![json!({ "settled": { "session": OVERSHOT, "operator": "main/op", "currency": "CNY",
+            "energy": 1_000, "service": 500, "settled": merged(reading(1, 100), json!({ "billed": 1_000,
+                "billed_wh": 66, "overshoot": 500, "overshoot_wh": 34, "released": 0, "at": 7 })) } })],
+    ]
+}
+
+fn overshot_station() -> [Value; 5] {
+    let record = json!({ "session": OVERSHOT, "account": "main/a2", "charger": CHARGER, "meter_start": 6_000,
+        "meter_stop": 6_100, "energy": 100, "billed_wh": 66, "overshoot_wh": 34, "billed": 1_000,
+        "overshoot": 500, "stop_reason": "funds" });
+    let start = json!({ "start": { "session": OVERSHOT, "connector": 1, "allowance": 25 } });
+    [
+        json!({ "session_requested": { "session": { "id": OVERSHOT, "account": "main/a2" } } }),
+        json!({ "command_accepted": { "command": { "id": "main/c1.c2", "action": start } } }),
+        json!({ "command_resolved": { "command": "main/c1.c2", "outcome": "done", "at": 6 } }),
+        json!({ "session_started": { "session": OVERSHOT, "register": 6_000, "at": 6 } }),
+        json!({ "session_settled": { "session": OVERSHOT, "record": record } }),
+    ]
+}
+
+/// Samples as [`chunk`] stores them.
+fn made(first: u64, registers: &[i64]) -> Vec<(u64, [i64; 7])> {
+    (first..).zip(registers).map(|(number, register)| (number, [0, 1, 2, 3, 4, 5, *register])).collect()
+}
+
+fn hash(first: u64, registers: &[i64]) -> String {
+    let made = made(first, registers);
+    format!("{:016x}", digest(made.iter().map(|(number, values)| (number, values))))
+}
+
 fn merged(mut base: Value, more: Value) -> Value {
     if let (Some(base), Value::Object(more)) = (base.as_object_mut(), more) {
         base.extend(more);
@@ -68,7 +112,8 @@ fn merged(mut base: Value, more: Value) -> Value {
 }
 
 impl Story {
-    /// Tops up 10.00, charges 1,000 Wh for 1.50 in one debit and a settlement, stores 300 samples.
+    /// Tops up 10.00, charges 1,000 Wh for 1.50 in one debit and a settlement, stores 300 samples. Somebody else
+    /// tops up 0.10 and charges 100 Wh for 0.15: 0.05 are his operator's.
     pub fn new() -> Self {
         let tariff = json!({ "currency": "CNY", "slots": "2".repeat(48), "prices": [
             { "energy": 0, "service": 0 }, { "energy": 0, "service": 0 },
@@ -79,8 +124,8 @@ impl Story {
                 json!({ "opened": { "key": "k0", "currency": "CNY", "kind": "prepaid", "at": 1 } }),
                 json!({ "topped_up": { "key": "k1", "currency": "CNY", "amount": 100_000, "at": 1 } }),
             ],
-            vec![json!({ "held": { "session": SESSION, "operator": "main/op", "tariff": tariff,
-                                   "hold": 20_000, "reserve": 3_000, "at": 2 } })],
+            vec![json!({ "held": { "session": SESSION, "operator": "main/op", "tariff": tariff.clone(),
+                                   "hold": 20_000, "reserve": 540, "at": 2 } })],
             vec![json!({ "debited": merged(merged(own.clone(), reading(1, 600)),
                 json!({ "energy": 6_000, "service": 3_000, "hold": 20_000, "at": 3 })) })],
             vec![json!({ "settled": merged(own, json!({ "energy": 4_000, "service": 2_000,
@@ -99,10 +144,17 @@ impl Story {
             json!({ "session_settled": { "session": SESSION, "record": record } }),
         ];
         let frames = account.iter().zip(1..).map(|(events, n)| frame(1, n, "account:main/a1", events));
+        let second = overshot_account(&tariff);
+        let seconds = second.iter().zip(5..).map(|(events, n)| frame(1, n, "account:main/a2", events));
         let wrapped = |event: &Value| json!({ "charger": event });
-        let stations =
-            station.iter().zip(1..).map(|(e, n)| frame(u64::from(n > 2) + 1, n, "charger:main/c1", &[wrapped(e)]));
-        let shards = BTreeMap::from([(ACCOUNT, frames.collect()), (STATION, stations.collect())]);
+        let mut stations: Vec<FrameSpec> = station
+            .iter()
+            .zip(1..)
+            .map(|(e, n)| frame(u64::from(n > 2) + 1, n, "charger:main/c1", &[wrapped(e)]))
+            .collect();
+        let more = overshot_station().map(|event| ("charger:main/c1".to_owned(), wrapped(&event)));
+        stations.last_mut().expect("a frame").entries.extend(more);
+        let shards = BTreeMap::from([(ACCOUNT, frames.chain(seconds).collect()), (STATION, stations)]);
         let registers: Vec<i64> = (0..300).map(|n| 5_700 + n).collect();
         Self {
             shards,
@@ -113,25 +165,41 @@ impl Story {
             ],
             gaps: Vec::new(),
             sessions: vec![json!({ "session": SESSION, "charger": CHARGER, "account": "main/a1", "reason": "target_reached",
-                "meter_start_wh": 5_000, "meter_stop_wh": 6_000 })],
-            commands: vec![json!({ "command": "main/c1.c1", "end": "done" })],
+                "meter_start_wh": 5_000, "meter_stop_wh": 6_000 }),
+                json!({ "session": OVERSHOT, "charger": CHARGER, "account": null, "reason": "funds",
+                "meter_start_wh": 6_000, "meter_stop_wh": 6_100 })],
+            commands: vec![json!({ "command": "main/c1.c1", "end": "done" }), json!({ "command": "main/c1.c2", "end": "done" })],
             gateways: vec![json!({ "gateway": "main/gw-01", "chargers": [
-                { "charger": CHARGER, "register_wh": 5_999, "last_number": 299, "acked": [[0, 299]] } ] })],
+                { "charger": CHARGER, "register_wh": 5_999, "last_number": 299, "acked": [[0, 299]],
+                  "digests": [[0, 255, hash(0, &registers[..256])], [256, 299, hash(256, &registers[256..])]] } ] })],
             load: (0..60).map(|t| load_row(t, 40_000)).collect(),
             promises: promises(),
             balances: [
                 ("driver:main/a1", 85_000),
-                ("top-up:main:CNY", -100_000),
-                ("energy:main/op:CNY", 10_000),
-                ("service:main/op:CNY", 5_000),
+                ("top-up:main:CNY", -101_000),
+                ("energy:main/op:CNY", 11_000),
+                ("service:main/op:CNY", 5_500),
+                ("overshoot:main/op:CNY", -500),
             ]
             .map(|(account, balance)| {
                 json!({ "shard": "account-0003", "account": account, "currency": "CNY", "balance": balance })
             })
             .to_vec(),
             records: vec![json!({ "session": SESSION, "energy_wh": 1_000, "billed_wh": 1_000, "overshoot_wh": 0,
-                "billed": "1.5000", "overshoot": "0.0000" })],
+                "billed": "1.5000", "overshoot": "0.0000" }),
+                json!({ "session": OVERSHOT, "energy_wh": 100, "billed_wh": 66, "overshoot_wh": 34,
+                "billed": "0.1000", "overshoot": "0.0500" })],
+            telemetry: vec![ReadBack { charger: CHARGER.into(), from: 0, to: 1, samples: made(0, &registers) }],
+            bounds: Bounds {
+                rated_w: 120_000,
+                max_price: 15_000,
+                stop_time_ms: 1_000,
+                worst_stop_ms: 18_000,
+                max_in_flight: 30,
+                max_resident_kib: 1_000,
+            },
             node: NodeFigures {
+                resident_peak_kib: 900,
                 lanes: BTreeMap::from([("money".to_owned(), (7.0, 100.0))]),
                 violations: BTreeMap::from([("POWER-1".to_owned(), 0.0)]),
                 ..NodeFigures::default()
@@ -182,6 +250,8 @@ impl Story {
         json(&dir.join(ENROLMENTS), &json!({ "main/gw-01": 1 }));
         json(&dir.join(BALANCES), &json!(self.balances));
         json(&dir.join(RECORDS), &json!(self.records));
+        json(&dir.join(TELEMETRY), &serde_json::to_value(&self.telemetry).expect("plain"));
+        json(&dir.join(bounds::FILE), &serde_json::to_value(self.bounds).expect("plain"));
         json(&dir.join(METRICS), &serde_json::to_value(&self.node).expect("plain"));
         let promises: Vec<String> = self.promises.iter().map(|l| serde_json::to_string(l).expect("plain")).collect();
         std::fs::write(dir.join(evidence::FILE), promises.join("\n")).expect("written");
@@ -234,7 +304,8 @@ const TELEMETRY_TABLES: &str = "
 /// A second in which the cut-off cabinet and the grid draw `watts`.
 pub fn load_row(t: u64, watts: i64) -> Value {
     json!({ "t": t, "steps": 10, "load_w": watts, "limit_w": 100_000, "violations": 0,
-            "nodes": { "grid": watts, "cabinet": watts } })
+            "nodes": { "grid": watts, "cabinet": watts },
+            "over_granted": 0, "granted": { "grid": watts, "cabinet": watts } })
 }
 
 fn fleet_config() -> Value {
@@ -252,7 +323,18 @@ fn promises() -> Vec<Line> {
         Line::TopUp { key: "k1".into(), account: "main/a1".into(), amount: 100_000, answer: answer.clone() },
         Line::Repeat { key: "k1".into(), first: answer.clone(), status: 200, again: answer },
         Line::Conflict { key: "k1".into(), status: 422, problem: "key_reused".into() },
-        Line::Burst { sent: 50, done: 30, shed: 20, other: 0, unanswered: 0, node_changed: false },
+        Line::Burst { sent: 50, done: 30, shed: 20, other: 0, unanswered: 0, in_hand: 30, node_changed: false },
+        Line::Opened { account: "main/a2".into(), key: "k2".into() },
+        Line::TopUp { key: "k3".into(), account: "main/a2".into(), amount: 1_000, answer: json!({}) },
+        Line::Start {
+            key: "s1".into(),
+            charger: CHARGER.into(),
+            account: "main/a2".into(),
+            status: 201,
+            session: Some(OVERSHOT.into()),
+        },
+        Line::StartRepeat { key: "s1".into(), session: OVERSHOT.into(), status: 201, again: Some(OVERSHOT.into()) },
+        Line::Stop { key: "s2".into(), session: OVERSHOT.into(), status: 202 },
     ]
 }
 

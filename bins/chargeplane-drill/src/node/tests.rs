@@ -93,3 +93,71 @@ fn the_restart_command_can_be_pasted() {
     };
     assert_eq!(spec.restart_command(), r"'/opt/charge plane/bin' dev --data-dir 'it'\''s'");
 }
+
+/// A node that takes a second to drain.
+fn slow_drain(base: &str, name: &str) -> NodeSpec {
+    let script = "trap 'sleep 1; exit 0' TERM; while :; do sleep 0.1; done";
+    NodeSpec { binary: "/bin/sh".into(), args: vec!["-c".into(), script.into()], ..spec(base, name) }
+}
+
+#[test]
+fn an_ordered_stop_is_a_drain_and_a_new_start() {
+    static PID: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let base = serve(&PID);
+    let node = Node::start(slow_drain(&base, "stop")).expect("starts");
+    let first = node.state().pid.expect("a pid");
+    PID.store(first, std::sync::atomic::Ordering::SeqCst);
+    node.wait_ready(Duration::from_secs(10)).expect("ready");
+    // The shell has to have come to its trap.
+    std::thread::sleep(Duration::from_millis(500));
+    node.stop();
+    eventually("another process", || node.state().pid.is_some_and(|pid| pid != first) && !alive(first));
+    let state = node.state();
+    assert_eq!((state.ordered_stops, state.unexpected_deaths), (vec![DrainOutcome::Exit(0)], 0));
+    node.end();
+}
+
+#[test]
+fn a_node_killed_while_it_drains_is_started_and_drained_again() {
+    static PID: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let base = serve(&PID);
+    let node = Node::start(slow_drain(&base, "drain")).expect("starts");
+    let first = node.state().pid.expect("a pid");
+    PID.store(first, std::sync::atomic::Ordering::SeqCst);
+    node.wait_ready(Duration::from_secs(10)).expect("ready");
+    std::thread::sleep(Duration::from_millis(500));
+    let draining = {
+        let node = node.clone();
+        std::thread::spawn(move || node.drain())
+    };
+    std::thread::sleep(Duration::from_millis(500));
+    signal(first, Signal::KILL);
+    assert_eq!(draining.join().expect("drains"), DrainOutcome::Exit(0));
+    let state = node.state();
+    assert_eq!(state.unexpected_deaths, 1);
+    assert!(state.pid.is_some_and(|pid| pid != first && !alive(pid)));
+}
+
+#[test]
+fn a_node_killed_before_it_ever_served_is_started_again_but_one_that_gives_up_is_not() {
+    static PID: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let base = serve(&PID);
+    let late = spec(&base, "early");
+    std::fs::remove_file(&late.token_file).expect("no token yet");
+    let node = Node::start(late.clone()).expect("starts");
+    let first = node.state().pid.expect("a pid");
+    signal(first, Signal::KILL);
+    eventually("another process", || node.state().pid.is_some_and(|pid| pid != first));
+    let second = node.state().pid.expect("a pid");
+    PID.store(second, std::sync::atomic::Ordering::SeqCst);
+    std::fs::write(&late.token_file, "t\n").expect("the token is written");
+    node.wait_ready(Duration::from_secs(10)).expect("ready");
+    node.end();
+
+    let wrong = NodeSpec { args: vec!["wrong".into()], ..spec(&base, "wrong") };
+    std::fs::remove_file(&wrong.token_file).expect("no token");
+    let node = Node::start(wrong).expect("starts");
+    let error = node.wait_ready(Duration::from_secs(10)).expect_err("sleep does not know `wrong`");
+    assert!(error.to_string().contains("before it was ready"), "{error}");
+    node.end();
+}

@@ -47,6 +47,10 @@ fn what_makes_no_sense_is_refused_with_the_key() {
         ("gateways: [7]", "gateways: [21]", "timeline[0]"),
         ("at: 60", "at: 600", "timeline[0]"),
         (", for: 45", "", "for"),
+        ("burst_requests: 400", "burst_requests: 256", "load.burst_requests"),
+        ("late_stops: 24", "late_stops: 37", "load.late_stops"),
+        ("stop_time_ms: 1000", "stop_time_ms: 0", "node.stop_time_ms"),
+        ("do: gateway.cut", "do: node.stop", "node.stop"),
         ("invariants: [default]", "invariants: [MONEY-1]", "invariants"),
     ];
     for (from, to, key) in cases {
@@ -82,6 +86,39 @@ fn the_timeline_scales_and_kills_are_sorted() {
     assert_eq!(plan.kills, [20, 50]);
     assert_eq!(plan.cuts, [Cut { at: 30, until: 60, gateways: vec![7] }]);
     assert!(plan.describe().contains("POWER-2 will not be exercised"), "{}", plan.describe());
+}
+
+#[test]
+fn stops_come_from_the_file_and_from_flags() {
+    let text = DEMO.replace("timeline:\n", "timeline:\n  - { at: 30, do: node.stop }\n");
+    let flags = Overrides { stop_at: vec![90, 40], ..Overrides::default() };
+    let plan = plan(&demo_path(), parse(&text).expect("reads"), &flags).expect("plans");
+    assert_eq!((plan.stops.as_slice(), plan.kills.len()), ([30, 40, 90].as_slice(), 0));
+    assert!(plan.describe().contains("    90 s  node.stop: SIGTERM"), "{}", plan.describe());
+    let late = Overrides { stop_at: vec![120], ..Overrides::default() };
+    assert!(format!("{:#}", planned(&late).expect_err("refused")).contains("--stop-at"));
+}
+
+#[test]
+fn the_node_is_configured_as_the_scenario_states() {
+    let node = planned(&Overrides::default()).expect("plans").scenario.node;
+    assert_eq!(node.toml(), "[http]\nmax_in_flight = 256\n\n[sessions]\nstop_time_ms = 1000\n");
+    let (node, text) = (NodePlan::default(), DEMO.replace("  stop_time_ms: 1000\n", ""));
+    assert_eq!(parse(&text).expect("reads").node.stop_time_ms, node.stop_time_ms);
+}
+
+#[test]
+fn a_late_stop_outlasts_the_money_even_at_the_lowest_price() {
+    for seconds in [60, 120, 600] {
+        let flags = Overrides { seconds: Some(seconds), ..Overrides::default() };
+        let s = planned(&flags).expect("plans").scenario;
+        let (_, lowest) = crate::catalogue::price_range();
+        let bought = crate::fleet::late_balance(&s) * 1_000 / lowest;
+        // At 25 kW, what most of 2,000 get at least of 60 MW, until the charger stops.
+        let flowed = 24 + 25_000 * (i64::from(s.station.worst_stop_s) - 3) / 3_600;
+        assert!(flowed > bought + 10, "{flowed} Wh flow, {bought} Wh are paid");
+        assert!(crate::fleet::poor_balance(&s) > crate::fleet::late_balance(&s));
+    }
 }
 
 #[test]

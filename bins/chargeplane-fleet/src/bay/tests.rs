@@ -16,6 +16,7 @@ fn driver(need_wh: i64, stay_ms: u64) -> Driver {
         account: "a-1".parse().unwrap(),
         stay_ms,
         not_before_ms: 0,
+        late_stop_ms: 0,
         car: CarSpec { capacity_wh: 2_000, stored_wh: 200, need_wh, max_w: 150_000 },
     }
 }
@@ -145,4 +146,19 @@ fn out_of_service_nobody_comes_and_nobody_starts() {
     assert!(bay.is_charging(), "an open session goes on");
     bay.reset(200);
     assert_eq!(bay.finished[0].reason, StopReason::PowerLoss);
+}
+
+#[test]
+fn a_late_charger_goes_on_for_a_while_when_the_money_ends() {
+    let mut bay = bay();
+    bay.arrive(Driver { late_stop_ms: 9_000, ..driver(1_000, 60_000) }, 0);
+    run(&mut bay, 0, 400);
+    bay.start(&session(1), 400).unwrap();
+    assert_eq!(bay.stops_at(&session(1), StopReason::Remote, 1_000), 1_000, "an operator is obeyed at once");
+    assert_eq!(bay.stops_at(&session(1), StopReason::Funds, 1_000), 10_000);
+    assert_eq!(bay.stops_at(&session(1), StopReason::Funds, 5_000), 10_000, "told again, it is no later");
+    assert_eq!(bay.stops_at(&session(2), StopReason::Funds, 5_000), 5_000, "another session is not here");
+    assert_eq!(bay.stops_at(&session(1), StopReason::Funds, 11_000), 11_000);
+    let mut punctual = charging(1_000, 60_000);
+    assert_eq!(punctual.stops_at(&session(1), StopReason::Funds, 1_000), 1_000);
 }

@@ -151,6 +151,8 @@ async fn a_small_fleet_leaves_evidence_that_agrees_with_the_node() {
     for (i, gateway) in config.gateways.iter_mut().enumerate() {
         gateway.ring_dir = directory.path().join(format!("ring-{i}"));
     }
+    // Nobody's charger obeys at once when the money ends.
+    (config.plan.late, config.plan.late_stop_ms) = (99, 1_500);
     // The second gateway is cut off for a second and a half in the middle of it all.
     config.cuts = vec![crate::config::Cut { gateway: config.gateways[1].id.clone(), at_s: 4, for_s: 1 }];
 
@@ -201,8 +203,16 @@ async fn a_small_fleet_leaves_evidence_that_agrees_with_the_node() {
             let ranges = acked(charger);
             assert_eq!(ranges.len(), 1, "{charger}");
             assert_eq!(ranges[0][1], charger["last_number"], "{charger}");
+            let digests = charger["digests"].as_array().unwrap();
+            assert_eq!((&digests[0][0], &digests[digests.len() - 1][1]), (&Value::from(0), &charger["last_number"]));
         }
     }
+    // 25 kW for a second and a half are 10 Wh, beyond the 3 that were paid.
+    let cut = sessions.iter().filter(|line| line["outcome"] == "funds");
+    assert!(cut.clone().all(|line| line["energy_wh"].as_i64() >= Some(9)), "{:?}", cut.collect::<Vec<_>>());
+    let load = &lines(&out.join("load.jsonl"))[1..];
+    assert!(load.iter().any(|row| row["granted"]["grid"].as_i64() >= Some(100 * SHARE_W)));
+    assert!(load.iter().all(|row| row["over_granted"] == 0));
     let drivers = lines(&out.join("schedule.jsonl")).len();
     assert!(drivers > 120);
     let latency = lines(&out.join("latency.json")).remove(0);
