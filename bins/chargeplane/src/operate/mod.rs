@@ -99,6 +99,7 @@ const SHARDS: &[Column] = &[
     ("ROWS", "rows"),
     ("LIVE", "live"),
     ("PARKED", "parked"),
+    ("QUARANTINED", "quarantined"),
 ];
 const GATEWAYS: &[Column] =
     &[("GATEWAY", "id"), ("STATION", "station"), ("ONLINE", "online"), ("ENROLLED", "enrolled")];
