@@ -8,6 +8,7 @@ use chargeplane_actors::family::{AccountFamily, AccountKey, AccountMap};
 use chargeplane_actors::handle::{CallError, NodeHandle};
 use chargeplane_actors::node::Node;
 use chargeplane_actors::shard::Family as _;
+use chargeplane_actors::shared::NodeConfig;
 use chargeplane_actors::testing::{MemoryStores, Poison};
 use chargeplane_actors::views::{DeadLetterView, ShardView};
 use chargeplane_cluster::frame::Frame;
@@ -368,6 +369,24 @@ async fn an_event_nobody_here_can_read_quarantines_its_account_and_not_the_shard
         sleep(Duration::from_millis(5)).await;
     }
     panic!("the statement of the neighbour stands still");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_payload_without_sound_framing_closes_its_shard_and_no_other() {
+    let stores = MemoryStores::default();
+    let shard = shard_of(Family::Account, "main/a1", 2);
+    let opened = stores.journal.open(shard, NodeId("other".into())).await.expect("opens");
+    let cut = EncodedEntries::default().into_payload().slice(..5);
+    let frame = Frame::following(shard, opened.epoch, opened.last_lsn, opened.last_hash, now(), cut);
+    stores.journal.commit(vec![frame]).await.expect("commits");
+    let mut config = NodeConfig::new("n1");
+    config.shards = 2;
+    let node = Node::start(config, stores.ports()).await.expect("starts");
+    sleep(Duration::from_secs(1)).await;
+    let views = node.handle().shards().await.expect("shards");
+    let failed: Vec<_> = views.iter().filter(|view| view.state.starts_with("failed: frame 1")).collect();
+    assert_eq!(failed.iter().map(|view| &*view.shard).collect::<Vec<_>>(), [shard.to_string()]);
+    assert!(views.iter().all(|view| view.state == "open" || view.shard == shard.to_string()), "{views:#?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -84,15 +84,14 @@ pub(super) fn shortened(what: &impl fmt::Debug) -> String {
     struct Bounded(String, usize);
     impl Write for Bounded {
         fn write_str(&mut self, text: &str) -> fmt::Result {
-            for c in text.chars() {
-                if self.1 == 0 {
-                    self.0.push_str("...");
-                    return Err(fmt::Error);
-                }
-                self.0.push(c);
-                self.1 = self.1.saturating_sub(1);
-            }
-            Ok(())
+            let Some((end, _)) = text.char_indices().nth(self.1) else {
+                self.0.push_str(text);
+                self.1 = self.1.saturating_sub(text.chars().count());
+                return Ok(());
+            };
+            self.0.push_str(text.get(..end).unwrap_or_default());
+            self.0.push_str("...");
+            Err(fmt::Error)
         }
     }
     let mut bounded = Bounded(String::new(), MAX_TEXT);
