@@ -9,7 +9,7 @@ use crate::Output;
 use crate::redis_peer::RedisServer;
 use crate::report::Report;
 use anyhow::Context;
-use chargeplane_actors::entry::{self, Entry};
+use chargeplane_actors::entry::{self, StoredEntry};
 use chargeplane_actors::handle::CallError;
 use chargeplane_actors::node::Node;
 use chargeplane_actors::shared::{NodeConfig, Ports};
@@ -186,12 +186,10 @@ async fn read_log(data: &Path) -> anyhow::Result<(BTreeMap<SessionId, u32>, Mone
         let frames = journal.read(shard, after, 64).await?;
         let Some(end) = frames.last() else { return Ok((last, taken)) };
         after = end.lsn;
-        for entry in frames.iter().map(|frame| entry::decode::<AccountEvent>(&frame.payload)) {
-            for entry in entry? {
-                let Entry::Entity { event: AccountEvent::Debited { session, sequence, energy, service, .. }, .. } = entry
-                else {
-                    continue;
-                };
+        for frame in &frames {
+            for entry in entry::read(&frame.payload)? {
+                let StoredEntry::Entity { event, .. } = entry else { continue };
+                let AccountEvent::Debited { session, sequence, energy, service, .. } = event.decode()? else { continue };
                 taken = Money(taken.0 + energy.0 + service.0);
                 let before = last.insert(session.clone(), sequence).unwrap_or(0);
                 anyhow::ensure!(sequence == before + 1, "{session}: {sequence} follows {before}");

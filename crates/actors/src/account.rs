@@ -8,7 +8,7 @@
 use crate::admission::Permit;
 use crate::family::AccountFamily;
 use crate::handle::CallError;
-use crate::reply::Reply;
+use crate::reply::{Answer, Reply};
 use crate::shard::{EntityLink, EntityMessage};
 use crate::views::AccountView;
 use chargeplane_domain::account::{self, Account, AccountAnswer, AccountCommand, SessionAccount};
@@ -45,6 +45,11 @@ impl EntityMessage for AccountMessage {
         }
     }
 
+    /// Callers are told, and chargers ask again under the same ids.
+    fn is_sent_once(&self) -> bool {
+        false
+    }
+
     fn to_body(&self) -> Option<Vec<u8>> {
         match self {
             Self::Command { command, .. } => rmp_serde::to_vec_named(command).ok(),
@@ -52,9 +57,10 @@ impl EntityMessage for AccountMessage {
         }
     }
 
-    fn from_body(body: &[u8]) -> Option<Self> {
-        let command = rmp_serde::from_slice(body).ok()?;
-        Some(Self::Command { command, reply: Reply::ignored(), permit: Permit::internal() })
+    fn from_body(body: &[u8], done: Reply<()>) -> Result<Self, Reply<()>> {
+        let Ok(command) = rmp_serde::from_slice(body) else { return Err(done) };
+        let reply = Reply::new(move |answer: Answer<AccountAnswer>| done.answer(answer.map(drop)));
+        Ok(Self::Command { command, reply, permit: Permit::internal() })
     }
 }
 
@@ -95,7 +101,7 @@ impl Actor for AccountActor {
         message: AccountMessage,
         state: &mut AccountState,
     ) -> Result<(), ActorProcessingErr> {
-        state.link.begin(&message);
+        state.link.begin(&message, message.keep())?;
         match message {
             AccountMessage::Command { command, reply, permit } => on_command(state, command, reply, permit),
             AccountMessage::Position { session, reply, permit } => {

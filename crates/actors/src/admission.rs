@@ -2,7 +2,7 @@
 //!
 //! A message takes a permit in its lane, or is refused: nobody waits for one. The permit travels inside the
 //! message and comes back when the message has been handled. Each lane has a budget of messages and of bytes,
-//! so that telemetry can never crowd out a stop or a debit.
+//! so that telemetry can never crowd out a stop or a debit, and a shard takes the most urgent lane first.
 
 use crate::metric;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// The lanes, most urgent first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
-    /// Stops and limits.
+    /// Stops and limits, and what gateways say of ends and faults.
     Safety,
     /// Debits, holds, settlements, top-ups.
     Money,
-    /// Starts and other commands, gateways' events.
+    /// Starts and other commands, gateways' other events.
     Commands,
     /// Beats, digests, reads.
     Status,
@@ -38,7 +38,7 @@ impl Lane {
         }
     }
 
-    fn index(self) -> usize {
+    pub(crate) fn index(self) -> usize {
         match self {
             Self::Safety => 0,
             Self::Money => 1,
@@ -156,8 +156,15 @@ impl Drop for LanePermit {
 }
 
 /// Permits of the router and of the shard for one message.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Permit(#[allow(dead_code, reason = "held for its drop")] Option<(LanePermit, LanePermit)>);
+
+/// Nothing worth reading in the summary of a message.
+impl std::fmt::Debug for Permit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Permit")
+    }
+}
 
 impl Permit {
     /// For messages that the node sends to itself under a bound of its own.

@@ -7,7 +7,7 @@
 use crate::admission::Lane;
 use crate::directory::{Directory, GatewayEntry};
 use crate::family::{StationKey, StationMember};
-use crate::gateway::GatewayMessage;
+use crate::gateway::{GatewayMessage, lane_of};
 use crate::metric;
 use crate::shared::NodeShared;
 use crate::station::StationMessage;
@@ -138,7 +138,9 @@ impl Bridge {
     fn on_events(&self, entry: &GatewayEntry, from: From, events: Vec<NumberedEvent>) {
         let key = StationKey::Gateway(from.gateway);
         let (boot, seq) = (from.boot, from.seq);
-        self.shared.router.station(entry.shard, key, Lane::Commands, from.bytes, move |permit| {
+        // Batches may overtake each other here: the gateway's actor takes them strictly in sequence.
+        let lane = events.iter().map(|numbered| lane_of(&numbered.event)).min().unwrap_or(Lane::Commands);
+        self.shared.router.station(entry.shard, key, lane, from.bytes, move |permit| {
             StationMember::Gateway(GatewayMessage::Events { boot, seq, events, permit })
         });
     }

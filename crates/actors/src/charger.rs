@@ -89,16 +89,21 @@ impl EntityMessage for ChargerMessage {
         Some(Self::FromGateway { event, done, permit: Permit::internal() })
     }
 
+    /// A gateway forgets an event once its batch is acknowledged, and a parked charger must not hold that up.
+    fn is_sent_once(&self) -> bool {
+        matches!(self, Self::FromGateway { .. })
+    }
+
     fn to_body(&self) -> Option<Vec<u8>> {
         let Self::FromGateway { event, .. } = self else { return None };
         let event = chargeplane_protocol::message::NumberedEvent { number: 1, event: event.clone() };
         Some(wire::encode_up(&UpBatch::Events(vec![event])))
     }
 
-    fn from_body(body: &[u8]) -> Option<Self> {
-        let UpBatch::Events(events) = wire::decode_up(Stream::Events, body).ok()? else { return None };
-        let event = events.into_iter().next()?.event;
-        Some(Self::FromGateway { event, done: Reply::ignored(), permit: Permit::internal() })
+    fn from_body(body: &[u8], done: Reply<()>) -> Result<Self, Reply<()>> {
+        let Ok(UpBatch::Events(events)) = wire::decode_up(Stream::Events, body) else { return Err(done) };
+        let Some(first) = events.into_iter().next() else { return Err(done) };
+        Ok(Self::FromGateway { event: first.event, done, permit: Permit::internal() })
     }
 }
 
@@ -155,7 +160,7 @@ impl Actor for ChargerActor {
         message: ChargerMessage,
         state: &mut ChargerState,
     ) -> Result<(), ActorProcessingErr> {
-        state.link.begin(&StationMember::Charger(message.keep().unwrap_or(ChargerMessage::Wake)));
+        state.link.begin(&message, message.keep().map(StationMember::Charger))?;
         match message {
             ChargerMessage::FromGateway { event, done, permit } => {
                 inputs::on_gateway_event(state, &myself, event, done, permit)?;

@@ -1,7 +1,11 @@
 //! What a frame's payload holds: a version and the entries of one commit, as MessagePack with named fields.
 //!
 //! Logs live for ever, so names are spelled out, unknown fields are skipped on read, and a payload of a newer
-//! version than this program knows is refused rather than guessed. Layout: `docs/reference/storage.md`.
+//! version than this program knows is refused rather than guessed. Reading splits a payload into its entries and
+//! leaves the entities' events undecoded: one that this program does not know concerns its entity alone. Layout:
+//! `docs/reference/storage.md`.
+
+mod scan;
 
 use bytes::Bytes;
 use chargeplane_domain::units::Timestamp;
@@ -68,14 +72,24 @@ mod optional_bytes {
     }
 }
 
-#[derive(Deserialize)]
-struct PayloadIn<E> {
-    entries: Vec<Entry<E>>,
+/// An entry as it is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StoredEntry<'a> {
+    /// An event of the entity named by `key`.
+    Entity { key: &'a str, event: StoredEvent<'a> },
+    /// An event of the shard.
+    Shard(ShardEvent),
 }
 
-#[derive(Deserialize)]
-struct VersionOnly {
-    v: u16,
+/// An entity's event, not decoded yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredEvent<'a>(&'a [u8]);
+
+impl StoredEvent<'_> {
+    /// The event, unless it was written by code that knows more than this.
+    pub fn decode<E: DeserializeOwned>(self) -> Result<E, PayloadError> {
+        rmp_serde::from_slice(self.0).map_err(|error| PayloadError::Malformed(error.to_string()))
+    }
 }
 
 /// Why a payload cannot be read.
@@ -123,7 +137,7 @@ impl EncodedEntries {
     }
 
     /// Bytes that they take in a payload.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 
@@ -141,20 +155,16 @@ impl EncodedEntries {
     }
 }
 
-/// Decodes the entries of one commit.
-pub fn decode<E: DeserializeOwned>(payload: &[u8]) -> Result<Vec<Entry<E>>, PayloadError> {
-    let malformed = |error: rmp_serde::decode::Error| PayloadError::Malformed(error.to_string());
-    let VersionOnly { v } = rmp_serde::from_slice(payload).map_err(malformed)?;
-    if v > PAYLOAD_VERSION {
-        return Err(PayloadError::Version(v));
-    }
-    let PayloadIn { entries } = rmp_serde::from_slice(payload).map_err(malformed)?;
-    Ok(entries)
+/// Splits a payload into its entries. An error means that it cannot be told where its entries begin and end, or
+/// that the shard's own event cannot be read.
+pub fn read(payload: &[u8]) -> Result<Vec<StoredEntry<'_>>, PayloadError> {
+    scan::entries(payload)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     fn encode<E: Serialize>(entries: &[Entry<E>]) -> EncodedEntries {
         let mut encoded = EncodedEntries::default();
@@ -183,7 +193,54 @@ mod tests {
         let size = encoded.len();
         let payload = encoded.into_payload();
         assert_eq!(payload.len(), size + PAYLOAD_HEADER);
-        assert_eq!(decode::<u32>(&payload), Ok(entries));
+        assert_eq!(decoded(&payload), Ok(entries));
+    }
+
+    fn decoded(payload: &[u8]) -> Result<Vec<Entry<u32>>, PayloadError> {
+        let decode = |entry: StoredEntry<'_>| match entry {
+            StoredEntry::Entity { key, event } => Ok(Entry::Entity { key: key.to_owned(), event: event.decode()? }),
+            StoredEntry::Shard(event) => Ok(Entry::Shard(event)),
+        };
+        read(payload)?.into_iter().map(decode).collect()
+    }
+
+    #[test]
+    fn an_event_of_another_program_concerns_its_entity_alone() {
+        #[derive(Serialize)]
+        #[serde(rename_all = "snake_case")]
+        enum Later {
+            Known(u32),
+            Unknown { deep: Vec<(Option<bool>, f64, i64)>, text: String, bytes: serde_bytes::ByteBuf },
+        }
+        let deep = [(None, 0.5, -1), (Some(true), 1e300, i64::MIN)].repeat(40);
+        let (text, bytes) = ("t".repeat(70_000), serde_bytes::ByteBuf::from(vec![7; 300]));
+        let unknown = Later::Unknown { deep, text, bytes };
+        let entity = |key: &str, event| Entry::Entity { key: key.to_owned(), event };
+        let entries = [entity("a", Later::Known(1)), entity("b", unknown), entity("a", Later::Known(2))];
+        let payload = encode(&entries).into_payload();
+        let read = read(&payload).expect("the framing is sound");
+        let events: Vec<_> = read
+            .iter()
+            .map(|entry| match entry {
+                StoredEntry::Entity { key, event } => (*key, event.decode::<BTreeMap<String, u32>>().ok()),
+                StoredEntry::Shard(event) => panic!("{event:?}"),
+            })
+            .collect();
+        let known = |value| Some(BTreeMap::from([("known".to_owned(), value)]));
+        assert_eq!(events, [("a", known(1)), ("b", None), ("a", known(2))]);
+    }
+
+    #[test]
+    fn a_payload_that_ends_too_soon_is_an_error_wherever_it_ends() {
+        let entries = [
+            Entry::Entity { key: "account:main/a".into(), event: vec![1u64 << 40; 3] },
+            Entry::Shard(ShardEvent::DeadLetterTaken { number: 3 }),
+        ];
+        let payload = encode(&entries).into_payload();
+        assert!(read(&payload).is_ok());
+        for len in 0..payload.len() {
+            assert!(matches!(read(&payload[..len]), Err(PayloadError::Malformed(_))), "cut to {len} bytes");
+        }
     }
 
     #[test]
@@ -194,7 +251,7 @@ mod tests {
             other: bool,
         }
         let newer = rmp_serde::to_vec_named(&Newer { v: 2, other: true }).expect("encodes");
-        assert_eq!(decode::<u32>(&newer), Err(PayloadError::Version(2)));
-        assert!(matches!(decode::<u32>(&[0xc1, 0, 1]), Err(PayloadError::Malformed(_))));
+        assert_eq!(read(&newer), Err(PayloadError::Version(2)));
+        assert!(matches!(read(&[0xc1, 0, 1]), Err(PayloadError::Malformed(_))));
     }
 }

@@ -6,6 +6,7 @@ use crate::downlink::SealingCounter;
 use crate::gateway::{GatewayActor, GatewayArguments, GatewayMessage};
 use crate::handle::CallError;
 use crate::metric;
+use crate::reply::Reply;
 use crate::shard::{EntityLink, EntityMessage, Family, OpenShard};
 use crate::shared::NodeShared;
 use crate::station::{StationActor, StationArguments, StationMessage};
@@ -129,6 +130,13 @@ impl EntityMessage for StationMember {
         }
     }
 
+    fn is_sent_once(&self) -> bool {
+        match self {
+            Self::Charger(message) => message.is_sent_once(),
+            Self::Station(_) | Self::Gateway(_) => false,
+        }
+    }
+
     fn to_body(&self) -> Option<Vec<u8>> {
         match self {
             Self::Charger(message) => message.to_body(),
@@ -136,8 +144,8 @@ impl EntityMessage for StationMember {
         }
     }
 
-    fn from_body(body: &[u8]) -> Option<Self> {
-        ChargerMessage::from_body(body).map(Self::Charger)
+    fn from_body(body: &[u8], done: Reply<()>) -> Result<Self, Reply<()>> {
+        ChargerMessage::from_body(body, done).map(Self::Charger)
     }
 }
 
@@ -345,12 +353,16 @@ impl Family for AccountFamily {
     fn common(_epoch: u64) {}
 
     fn apply(map: &mut AccountMap, key: &AccountKey, event: &AccountEvent) -> Result<(), String> {
-        // The books refuse unbalanced postings; asked first, so that an account never moves without them.
-        map.books.apply(&account::postings(&key.0, event)).map_err(|error| error.to_string())?;
+        // The books refuse unbalanced postings, and the account what does not fit it: both move or neither.
+        let postings = account::postings(&key.0, event);
+        let change = map.books.prepare(&postings).map_err(|error| error.to_string())?;
         let mut slot = map.accounts.remove(&key.0);
         let applied = account::apply(&mut slot, &key.0, event).map_err(|error| error.to_string());
         if let Some(account) = slot {
             map.accounts.insert(key.0.clone(), account);
+        }
+        if applied.is_ok() {
+            map.books.commit(change);
         }
         applied
     }

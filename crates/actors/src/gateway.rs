@@ -120,6 +120,7 @@ impl Actor for GatewayActor {
         message: GatewayMessage,
         state: &mut GatewayActorState,
     ) -> Result<(), ActorProcessingErr> {
+        state.link.begin(&message, None)?;
         match message {
             GatewayMessage::Events { boot, seq, events, permit } => {
                 on_batch(state, boot, seq, Waiting::Events(events, permit));
@@ -200,8 +201,10 @@ fn work(state: &mut GatewayActorState, myself: &ActorRef<GatewayMessage>, boot: 
             Waiting::Events(events, _permit) => {
                 entry.in_work = Some((next, events.len()));
                 entry.failed = false;
+                let lanes = lanes_of(&events);
                 for event in events {
-                    dispatch(state, myself, boot, next, event.event);
+                    let lane = lanes.get(&event.event.child()).copied().unwrap_or(Lane::Commands);
+                    dispatch(state, myself, boot, next, lane, event.event);
                 }
                 return Ok(());
             }
@@ -209,8 +212,33 @@ fn work(state: &mut GatewayActorState, myself: &ActorRef<GatewayMessage>, boot: 
     }
 }
 
+/// The lane of an event: that something ended or failed is not to wait behind what only begins.
+pub(crate) fn lane_of(event: &GatewayEvent) -> Lane {
+    match event {
+        GatewayEvent::SessionStopped { .. } | GatewayEvent::Fault { .. } => Lane::Safety,
+        _ => Lane::Commands,
+    }
+}
+
+/// The lane of each charger's events in a batch: all in the most urgent one, so that they stay in order.
+fn lanes_of(events: &[NumberedEvent]) -> BTreeMap<u16, Lane> {
+    let mut lanes: BTreeMap<u16, Lane> = BTreeMap::new();
+    for NumberedEvent { event, .. } in events {
+        let lane = lanes.entry(event.child()).or_insert(Lane::Commands);
+        *lane = (*lane).min(lane_of(event));
+    }
+    lanes
+}
+
 /// Hands one event to its charger.
-fn dispatch(state: &GatewayActorState, myself: &ActorRef<GatewayMessage>, boot: u32, seq: u64, event: GatewayEvent) {
+fn dispatch(
+    state: &GatewayActorState,
+    myself: &ActorRef<GatewayMessage>,
+    boot: u32,
+    seq: u64,
+    lane: Lane,
+    event: GatewayEvent,
+) {
     metrics::counter!(metric::EVENTS_TOTAL).increment(1);
     let gateway = myself.clone();
     let done = Reply::new(move |result| {
@@ -226,7 +254,7 @@ fn dispatch(state: &GatewayActorState, myself: &ActorRef<GatewayMessage>, boot: 
     };
     let shard = state.link.shard_id;
     let key = StationKey::Charger(charger.clone());
-    state.shared.router.station(shard, key, Lane::Commands, 256, move |permit| {
+    state.shared.router.station(shard, key, lane, 256, move |permit| {
         StationMember::Charger(ChargerMessage::FromGateway { event, done, permit })
     });
 }
@@ -245,8 +273,8 @@ fn on_event_ended(
     }
     *left = left.saturating_sub(1);
     match result {
-        // A parked charger's events are in the dead-letter list by now.
-        Ok(()) | Err(CallError::Parked(_)) => {}
+        // The events of a charger that handles none are in the dead-letter list by now.
+        Ok(()) | Err(CallError::Parked(_) | CallError::Quarantined(_)) => {}
         Err(error) => {
             tracing::debug!(gateway = %state.id, %error, "an event was not handled; the batch will come again");
             entry.failed = true;
@@ -339,4 +367,19 @@ pub(crate) fn to_gateway(shard: &ActorRef<ShardMessage<StationFamily>>, id: &Gat
     let key = StationKey::Gateway(id.clone());
     // The shard is gone only when everything opens anew.
     let _ = shard.cast(ShardMessage::Deliver { key, message: StationMember::Gateway(message) });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chargeplane_domain::units::Timestamp;
+
+    #[test]
+    fn all_of_a_chargers_events_in_a_batch_go_in_its_most_urgent_lane() {
+        let at = Timestamp(0);
+        let status = |child| GatewayEvent::StatusChanged { child, plugged: true, available: true, at };
+        let events = [status(0), status(1), GatewayEvent::Fault { child: 0, code: "f".into(), at }, status(0)];
+        let events = events.map(|event| NumberedEvent { number: 1, event });
+        assert_eq!(lanes_of(&events), BTreeMap::from([(0, Lane::Safety), (1, Lane::Commands)]));
+    }
 }

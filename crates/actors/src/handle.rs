@@ -65,6 +65,9 @@ pub enum CallError {
     /// A parked entity: an operator must look at the dead letters.
     #[error("{0} is parked after repeated failures; see the dead letters")]
     Parked(String),
+    /// An entity whose log cannot be applied: out of service until its shard opens with a program that can.
+    #[error("{0} is quarantined: its log holds an event that cannot be applied")]
+    Quarantined(String),
     /// A store failed.
     #[error("{0}")]
     Store(#[from] StoreError),

@@ -70,6 +70,12 @@ pub const EVENTS_TOTAL: &str = "chargeplane_gateway_events_total";
 pub const ACTOR_RESTARTS_TOTAL: &str = "chargeplane_actor_restarts_total";
 /// Messages in the dead-letter lists.
 pub const DEAD_LETTERS: &str = "chargeplane_dead_letters";
+/// Dead letters that found no room: their senders were refused.
+pub const DEAD_LETTERS_REFUSED_TOTAL: &str = "chargeplane_dead_letters_refused_total";
+/// Entities that failed too often.
+pub const ENTITIES_PARKED: &str = "chargeplane_entities_parked";
+/// Entities whose log cannot be applied.
+pub const ENTITIES_QUARANTINED: &str = "chargeplane_entities_quarantined";
 /// Shards open on this node.
 pub const SHARDS_OPEN: &str = "chargeplane_shards_open";
 /// Times a shard was opened, each with a raised epoch.

@@ -85,6 +85,7 @@ impl Node {
             journal: OnceLock::new(),
             projection: OnceLock::new(),
             shards: Mutex::new(BTreeMap::new()),
+            counts: Mutex::new(BTreeMap::new()),
             link_up: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             config,
@@ -204,6 +205,7 @@ fn export_gauges(shared: &Arc<NodeShared>) {
         loop {
             interval.tick().await;
             shared.router.lanes().export();
+            shared.export_counts();
         }
     });
 }

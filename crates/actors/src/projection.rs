@@ -4,7 +4,7 @@
 //! restart, a lost message and a rebuild take the same path. Its rows are keyed by (shard, log number, index):
 //! projecting a frame again changes nothing.
 
-use crate::entry::{self, Entry};
+use crate::entry::{self, StoredEntry, StoredEvent};
 use crate::family::{AccountKey, StationFamilyEvent};
 use crate::metric;
 use crate::ports::{LedgerEntry, ProjectionBatch, StoreError, StoredRecord};
@@ -16,6 +16,7 @@ use chargeplane_domain::charger::ChargerEvent;
 use chargeplane_domain::placement::{Family, ShardId};
 use chargeplane_domain::units::Money;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -134,10 +135,9 @@ async fn project_page(shared: &NodeShared, shard: ShardId, after: u64) -> Result
 }
 
 fn project_station(frame: &Frame, batch: &mut ProjectionBatch) -> Result<(), entry::PayloadError> {
-    for entry in entry::decode::<StationFamilyEvent>(&frame.payload)? {
-        if let Entry::Entity {
-            event: StationFamilyEvent::Charger(ChargerEvent::SessionSettled { record, .. }), ..
-        } = entry
+    for entry in entry::read(&frame.payload)? {
+        let StoredEntry::Entity { key, event } = entry else { continue };
+        if let Some(StationFamilyEvent::Charger(ChargerEvent::SessionSettled { record, .. })) = known(frame, key, event)
         {
             batch.records.push(StoredRecord { shard: frame.shard, lsn: frame.lsn, record });
         }
@@ -145,11 +145,23 @@ fn project_station(frame: &Frame, batch: &mut ProjectionBatch) -> Result<(), ent
     Ok(())
 }
 
+/// An event this program can read. Another one has quarantined its entity in the shard; the read models go on
+/// without it, and are built again by a program that knows it.
+fn known<E: DeserializeOwned>(frame: &Frame, key: &str, event: StoredEvent<'_>) -> Option<E> {
+    let decoded = event.decode();
+    if let Err(error) = &decoded {
+        let (shard, lsn) = (frame.shard, frame.lsn);
+        tracing::error!(%shard, lsn, entity = key, %error, "not in the read models: the event cannot be read");
+    }
+    decoded.ok()
+}
+
 fn project_account(frame: &Frame, batch: &mut ProjectionBatch) -> Result<(), entry::PayloadError> {
-    let entries = entry::decode::<AccountEvent>(&frame.payload)?;
+    let entries = entry::read(&frame.payload)?;
     for (index, entry) in (0u32..).zip(entries) {
-        let Entry::Entity { key, event } = entry else { continue };
+        let StoredEntry::Entity { key, event } = entry else { continue };
         let Ok(AccountKey(account)) = key.parse() else { continue };
+        let Some(event) = known::<AccountEvent>(frame, key, event) else { continue };
         let Some(line) = account::statement_entries(&event).into_iter().next() else { continue };
         batch.entries.push(LedgerEntry {
             shard: frame.shard,

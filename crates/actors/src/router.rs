@@ -6,7 +6,8 @@ use crate::account::AccountMessage;
 use crate::admission::{Lane, Lanes, Permit, ROUTER_BUDGETS, SHARD_BUDGETS};
 use crate::family::{AccountFamily, AccountKey, StationFamily, StationKey, StationMember};
 use crate::handle::CallError;
-use crate::shard::{EntityMessage, Family, ShardMessage};
+use crate::metric;
+use crate::shard::{EntityMessage, Family, Inbox, ShardMessage};
 use crate::telemetry::TelemetryMessage;
 use arc_swap::ArcSwapOption;
 use chargeplane_cluster::node_lease::ServeRight;
@@ -15,14 +16,40 @@ use chargeplane_domain::placement::{self, ShardId, shard_of};
 use ractor::ActorRef;
 use std::sync::{Arc, OnceLock};
 
+/// One life of a shard, as the router reaches it.
+pub struct Seated<F: Family> {
+    /// Its actor.
+    pub actor: ActorRef<ShardMessage<F>>,
+    /// Where messages wait for it.
+    pub inbox: Arc<Inbox<F>>,
+}
+
+impl<F: Family> Seated<F> {
+    fn send(&self, lane: Lane, key: F::Key, message: F::Message) {
+        match self.inbox.push(lane, key, message) {
+            // A dead actor takes no note: its inbox goes with its seat, and the reply guards answer.
+            Ok(true) => drop(self.actor.cast(ShardMessage::Admitted)),
+            Ok(false) => {}
+            Err(message) => {
+                metrics::counter!(metric::SHED_TOTAL, "lane" => lane.as_str()).increment(1);
+                message.refuse(CallError::Shed);
+            }
+        }
+    }
+}
+
 struct Seat<F: Family> {
-    actor: ArcSwapOption<ActorRef<ShardMessage<F>>>,
+    seated: ArcSwapOption<Seated<F>>,
     lanes: Arc<Lanes>,
 }
 
 impl<F: Family> Seat<F> {
     fn new() -> Self {
-        Self { actor: ArcSwapOption::empty(), lanes: Lanes::new(SHARD_BUDGETS) }
+        Self { seated: ArcSwapOption::empty(), lanes: Lanes::new(SHARD_BUDGETS) }
+    }
+
+    fn actor(&self) -> Option<ActorRef<ShardMessage<F>>> {
+        self.seated.load().as_ref().map(|seated| seated.actor.clone())
     }
 }
 
@@ -75,27 +102,27 @@ impl Router {
     }
 
     /// Seats or unseats the actor of a station shard.
-    pub fn seat_station(&self, index: u16, actor: Option<ActorRef<ShardMessage<StationFamily>>>) {
+    pub fn seat_station(&self, index: u16, seated: Option<Seated<StationFamily>>) {
         if let Some(seat) = self.stations.get(usize::from(index)) {
-            seat.actor.store(actor.map(Arc::new));
+            seat.seated.store(seated.map(Arc::new));
         }
     }
 
     /// Seats or unseats the actor of an account shard.
-    pub fn seat_account(&self, index: u16, actor: Option<ActorRef<ShardMessage<AccountFamily>>>) {
+    pub fn seat_account(&self, index: u16, seated: Option<Seated<AccountFamily>>) {
         if let Some(seat) = self.accounts.get(usize::from(index)) {
-            seat.actor.store(actor.map(Arc::new));
+            seat.seated.store(seated.map(Arc::new));
         }
     }
 
     /// The actor of a station shard.
     pub fn station_shard(&self, index: u16) -> Option<ActorRef<ShardMessage<StationFamily>>> {
-        self.stations.get(usize::from(index))?.actor.load().as_deref().cloned()
+        self.stations.get(usize::from(index))?.actor()
     }
 
     /// The actor of an account shard.
     pub fn account_shard(&self, index: u16) -> Option<ActorRef<ShardMessage<AccountFamily>>> {
-        self.accounts.get(usize::from(index))?.actor.load().as_deref().cloned()
+        self.accounts.get(usize::from(index))?.actor()
     }
 
     /// Seats or unseats the telemetry actor of a station shard.
@@ -154,14 +181,11 @@ impl Router {
             Err(error) => (Permit::internal(), Some(error)),
         };
         let message = message(permit);
-        match (refusal, self.account_shard(shard.index)) {
+        let seated = self.accounts.get(usize::from(shard.index)).and_then(|seat| seat.seated.load_full());
+        match (refusal, seated) {
             (Some(error), _) => message.refuse(error),
             (None, None) => message.refuse(CallError::NotServing(shard.to_string())),
-            (None, Some(actor)) => {
-                // A dead actor drops the message, and its reply guard answers.
-                let key = AccountKey(account.clone());
-                let _ = actor.cast(ShardMessage::Deliver { key, message });
-            }
+            (None, Some(seated)) => seated.send(lane, AccountKey(account.clone()), message),
         }
     }
 
@@ -179,12 +203,52 @@ impl Router {
             Err(error) => (Permit::internal(), Some(error)),
         };
         let message = message(permit);
-        match (refusal, self.station_shard(shard.index)) {
+        let seated = self.stations.get(usize::from(shard.index)).and_then(|seat| seat.seated.load_full());
+        match (refusal, seated) {
             (Some(error), _) => message.refuse(error),
             (None, None) => message.refuse(CallError::NotServing(shard.to_string())),
-            (None, Some(actor)) => {
-                let _ = actor.cast(ShardMessage::Deliver { key, message });
-            }
+            (None, Some(seated)) => seated.send(lane, key, message),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reply::Reply;
+    use ractor::{Actor, ActorProcessingErr};
+
+    /// A shard that leaves everything in its inbox.
+    struct Idle;
+
+    impl Actor for Idle {
+        type Msg = ShardMessage<AccountFamily>;
+        type State = ();
+        type Arguments = ();
+        async fn pre_start(&self, _: ActorRef<Self::Msg>, (): ()) -> Result<(), ActorProcessingErr> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_admitted_waits_by_urgency_and_not_by_arrival() {
+        let router = Router::new(1);
+        let (actor, _) = Actor::spawn(None, Idle, ()).await.unwrap();
+        let inbox = Arc::new(Inbox::default());
+        router.seat_account(0, Some(Seated { actor: actor.clone(), inbox: Arc::clone(&inbox) }));
+        for (lane, name) in [(Lane::Status, "view1"), (Lane::Status, "view2"), (Lane::Money, "debit")] {
+            router.account(&name.parse().unwrap(), lane, 64, |permit| AccountMessage::View {
+                reply: Reply::ignored(),
+                permit,
+            });
+        }
+        let (waiting, more) = inbox.take(2);
+        assert_eq!(waiting.iter().map(|(key, _)| key.0.local()).collect::<Vec<_>>(), ["debit", "view1"]);
+        assert!(more);
+        assert_eq!(router.lanes().depth(Lane::Status), 2, "what waits holds its place");
+        drop((waiting, inbox));
+        router.seat_account(0, None);
+        assert_eq!(router.lanes().depth(Lane::Status), 0, "what waited for a shard that is gone is given up");
+        actor.stop(None);
     }
 }

@@ -1,8 +1,10 @@
 //! What all actors of a node share: configuration, clock, ports, router, directory and the way down.
 
+use crate::admission::as_f64;
 use crate::directory::Directory;
 use crate::downlink::Downlink;
 use crate::journal::{FatalSignal, JournalMessage};
+use crate::metric;
 use crate::ports::{CatalogueStore, Projections, TelemetryStore};
 use crate::projection::ProjectionMessage;
 use crate::router::Router;
@@ -126,6 +128,17 @@ pub enum ShardStatus {
     Failed(String),
 }
 
+/// What an operator must look at in a shard, and what the metrics show of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ShardCounts {
+    /// Dead letters.
+    pub(crate) letters: usize,
+    /// Parked entities.
+    pub(crate) parked: usize,
+    /// Quarantined entities.
+    pub(crate) quarantined: usize,
+}
+
 /// Shared by all actors of a node.
 pub struct NodeShared {
     /// Settings.
@@ -145,6 +158,7 @@ pub struct NodeShared {
     pub(crate) journal: OnceLock<ActorRef<JournalMessage>>,
     pub(crate) projection: OnceLock<ActorRef<ProjectionMessage>>,
     pub(crate) shards: Mutex<BTreeMap<ShardId, ShardStatus>>,
+    pub(crate) counts: Mutex<BTreeMap<ShardId, ShardCounts>>,
     pub(crate) link_up: AtomicBool,
     pub(crate) draining: AtomicBool,
 }
@@ -184,7 +198,7 @@ impl NodeShared {
             None => shards.remove(&shard),
         };
         let open = shards.values().filter(|status| **status == ShardStatus::Open).count();
-        metrics::gauge!(crate::metric::SHARDS_OPEN).set(crate::admission::as_f64(open));
+        metrics::gauge!(metric::SHARDS_OPEN).set(as_f64(open));
     }
 
     pub(crate) fn shard_opened(&self, shard: ShardId) {
@@ -196,7 +210,22 @@ impl NodeShared {
     }
 
     pub(crate) fn shard_closed(&self, shard: ShardId) {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).remove(&shard);
         self.set_shard(shard, None);
+    }
+
+    /// A shard says once a second what is in it.
+    pub(crate) fn report_counts(&self, shard: ShardId, counts: ShardCounts) {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, counts);
+    }
+
+    /// Shows the sums over all shards in the metrics.
+    pub(crate) fn export_counts(&self) {
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = |of: fn(&ShardCounts) -> usize| as_f64(counts.values().map(of).sum());
+        metrics::gauge!(metric::DEAD_LETTERS).set(sum(|counts| counts.letters));
+        metrics::gauge!(metric::ENTITIES_PARKED).set(sum(|counts| counts.parked));
+        metrics::gauge!(metric::ENTITIES_QUARANTINED).set(sum(|counts| counts.quarantined));
     }
 
     /// Where every shard stands that has been opened.

@@ -199,6 +199,7 @@ impl Actor for StationActor {
         message: StationMessage,
         state: &mut StationActorState,
     ) -> Result<(), ActorProcessingErr> {
+        state.link.begin(&message, None)?;
         match message {
             StationMessage::Beat { gateway, boot, beat, permit: _ } => on_beat(state, &myself, &gateway, boot, &beat),
             StationMessage::SessionExpected { charger } => on_session_expected(state, &charger),

@@ -17,7 +17,8 @@ use crate::family::{AccountFamily, StationFamily};
 use crate::journal::{JournalActor, JournalArguments};
 use crate::metric;
 use crate::projection::ProjectionActor;
-use crate::shard::{ShardActor, ShardArguments};
+use crate::router::Seated;
+use crate::shard::{Inbox, ShardActor, ShardArguments};
 use crate::shared::NodeShared;
 use chargeplane_domain::placement::{Family, ShardId};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
@@ -152,18 +153,21 @@ async fn start(
     shard: ShardId,
 ) -> Result<(), ActorProcessingErr> {
     let (shared, supervisor) = (Arc::clone(&state.shared), myself.get_cell());
-    let arguments = ShardArguments { shared, shard };
     let actor = match shard.family {
         Family::Station => {
+            let inbox = Arc::new(Inbox::default());
+            let arguments = ShardArguments { shared, shard, inbox: Arc::clone(&inbox) };
             let shard_actor = ShardActor::<StationFamily>::default();
             let (actor, _) = Actor::spawn_linked(None, shard_actor, arguments, supervisor).await?;
-            state.shared.router.seat_station(shard.index, Some(actor.clone()));
+            state.shared.router.seat_station(shard.index, Some(Seated { actor: actor.clone(), inbox }));
             actor.get_cell()
         }
         Family::Account => {
+            let inbox = Arc::new(Inbox::default());
+            let arguments = ShardArguments { shared, shard, inbox: Arc::clone(&inbox) };
             let shard_actor = ShardActor::<AccountFamily>::default();
             let (actor, _) = Actor::spawn_linked(None, shard_actor, arguments, supervisor).await?;
-            state.shared.router.seat_account(shard.index, Some(actor.clone()));
+            state.shared.router.seat_account(shard.index, Some(Seated { actor: actor.clone(), inbox }));
             actor.get_cell()
         }
     };

@@ -15,11 +15,49 @@ use chargeplane_domain::placement::ShardId;
 use chargeplane_domain::units::Money;
 use chargeplane_protocol::link::{Link, LinkRefused};
 use futures_core::future::BoxFuture;
+use ractor::ActorProcessingErr;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{Debug, Display};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What makes entities fail: (entity, text in the message).
+static POISONS: Mutex<Vec<(String, String)>> = Mutex::new(Vec::new());
+
+/// While it lives, an entity fails on every message whose `Debug` form holds a text.
+pub struct Poison(String, String);
+
+impl Poison {
+    /// For the entity of this key, such as `charger:main/c1`. All nodes of the process share it, so the text
+    /// should be a test's own.
+    pub fn new(entity: &str, text: &str) -> Self {
+        lock(&POISONS).push((entity.to_owned(), text.to_owned()));
+        Self(entity.to_owned(), text.to_owned())
+    }
+}
+
+impl Drop for Poison {
+    fn drop(&mut self) {
+        let mut poisons = lock(&POISONS);
+        if let Some(at) = poisons.iter().position(|(entity, text)| (entity, text) == (&self.0, &self.1)) {
+            poisons.remove(at);
+        }
+    }
+}
+
+pub(crate) fn check_poison(entity: &impl Display, message: &impl Debug) -> Result<(), ActorProcessingErr> {
+    let poisons = lock(&POISONS);
+    if poisons.is_empty() {
+        return Ok(());
+    }
+    let (entity, message) = (entity.to_string(), format!("{message:?}"));
+    match poisons.iter().find(|(of, text)| *of == entity && message.contains(text)) {
+        Some((_, text)) => Err(format!("poisoned by {text:?}").into()),
+        None => Ok(()),
+    }
 }
 
 /// Telemetry in memory.

@@ -112,8 +112,10 @@ pub struct ShardView {
     pub rows: usize,
     /// Live entity actors.
     pub live: usize,
-    /// Parked entities.
+    /// Parked entities: they failed again and again.
     pub parked: usize,
+    /// Quarantined entities: their log cannot be applied.
+    pub quarantined: usize,
 }
 
 /// An open or lately closed session.

@@ -67,6 +67,7 @@ codes! {
     "service" {
         "not_found" 404 "It does not exist";
         "parked" 423 "Parked after repeated failures";
+        "quarantined" 423 "Quarantined: its log cannot be applied";
         "overloaded" 503 "Overloaded: nothing was done";
         "not_serving" 503 "The shard is not open: nothing was done";
         "interrupted" 504 "Interrupted: it may have been executed";
@@ -194,6 +195,7 @@ impl From<CallError> for Problem {
             CallError::Timeout => Self::new("timeout", detail),
             CallError::NotServing(_) => Self::new("not_serving", detail),
             CallError::Parked(_) => Self::new("parked", detail),
+            CallError::Quarantined(_) => Self::new("quarantined", detail),
             CallError::Store(StoreError::Conflict { .. }) => Self::new("catalogue_conflict", detail),
             CallError::Store(_) => Self::new("store_failed", detail),
             CallError::Invalid(_) => Self::new("invalid", detail),

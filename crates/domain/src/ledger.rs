@@ -108,14 +108,38 @@ pub struct Books {
     pub balances: BTreeMap<LedgerAccount, (Currency, Money)>,
 }
 
+/// The new balances of an entry's accounts.
+#[derive(Debug)]
+#[must_use]
+pub struct Change<'a>(BTreeMap<&'a LedgerAccount, (Currency, Money)>);
+
 impl Books {
     /// Version of the stored form.
     pub const VERSION: u16 = 1;
 
     /// Takes one entry, whole or not at all.
     pub fn apply(&mut self, postings: &[Posting]) -> Result<(), LedgerError> {
+        let change = self.prepare(postings)?;
+        self.commit(change);
+        Ok(())
+    }
+
+    /// What one entry would change, or why it is refused: for who must do something else first and may yet fail.
+    pub fn prepare<'a>(&self, postings: &'a [Posting]) -> Result<Change<'a>, LedgerError> {
         check_balanced(postings)?;
-        self.post(postings)
+        self.change(postings)
+    }
+
+    /// Takes what was prepared on these very books, as they still are.
+    pub fn commit(&mut self, change: Change<'_>) {
+        for (account, balance) in change.0 {
+            match self.balances.get_mut(account) {
+                Some(present) => *present = balance,
+                None => {
+                    self.balances.insert(account.clone(), balance);
+                }
+            }
+        }
     }
 
     /// Adds the balances of other books, such as another shard's.
@@ -128,7 +152,9 @@ impl Books {
                 amount: *amount,
             })
             .collect();
-        self.post(&postings)
+        let change = self.change(&postings)?;
+        self.commit(change);
+        Ok(())
     }
 
     /// The balance of an account; zero when it was never posted to.
@@ -158,7 +184,7 @@ impl Books {
     }
 
     /// Computes every new balance before the first is written: an entry is whole or nothing.
-    fn post(&mut self, postings: &[Posting]) -> Result<(), LedgerError> {
+    fn change<'a>(&self, postings: &'a [Posting]) -> Result<Change<'a>, LedgerError> {
         let mut changed: BTreeMap<&LedgerAccount, (Currency, Money)> = BTreeMap::new();
         for Posting { account, currency, amount } in postings {
             let present = changed.get(account).or_else(|| self.balances.get(account));
@@ -169,15 +195,7 @@ impl Books {
             let overflow = || LedgerError::Overflow { account: account.clone() };
             changed.insert(account, (held, balance.checked_add(*amount).ok_or_else(overflow)?));
         }
-        for (account, balance) in changed {
-            match self.balances.get_mut(account) {
-                Some(present) => *present = balance,
-                None => {
-                    self.balances.insert(account.clone(), balance);
-                }
-            }
-        }
-        Ok(())
+        Ok(Change(changed))
     }
 }
 

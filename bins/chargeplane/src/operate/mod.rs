@@ -99,6 +99,7 @@ const SHARDS: &[Column] = &[
     ("ROWS", "rows"),
     ("LIVE", "live"),
     ("PARKED", "parked"),
+    ("QUARANTINED", "quarantined"),
 ];
 const GATEWAYS: &[Column] =
     &[("GATEWAY", "id"), ("STATION", "station"), ("ONLINE", "online"), ("ENROLLED", "enrolled")];
@@ -277,7 +278,7 @@ impl Call {
             DeadLetterCommand::List => self.list("/dead-letters", DEAD_LETTERS),
             DeadLetterCommand::Retry { id } => {
                 self.api.call("POST", &format!("/dead-letters/{}/retry", encode(id)), None, Body::Empty)?;
-                output::done(self.output, &format!("{id} was handed over again"), &json!({ "retried": id }))
+                output::done(self.output, &format!("{id} was handled"), &json!({ "retried": id }))
             }
             DeadLetterCommand::Drop { id } => {
                 self.api.call("DELETE", &format!("/dead-letters/{}", encode(id)), None, Body::Empty)?;

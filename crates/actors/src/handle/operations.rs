@@ -42,11 +42,10 @@ impl NodeHandle {
             }
             views.extend(wait.await?.into_iter().map(|letter| letter_view(shard, letter)));
         }
-        metrics::gauge!(crate::metric::DEAD_LETTERS).set(crate::admission::as_f64(views.len()));
         Ok(views)
     }
 
-    /// Hands a dead letter to its entity again.
+    /// Hands a dead letter to its entity again. It is gone when the entity has handled it, and stays otherwise.
     pub async fn retry_dead_letter(&self, id: &str) -> Result<(), CallError> {
         self.take_dead_letter(id, true).await
     }
@@ -138,7 +137,8 @@ fn closed_view(shard: ShardId, status: Option<&ShardStatus>) -> ShardView {
         Some(ShardStatus::Failed(reason)) => format!("failed: {reason}"),
         _ => "closed".to_owned(),
     };
-    ShardView { shard: shard.to_string(), state, epoch: 0, last_lsn: 0, rows: 0, live: 0, parked: 0 }
+    let shard = shard.to_string();
+    ShardView { shard, state, epoch: 0, last_lsn: 0, rows: 0, live: 0, parked: 0, quarantined: 0 }
 }
 
 fn letter_view(shard: ShardId, letter: DeadLetter) -> DeadLetterView {

@@ -1,15 +1,14 @@
-//! Live entities of a shard: started on demand, passivated, restarted with back-off, parked.
+//! Live entities of a shard: started on demand, passivated, restarted with back-off, parked, quarantined.
 
-use super::{AfterCommit, EntityMessage, Family, ShardMessage, ShardState};
+use super::letters::Place;
+use super::link::{InHand, InHandSlot, shorten, shortened};
+use super::{AfterCommit, EntityLink, EntityMessage, Family, ShardMessage, ShardState};
 use crate::entry::{DeadLetter, ShardEvent};
 use crate::handle::CallError;
 use crate::metric;
 use crate::reply::Reply;
-use chargeplane_domain::placement::ShardId;
-use chargeplane_domain::units::Timestamp;
 use ractor::{ActorCell, ActorId, ActorRef};
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -28,52 +27,8 @@ const MAX_FAILURES: usize = 5;
 /// See [`MAX_FAILURES`].
 const FAILURE_WINDOW: Duration = Duration::from_secs(60);
 
-/// Dead letters kept by a shard; the oldest makes room.
-const MAX_LETTERS: usize = 1_000;
-
-/// What an entity actor holds to reach its shard.
-pub struct EntityLink<F: Family> {
-    /// The entity.
-    pub key: F::Key,
-    /// The shard's actor: supervisor and journal.
-    pub shard: ActorRef<ShardMessage<F>>,
-    /// The shard's epoch.
-    pub epoch: u64,
-    /// The shard's id.
-    pub shard_id: ShardId,
-    /// What all entities of this opening share.
-    pub common: F::Common,
-    in_hand: Arc<Mutex<InHand<F>>>,
-}
-
-struct InHand<F: Family> {
-    summary: String,
-    kept: Option<F::Message>,
-}
-
-impl<F: Family> EntityLink<F> {
-    /// Makes events durable; `after` runs when they are, and never otherwise.
-    pub fn persist(&self, events: Vec<F::Event>, after: AfterCommit) {
-        // The shard is gone only when this actor is about to be: `after` is then dropped unrun.
-        let _ = self.shard.cast(ShardMessage::Persist { key: self.key.clone(), events, after });
-    }
-
-    /// Remembers the message in hand, for the dead-letter list should handling it fail.
-    pub fn begin(&self, message: &F::Message) {
-        let kept = message.keep();
-        let summary = if kept.is_some() { String::new() } else { shorten(format!("{message:?}")) };
-        *self.in_hand.lock().unwrap_or_else(PoisonError::into_inner) = InHand { summary, kept };
-    }
-}
-
-fn shorten(mut text: String) -> String {
-    const LIMIT: usize = 300;
-    if let Some((at, _)) = text.char_indices().nth(LIMIT) {
-        text.truncate(at);
-        text.push_str("...");
-    }
-    text
-}
+/// Entities that are gone and remembered for their failures alone; beyond so many some are forgiven early.
+const MAX_REMEMBERED: usize = 10_000;
 
 enum Life<F: Family> {
     /// Running.
@@ -84,8 +39,10 @@ enum Life<F: Family> {
     Gone,
     /// Failed; a successor starts when the back-off is over.
     BackingOff,
-    /// Failed too often, or its log cannot be applied.
+    /// Failed too often: lives again when an operator takes one of its dead letters.
     Parked,
+    /// Its log cannot be applied, so its last state is not known. It stays so until the shard opens anew.
+    Quarantined,
 }
 
 struct Slot<F: Family> {
@@ -96,12 +53,12 @@ struct Slot<F: Family> {
     waiting: VecDeque<F::Message>,
     failures: VecDeque<Instant>,
     last_used: Instant,
-    in_hand: Arc<Mutex<InHand<F>>>,
+    in_hand: InHandSlot<F>,
 }
 
 impl<F: Family> Slot<F> {
     fn new(life: Life<F>) -> Self {
-        let in_hand = Arc::new(Mutex::new(InHand { summary: String::new(), kept: None }));
+        let in_hand = InHandSlot::new(InHand::only(STARTING));
         Self {
             life,
             generation: 0,
@@ -120,7 +77,20 @@ impl<F: Family> Slot<F> {
             message.refuse(CallError::Shed);
         }
     }
+
+    /// Gone, and nobody waits for a successor.
+    fn is_idle(&self) -> bool {
+        matches!(self.life, Life::Gone) && self.unresolved == 0 && self.waiting.is_empty()
+    }
+
+    /// A failure may still count towards parking it.
+    fn failed_lately(&self, now: Instant) -> bool {
+        self.failures.back().is_some_and(|at| now.saturating_duration_since(*at) < FAILURE_WINDOW)
+    }
 }
+
+/// What an entity without any message in hand is at.
+const STARTING: &str = "(starting)";
 
 /// An entity's actor ended.
 pub(super) struct Departure<F: Family> {
@@ -133,12 +103,25 @@ pub(super) struct Departure<F: Family> {
 pub(super) struct Entities<F: Family> {
     slots: BTreeMap<F::Key, Slot<F>>,
     by_actor: HashMap<ActorId, (F::Key, u64)>,
+    /// Entities in [`Life::Quarantined`]: mostly none, so that asking costs nothing.
+    quarantined: BTreeSet<F::Key>,
+    /// Names in the log that are no entity of this program.
+    passed_over: BTreeSet<String>,
 }
 
 impl<F: Family> Default for Entities<F> {
     fn default() -> Self {
-        Self { slots: BTreeMap::new(), by_actor: HashMap::new() }
+        let (quarantined, passed_over) = (BTreeSet::new(), BTreeSet::new());
+        Self { slots: BTreeMap::new(), by_actor: HashMap::new(), quarantined, passed_over }
     }
+}
+
+/// How many entities are in which life.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) live: usize,
+    pub(super) parked: usize,
+    pub(super) quarantined: usize,
 }
 
 impl<F: Family> Entities<F> {
@@ -147,11 +130,27 @@ impl<F: Family> Entities<F> {
         self.by_actor.get(&actor).cloned()
     }
 
-    /// Live and parked entities.
-    pub(super) fn counts(&self) -> (usize, usize) {
-        let live = self.slots.values().filter(|slot| matches!(slot.life, Life::Live(..))).count();
-        let parked = self.slots.values().filter(|slot| matches!(slot.life, Life::Parked)).count();
-        (live, parked)
+    /// How many live, and how many do not any more.
+    pub(super) fn counts(&self) -> Counts {
+        let quarantined = self.quarantined.len().saturating_add(self.passed_over.len());
+        let mut counts = Counts { quarantined, ..Counts::default() };
+        for slot in self.slots.values() {
+            match slot.life {
+                Life::Live(..) => counts.live = counts.live.saturating_add(1),
+                Life::Parked => counts.parked = counts.parked.saturating_add(1),
+                Life::Leaving | Life::Gone | Life::BackingOff | Life::Quarantined => {}
+            }
+        }
+        counts
+    }
+
+    pub(super) fn is_quarantined(&self, key: &F::Key) -> bool {
+        self.quarantined.contains(key)
+    }
+
+    /// Counts a name that is no entity of this program. True when it is new.
+    pub(super) fn pass_over(&mut self, name: &str) -> bool {
+        self.passed_over.insert(name.to_owned())
     }
 
     pub(super) fn persisted(&mut self, key: &F::Key, events: usize) {
@@ -162,13 +161,16 @@ impl<F: Family> Entities<F> {
         }
     }
 
-    /// Parks an entity whose log cannot be applied.
-    pub(super) fn quarantine(&mut self, key: &F::Key) {
-        let slot = self.slots.entry(key.clone()).or_insert_with(|| Slot::new(Life::Gone));
-        if let Life::Live(_, cell) = &slot.life {
-            cell.stop(Some("quarantined".to_owned()));
-        }
-        slot.life = Life::Parked;
+    /// Forgets entities that are gone once their failures are too old to count.
+    pub(super) fn forgive(&mut self) {
+        let (now, mut remembered) = (Instant::now(), 0usize);
+        self.slots.retain(|_, slot| {
+            if !slot.is_idle() {
+                return true;
+            }
+            remembered = remembered.saturating_add(1);
+            slot.failed_lately(now) && remembered <= MAX_REMEMBERED
+        });
     }
 
     /// Asks idle entities to leave.
@@ -201,7 +203,7 @@ pub(super) async fn deliver<F: Family>(
     slot.last_used = Instant::now();
     match &slot.life {
         Life::Live(target, _) => F::cast(target, message),
-        Life::Parked => refuse_parked(state, &key, message),
+        Life::Parked | Life::Quarantined => refuse_stopped(state, &key, message),
         Life::Leaving | Life::BackingOff => slot.wait(message),
         Life::Gone => {
             slot.wait(message);
@@ -212,17 +214,40 @@ pub(super) async fn deliver<F: Family>(
     }
 }
 
-/// A message for a parked entity. What can be repeated is kept as a dead letter before its sender is told, so
-/// that a gateway may forget it and its other chargers are not held up.
-fn refuse_parked<F: Family>(state: &mut ShardState<F>, key: &F::Key, message: F::Message) {
-    let why = CallError::Parked(key.to_string());
-    if message.to_body().is_none() {
+/// A message for an entity that handles none. What its sender would not send again is kept as a dead letter
+/// before the sender is told, so that a gateway may forget it and its other chargers are not held up. When it
+/// cannot be kept, the sender is told to try again: nothing is acknowledged.
+fn refuse_stopped<F: Family>(state: &mut ShardState<F>, key: &F::Key, message: F::Message) {
+    let quarantined = state.entities.is_quarantined(key);
+    let name = key.to_string();
+    let why = if quarantined { CallError::Quarantined(name) } else { CallError::Parked(name) };
+    if !message.is_sent_once() {
         return message.refuse(why);
     }
     let in_hand = InHand { summary: String::new(), kept: message.keep() };
-    let at = state.shared.clock.wall();
-    let error = "the entity is parked".to_owned();
-    park(state, key, in_hand, error, at, Box::new(move || message.refuse(why)));
+    let error = if quarantined { "the entity is quarantined" } else { "the entity is parked" };
+    let letter = letter(state, key, in_hand, error.to_owned());
+    match state.letters.place(&letter) {
+        Place::Full => message.refuse(CallError::Shed),
+        Place::Known => state.frames.ride(None, Box::new(move || message.refuse(why))),
+        Place::Free => file(state, letter, Box::new(move || message.refuse(why))),
+    }
+}
+
+/// Takes an entity out of service for good: an event of it cannot be applied, so what it would go on from is not
+/// what its log says. Nothing of it that is queued becomes durable.
+pub(super) fn quarantine<F: Family>(state: &mut ShardState<F>, key: &F::Key) {
+    let slot = state.entities.slots.entry(key.clone()).or_insert_with(|| Slot::new(Life::Gone));
+    if let Life::Live(_, cell) = &slot.life {
+        cell.stop(Some("quarantined".to_owned()));
+    }
+    slot.life = Life::Quarantined;
+    let waiting = std::mem::take(&mut slot.waiting);
+    state.entities.quarantined.insert(key.clone());
+    state.frames.drop_pending(key);
+    for message in waiting {
+        refuse_stopped(state, key, message);
+    }
 }
 
 /// Makes sure an entity runs.
@@ -241,13 +266,14 @@ async fn start<F: Family>(state: &mut ShardState<F>, myself: &ActorRef<ShardMess
     let Some(slot) = state.entities.slots.get_mut(key) else { return };
     slot.generation = slot.generation.saturating_add(1);
     let generation = slot.generation;
+    slot.in_hand.set(InHand::only(STARTING));
     let link = EntityLink {
         key: key.clone(),
         shard: myself.clone(),
         epoch: state.epoch,
         shard_id: state.shard,
         common: state.common.clone(),
-        in_hand: Arc::clone(&slot.in_hand),
+        in_hand: slot.in_hand.clone(),
     };
     match F::spawn(&state.shared, &state.map, link).await {
         Ok((target, cell)) => {
@@ -274,7 +300,7 @@ pub(super) async fn on_gone<F: Family>(
 ) {
     state.entities.by_actor.retain(|_, (key, generation)| *key != departure.key || *generation != departure.generation);
     let Some(slot) = state.entities.slots.get_mut(&departure.key) else { return };
-    if slot.generation != departure.generation || matches!(slot.life, Life::Parked) {
+    if slot.generation != departure.generation || matches!(slot.life, Life::Parked | Life::Quarantined) {
         return;
     }
     if departure.failure.is_some() {
@@ -284,16 +310,17 @@ pub(super) async fn on_gone<F: Family>(
     settle(state, myself, &departure.key).await;
 }
 
-/// A gone entity: forget it, or start its successor once its frames are resolved.
+/// A gone entity: forget it, or start its successor once its frames are resolved. One that failed lately is not
+/// forgotten yet: its next failure counts with those before.
 async fn settle<F: Family>(state: &mut ShardState<F>, myself: &ActorRef<ShardMessage<F>>, key: &F::Key) {
     let Some(slot) = state.entities.slots.get(key) else { return };
     if !matches!(slot.life, Life::Gone) || slot.unresolved > 0 {
         return;
     }
-    if slot.waiting.is_empty() && !F::is_pinned(&state.map, key) {
-        state.entities.slots.remove(key);
-    } else {
+    if !slot.waiting.is_empty() || F::is_pinned(&state.map, key) {
         start(state, myself, key).await;
+    } else if !slot.failed_lately(Instant::now()) {
+        state.entities.slots.remove(key);
     }
 }
 
@@ -316,55 +343,62 @@ pub(super) async fn on_resolved<F: Family>(
 fn fail<F: Family>(state: &mut ShardState<F>, myself: &ActorRef<ShardMessage<F>>, departure: Departure<F>) {
     let Departure { key, generation, failure } = departure;
     let reason = shorten(failure.unwrap_or_default());
-    let now_wall = state.shared.clock.wall();
     let Some(slot) = state.entities.slots.get_mut(&key) else { return };
     let now = Instant::now();
     slot.failures.push_back(now);
     slot.failures.retain(|at| now.saturating_duration_since(*at) < FAILURE_WINDOW);
-    let kind = F::FAMILY.as_str();
-    metrics::counter!(metric::ACTOR_RESTARTS_TOTAL, "kind" => kind).increment(1);
-    tracing::warn!(entity = %key, failures = slot.failures.len(), %reason, "entity failed");
-    if slot.failures.len() < MAX_FAILURES {
-        slot.life = Life::BackingOff;
-        let delay = back_off(slot.failures.len(), &key.to_string());
-        myself.send_after(delay, move || ShardMessage::Restart { key, generation });
-        return;
+    let failures = slot.failures.len();
+    metrics::counter!(metric::ACTOR_RESTARTS_TOTAL, "kind" => F::FAMILY.as_str()).increment(1);
+    tracing::warn!(entity = %key, failures, %reason, "entity failed");
+    if failures < MAX_FAILURES {
+        let delay = back_off(failures, &key.to_string());
+        return restart_after(state, myself, key, generation, delay);
     }
-    let in_hand = std::mem::replace(
-        &mut *slot.in_hand.lock().unwrap_or_else(PoisonError::into_inner),
-        InHand { summary: String::new(), kept: None },
-    );
+    let in_hand = slot.in_hand.replace(InHand::only(STARTING));
+    let letter = letter(state, &key, in_hand, reason);
+    match state.letters.place(&letter) {
+        // Parked without a letter, nobody could ever take it out again.
+        Place::Full => return restart_after(state, myself, key, generation, BACK_OFF_MAX),
+        Place::Known => {}
+        Place::Free => file(state, letter, Box::new(|| ())),
+    }
+    tracing::error!(entity = %key, "parked: see the dead letters");
+    let Some(slot) = state.entities.slots.get_mut(&key) else { return };
     slot.life = Life::Parked;
-    for message in slot.waiting.drain(..) {
-        message.refuse(CallError::Parked(key.to_string()));
+    for message in std::mem::take(&mut slot.waiting) {
+        refuse_stopped(state, &key, message);
     }
-    park(state, &key, in_hand, reason, now_wall, Box::new(|| ()));
+}
+
+fn restart_after<F: Family>(
+    state: &mut ShardState<F>,
+    myself: &ActorRef<ShardMessage<F>>,
+    key: F::Key,
+    generation: u64,
+    delay: Duration,
+) {
+    if let Some(slot) = state.entities.slots.get_mut(&key) {
+        slot.life = Life::BackingOff;
+        myself.send_after(delay, move || ShardMessage::Restart { key, generation });
+    }
+}
+
+/// A dead letter, not yet filed.
+fn letter<F: Family>(state: &ShardState<F>, key: &F::Key, in_hand: InHand<F>, error: String) -> DeadLetter {
+    let InHand { summary, kept } = in_hand;
+    let summary = kept.as_ref().map_or(summary, shortened);
+    let body = kept.as_ref().and_then(EntityMessage::to_body);
+    DeadLetter { number: 0, entity: key.to_string(), summary, body, error, at: state.shared.clock.wall() }
 }
 
 /// Makes a dead letter durable, then runs `after`.
-fn park<F: Family>(
-    state: &mut ShardState<F>,
-    key: &F::Key,
-    in_hand: InHand<F>,
-    error: String,
-    at: Timestamp,
-    after: AfterCommit,
-) {
-    tracing::error!(entity = %key, %error, "parked: see the dead letters");
-    if state.letters.len() >= MAX_LETTERS
-        && let Some(oldest) = state.letters.keys().next().copied()
-    {
-        state.frames.push_shard_event(ShardEvent::DeadLetterTaken { number: oldest }, Box::new(|| ()));
+fn file<F: Family>(state: &mut ShardState<F>, letter: DeadLetter, after: AfterCommit) {
+    let letter = state.letters.add(letter);
+    let number = letter.number;
+    tracing::error!(entity = %letter.entity, error = %letter.error, "dead letter {}/{number}", state.shard);
+    if !state.frames.push_shard_event(ShardEvent::DeadLettered(letter), after) {
+        state.letters.forget(number);
     }
-    let summary = match &in_hand.kept {
-        Some(message) => shorten(format!("{message:?}")),
-        None => in_hand.summary,
-    };
-    let number = state.next_letter;
-    state.next_letter = number.saturating_add(1);
-    let body = in_hand.kept.as_ref().and_then(EntityMessage::to_body);
-    let letter = DeadLetter { number, entity: key.to_string(), summary, body, error, at };
-    state.frames.push_shard_event(ShardEvent::DeadLettered(letter), after);
 }
 
 /// 100 ms doubling to 30 s, spread by up to a quarter so that neighbours do not restart in step.
@@ -389,7 +423,8 @@ pub(super) async fn on_restart<F: Family>(
     }
 }
 
-/// An operator retries or drops a dead letter; either way its entity may live again.
+/// An operator retries or drops a dead letter; either way its entity, if it is parked, lives again. A dropped
+/// letter is gone when that is durable, a retried one when its message was handled.
 pub(super) async fn on_take_dead_letter<F: Family>(
     state: &mut ShardState<F>,
     myself: &ActorRef<ShardMessage<F>>,
@@ -397,25 +432,67 @@ pub(super) async fn on_take_dead_letter<F: Family>(
     retry: bool,
     reply: Reply<()>,
 ) {
-    let Some(letter) = state.letters.get(&number).cloned() else {
+    let Some(letter) = state.letters.get(number).cloned() else {
         return reply.answer(Err(CallError::NotFound(format!("dead letter {}/{number}", state.shard))));
     };
-    let message = letter.body.as_deref().and_then(F::Message::from_body);
-    if retry && message.is_none() {
-        let what = "this message cannot be repeated (its sender was told); drop it instead";
-        return reply.answer(Err(CallError::Invalid(what.to_owned())));
+    // A letter of an entity that this program does not know can only be dropped.
+    let key = letter.entity.parse::<F::Key>().ok();
+    if retry {
+        let Some((key, message)) = key.zip(repeated(myself, &letter, reply)) else { return };
+        revive(state, myself, &key).await;
+        deliver(state, myself, key, message).await;
+    } else {
+        take(state, number, reply);
+        if let Some(key) = key {
+            revive(state, myself, &key).await;
+        }
     }
+}
+
+/// The message of a letter, which answers the operator when it is handled. When it cannot be repeated, the
+/// operator is told.
+fn repeated<F: Family>(
+    myself: &ActorRef<ShardMessage<F>>,
+    letter: &DeadLetter,
+    reply: Reply<()>,
+) -> Option<F::Message> {
+    let (actor, number) = (myself.clone(), letter.number);
+    let done = Reply::new(move |result| drop(actor.cast(ShardMessage::Retried { number, result, reply })));
+    let message = match letter.body.as_deref() {
+        Some(body) => F::Message::from_body(body, done),
+        None => Err(done),
+    };
+    let told = |done: Reply<()>| {
+        let what = "this message cannot be repeated (its sender was told); drop it instead";
+        done.answer(Err(CallError::Invalid(what.to_owned())));
+    };
+    message.map_err(told).ok()
+}
+
+/// A retried message was handled, or not: then its letter stays.
+pub(super) fn on_retried<F: Family>(
+    state: &mut ShardState<F>,
+    number: u64,
+    result: Result<(), CallError>,
+    reply: Reply<()>,
+) {
+    match result {
+        Ok(()) => take(state, number, reply),
+        Err(error) => reply.answer(Err(error)),
+    }
+}
+
+fn take<F: Family>(state: &mut ShardState<F>, number: u64, reply: Reply<()>) {
     let taken = ShardEvent::DeadLetterTaken { number };
     state.frames.push_shard_event(taken, Box::new(move || reply.answer(Ok(()))));
-    let Ok(key) = letter.entity.parse::<F::Key>() else { return };
-    if let Some(slot) = state.entities.slots.get_mut(&key)
-        && matches!(slot.life, Life::Parked)
-    {
+}
+
+/// A parked entity may live again; a quarantined one may not.
+async fn revive<F: Family>(state: &mut ShardState<F>, myself: &ActorRef<ShardMessage<F>>, key: &F::Key) {
+    let Some(slot) = state.entities.slots.get_mut(key) else { return };
+    if matches!(slot.life, Life::Parked) {
         slot.failures.clear();
         slot.life = Life::Gone;
-    }
-    match message.filter(|_| retry) {
-        Some(message) => deliver(state, myself, key, message).await,
-        None => ensure_live(state, myself, &key).await,
+        settle(state, myself, key).await;
     }
 }

@@ -1,6 +1,6 @@
 //! Frames of a shard: what is pending, what is in flight, what runs after a commit.
 
-use super::{AfterCommit, Family, Phase, ShardMessage, ShardState};
+use super::{AfterCommit, Family, Phase, ShardMessage, ShardState, entities};
 use crate::entry::{EncodedEntries, Entry, PayloadError, ShardEvent};
 use crate::journal::JournalMessage;
 use crate::projection::ProjectionMessage;
@@ -17,7 +17,7 @@ const MAX_ENTRIES: usize = 4_000;
 const MAX_FRAME_BYTES: usize = MAX_PAYLOAD / 2;
 
 /// Bytes of one contribution: leaves room for the payload's header. Nothing that comes in over a wire is nearly
-/// as large, so a larger one is a defect of the entity, which is then parked.
+/// as large, so a larger one is a defect of the entity, which is then quarantined.
 const MAX_PART_BYTES: usize = MAX_PAYLOAD - 64;
 
 /// One entity's contribution to a frame.
@@ -26,7 +26,12 @@ struct Pending<F: Family> {
     entries: Vec<Entry<F::Event>>,
     encoded: EncodedEntries,
     after: AfterCommit,
+    /// What has no events of its own and waits for this contribution.
+    rides: Vec<Ride<F>>,
 }
+
+/// Whose it is, an entity's or the shard's, and what is to run.
+type Ride<F> = (Option<<F as Family>::Key>, AfterCommit);
 
 impl<F: Family> Pending<F> {
     fn new(key: Option<F::Key>, entries: Vec<Entry<F::Event>>, after: AfterCommit) -> Result<Self, PayloadError> {
@@ -35,7 +40,7 @@ impl<F: Family> Pending<F> {
         if encoded.len() > MAX_PART_BYTES {
             return Err(PayloadError::Encode(format!("{} bytes, at most {MAX_PART_BYTES}", encoded.len())));
         }
-        Ok(Self { key, entries, encoded, after })
+        Ok(Self { key, entries, encoded, after, rides: Vec::new() })
     }
 }
 
@@ -76,35 +81,51 @@ impl<F: Family> Frames<F> {
 
     /// Queues an entity's events. Without events, `after` rides behind everything queued so far: a read is
     /// answered only when what it saw is durable. An error queues nothing.
-    pub(super) fn push(
-        &mut self,
-        key: F::Key,
-        events: Vec<F::Event>,
-        after: AfterCommit,
-    ) -> Result<(), PayloadError> {
+    pub(super) fn push(&mut self, key: F::Key, events: Vec<F::Event>, after: AfterCommit) -> Result<(), PayloadError> {
         if !events.is_empty() {
             let name = key.to_string();
             let entries = events.into_iter().map(|event| Entry::Entity { key: name.clone(), event });
             let entries = entries.collect();
             self.pending.push_back(Pending::new(Some(key), entries, after)?);
-        } else if let Some(last) = self.pending.back_mut() {
-            chain(&mut last.after, after);
-        } else if let Some(last) = self.in_flight.as_mut().and_then(|frame| frame.parts.last_mut()) {
-            chain(&mut last.after, after);
         } else {
-            after();
+            self.ride(Some(key), after);
         }
         Ok(())
     }
 
-    /// Queues an event of the shard itself.
-    pub(super) fn push_shard_event(&mut self, event: ShardEvent, after: AfterCommit) {
+    /// Runs `after` behind everything queued so far.
+    pub(super) fn ride(&mut self, key: Option<F::Key>, after: AfterCommit) {
+        let in_flight = self.in_flight.as_mut().map(|frame| &mut frame.parts);
+        match self.pending.back_mut().or(in_flight.and_then(|parts| parts.last_mut())) {
+            Some(last) => last.rides.push((key, after)),
+            None => after(),
+        }
+    }
+
+    /// Drops what is queued of an entity: it rests on what can never be applied. Others' reads that rode on it
+    /// ride on what is before it.
+    pub(super) fn drop_pending(&mut self, key: &F::Key) {
+        for mut part in std::mem::take(&mut self.pending) {
+            part.rides.retain(|(of, _)| of.as_ref() != Some(key));
+            if part.key.as_ref() != Some(key) {
+                self.pending.push_back(part);
+            } else {
+                part.rides.into_iter().for_each(|(of, after)| self.ride(of, after));
+            }
+        }
+    }
+
+    /// Queues an event of the shard itself. False when it cannot be written: what a dead letter holds came over a
+    /// bounded wire, so this is a defect. Whoever waits is told "interrupted" by the guard that is dropped then.
+    pub(super) fn push_shard_event(&mut self, event: ShardEvent, after: AfterCommit) -> bool {
         match Pending::new(None, vec![Entry::Shard(event)], after) {
             Ok(part) => self.pending.push_back(part),
-            // What a dead letter holds came over a bounded wire, so this is a defect; whoever waits is told
-            // "interrupted" by the guard that is dropped here.
-            Err(error) => tracing::error!(shard = %self.shard, %error, "an event of the shard cannot be written"),
+            Err(error) => {
+                tracing::error!(shard = %self.shard, %error, "an event of the shard cannot be written");
+                return false;
+            }
         }
+        true
     }
 
     fn take_parts(&mut self) -> Vec<Pending<F>> {
@@ -120,28 +141,18 @@ impl<F: Family> Frames<F> {
     }
 }
 
-fn chain(slot: &mut AfterCommit, next: AfterCommit) {
-    let first = std::mem::replace(slot, Box::new(|| ()));
-    *slot = Box::new(move || {
-        first();
-        next();
-    });
-}
-
-/// Queues what an entity handed over. An entity whose events cannot be written is parked: its memory is ahead
-/// of what the store will ever have.
-pub(super) fn on_persist<F: Family>(
-    state: &mut ShardState<F>,
-    key: F::Key,
-    events: Vec<F::Event>,
-    after: AfterCommit,
-) {
+/// Queues what an entity handed over. An entity whose events cannot be written is quarantined: its memory is
+/// ahead of what the store will ever have. What it still sends then is dropped.
+pub(super) fn on_persist<F: Family>(state: &mut ShardState<F>, key: F::Key, events: Vec<F::Event>, after: AfterCommit) {
+    if state.entities.is_quarantined(&key) {
+        return;
+    }
     let count = events.len();
     match state.frames.push(key.clone(), events, after) {
         Ok(()) => state.entities.persisted(&key, count),
         Err(error) => {
             tracing::error!(shard = %state.shard, entity = %key, %error, "events cannot be written: quarantined");
-            state.entities.quarantine(&key);
+            entities::quarantine(state, &key);
         }
     }
 }
@@ -191,12 +202,17 @@ pub(super) fn on_committed<F: Family>(
         for entry in &part.entries {
             match (entry, &part.key) {
                 (Entry::Entity { event, .. }, Some(key)) => apply(state, key, event),
-                (Entry::Shard(event), _) => apply_shard_event(state, event),
+                (Entry::Shard(event), _) => state.letters.apply(event),
                 (Entry::Entity { key, .. }, None) => return Err(format!("entry of {key} without its key").into()),
             }
         }
+        // What a quarantined entity would tell is not true of its state: the guards say "interrupted".
+        let told = |key: &Option<F::Key>| key.as_ref().is_none_or(|key| !state.entities.is_quarantined(key));
+        if told(&part.key) {
+            afters.push(part.after);
+        }
+        afters.extend(part.rides.into_iter().filter(|(key, _)| told(key)).map(|(_, after)| after));
         resolved.extend(part.key);
-        afters.push(part.after);
     }
     for after in afters {
         after();
@@ -206,24 +222,15 @@ pub(super) fn on_committed<F: Family>(
 }
 
 fn apply<F: Family>(state: &mut ShardState<F>, key: &F::Key, event: &F::Event) {
+    if state.entities.is_quarantined(key) {
+        return;
+    }
     match F::apply(&mut state.map, key, event) {
         Ok(()) => F::on_committed(&state.map, key, event),
         // The entity decided it a moment ago, so this is a defect of the machine: contain it.
         Err(reason) => {
             tracing::error!(shard = %state.shard, entity = %key, %reason, "event does not apply: quarantined");
-            state.entities.quarantine(key);
-        }
-    }
-}
-
-pub(super) fn apply_shard_event<F: Family>(state: &mut ShardState<F>, event: &ShardEvent) {
-    match event {
-        ShardEvent::DeadLettered(letter) => {
-            state.next_letter = state.next_letter.max(letter.number.saturating_add(1));
-            state.letters.insert(letter.number, letter.clone());
-        }
-        ShardEvent::DeadLetterTaken { number } => {
-            state.letters.remove(number);
+            entities::quarantine(state, key);
         }
     }
 }
@@ -235,6 +242,7 @@ mod tests {
     use chargeplane_domain::account::AccountEvent;
     use chargeplane_domain::placement::Family as Kind;
     use chargeplane_domain::units::{Currency, Money, Timestamp};
+    use std::sync::{Arc, Mutex};
 
     fn frames() -> Frames<AccountFamily> {
         Frames::new(ShardId { family: Kind::Account, index: 0 })
@@ -262,6 +270,28 @@ mod tests {
         assert_eq!(sizes[..3], [2, 2, 2]);
         assert_eq!(sizes.iter().sum::<usize>(), 7 + MAX_ENTRIES);
         assert!(sizes.iter().all(|count| *count <= MAX_ENTRIES));
+    }
+
+    #[test]
+    fn what_is_dropped_of_an_entity_takes_nobody_elses_reads_with_it() {
+        let mut frames = frames();
+        let (ran, key) = (Arc::new(Mutex::new(Vec::new())), |name: &str| AccountKey(name.parse().unwrap()));
+        let after = |what: &'static str| -> AfterCommit {
+            let ran = Arc::clone(&ran);
+            Box::new(move || ran.lock().unwrap().push(what))
+        };
+        frames.push(key("good"), vec![top_up(1)], after("good event")).unwrap();
+        frames.push(key("bad"), vec![top_up(1)], after("bad event")).unwrap();
+        frames.push(key("good"), Vec::new(), after("good read")).unwrap();
+        frames.push(key("bad"), Vec::new(), after("bad read")).unwrap();
+        frames.drop_pending(&key("bad"));
+        let parts = frames.take_parts();
+        assert_eq!(parts.len(), 1);
+        for Pending { after, rides, .. } in parts {
+            after();
+            rides.into_iter().for_each(|(_, after)| after());
+        }
+        assert_eq!(*ran.lock().unwrap(), ["good event", "good read"]);
     }
 
     #[test]

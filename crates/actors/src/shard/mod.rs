@@ -7,30 +7,37 @@
 //! covers them (MONEY-3). A refused commit means another epoch owns the shard: the actor fails, and its
 //! restart drops all pending state and opens anew.
 //!
+//! What callers send waits in the shard's [`Inbox`], the most urgent lane first; what its own actors send comes
+//! through the mailbox, in the order they sent it.
+//!
 //! Entities fail alone: a failed one restarts with back-off, and after five failures in a minute it is parked
-//! with the message in hand in the dead-letter list, its neighbours untouched. A poisonous event found on
-//! replay quarantines its entity, never the shard. ractor would stop a supervisor when a child exits, and its
-//! `drain` lets a successor run beside the old one: both are handled here.
+//! with the message in hand in the dead-letter list, its neighbours untouched. An event that cannot be read or
+//! applied quarantines its entity, never the shard, until the shard opens anew. ractor would stop a supervisor
+//! when a child exits, and its `drain` lets a successor run beside the old one: both are handled here.
 
 mod entities;
 mod frames;
+mod inbox;
+mod letters;
+mod link;
 mod opening;
 
-pub use entities::EntityLink;
+pub use inbox::Inbox;
+pub use link::EntityLink;
 
 use crate::entry::DeadLetter;
 use crate::handle::CallError;
-use crate::reply::Reply;
-use crate::shared::NodeShared;
+use crate::reply::{Answer, Reply};
+use crate::shared::{NodeShared, ShardCounts};
 use crate::views::ShardView;
 use chargeplane_cluster::journal::{CommitOutcome, JournalError, OpenedShard};
 use chargeplane_domain::placement::{self, ShardId};
-use entities::{Departure, Entities};
+use entities::{Counts, Departure, Entities};
 use frames::Frames;
+use letters::Letters;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -41,6 +48,9 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// Deliveries kept while the shard opens; further ones are refused.
 const MAX_WAITING_FOR_OPEN: usize = 20_000;
+
+/// Admitted messages taken at once; then it is the turn of what the shard's own actors have sent.
+const TAKEN_AT_ONCE: usize = 64;
 
 /// Runs after the commit that covers it; dropped unrun when that commit is refused.
 pub type AfterCommit = Box<dyn FnOnce() + Send>;
@@ -108,10 +118,12 @@ pub trait EntityMessage: Send + fmt::Debug + 'static {
     fn keep(&self) -> Option<Self>
     where
         Self: Sized;
+    /// True when its sender does not send it again once it was told that the entity is parked.
+    fn is_sent_once(&self) -> bool;
     /// The copy as bytes for the dead-letter list.
     fn to_body(&self) -> Option<Vec<u8>>;
-    /// Back from bytes.
-    fn from_body(body: &[u8]) -> Option<Self>
+    /// Back from bytes; `done` answers when it was handled, and is handed back when these are no message.
+    fn from_body(body: &[u8], done: Reply<()>) -> Result<Self, Reply<()>>
     where
         Self: Sized;
 }
@@ -134,7 +146,9 @@ pub struct OpenShard<F: Family> {
 pub enum ShardMessage<F: Family> {
     /// The journal answered the opening.
     Opened(Result<OpenedShard, JournalError>),
-    /// A message for an entity.
+    /// Something waits in the inbox.
+    Admitted,
+    /// A message for an entity, from an actor of this shard.
     Deliver { key: F::Key, message: F::Message },
     /// Events of an entity to make durable, and what to run then.
     Persist { key: F::Key, events: Vec<F::Event>, after: AfterCommit },
@@ -154,6 +168,8 @@ pub enum ShardMessage<F: Family> {
     DeadLetters(Reply<Vec<DeadLetter>>),
     /// Retries (`true`) or drops a dead letter.
     TakeDeadLetter { number: u64, retry: bool, reply: Reply<()> },
+    /// The message of a retried dead letter was handled, or not.
+    Retried { number: u64, result: Answer<()>, reply: Reply<()> },
     /// Stop admitting, flush, release the shard.
     Drain(Reply<()>),
     /// The family's side has flushed.
@@ -163,11 +179,13 @@ pub enum ShardMessage<F: Family> {
 }
 
 /// What a shard actor is started with.
-pub struct ShardArguments {
+pub struct ShardArguments<F: Family> {
     /// The node.
     pub shared: Arc<NodeShared>,
     /// Which shard.
     pub shard: ShardId,
+    /// Where the router puts what is for it.
+    pub inbox: Arc<Inbox<F>>,
 }
 
 /// The shard actor.
@@ -204,8 +222,8 @@ pub struct ShardState<F: Family> {
     common: F::Common,
     phase: Phase<F>,
     map: F::Map,
-    letters: BTreeMap<u64, DeadLetter>,
-    next_letter: u64,
+    inbox: Arc<Inbox<F>>,
+    letters: Letters,
     entities: Entities<F>,
     frames: Frames<F>,
 }
@@ -213,14 +231,14 @@ pub struct ShardState<F: Family> {
 impl<F: Family> Actor for ShardActor<F> {
     type Msg = ShardMessage<F>;
     type State = ShardState<F>;
-    type Arguments = ShardArguments;
+    type Arguments = ShardArguments<F>;
 
     async fn pre_start(
         &self,
         myself: ActorRef<ShardMessage<F>>,
-        arguments: ShardArguments,
+        arguments: ShardArguments<F>,
     ) -> Result<ShardState<F>, ActorProcessingErr> {
-        let ShardArguments { shared, shard } = arguments;
+        let ShardArguments { shared, shard, inbox } = arguments;
         opening::start(&shared, shard, myself.clone());
         myself.send_interval(TICK, || ShardMessage::Tick);
         Ok(ShardState {
@@ -230,8 +248,8 @@ impl<F: Family> Actor for ShardActor<F> {
             common: F::common(0),
             phase: Phase::Opening { waiting: Vec::new() },
             map: F::Map::default(),
-            letters: BTreeMap::new(),
-            next_letter: 1,
+            inbox,
+            letters: Letters::default(),
             entities: Entities::default(),
             frames: Frames::new(shard),
         })
@@ -245,6 +263,10 @@ impl<F: Family> Actor for ShardActor<F> {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             ShardMessage::Opened(result) => opening::on_opened(state, &myself, result).await?,
+            ShardMessage::Admitted => {
+                on_admitted(state, &myself).await?;
+                frames::start(state, &myself)?;
+            }
             ShardMessage::Deliver { key, message } => {
                 on_deliver(state, &myself, key, message).await;
                 frames::start(state, &myself)?;
@@ -265,13 +287,18 @@ impl<F: Family> Actor for ShardActor<F> {
             }
             ShardMessage::Restart { key, generation } => {
                 entities::on_restart(state, &myself, key, generation).await;
+                frames::start(state, &myself)?;
             }
             ShardMessage::Tick => on_tick(state),
             ShardMessage::Ask(question) => question(&state.map),
             ShardMessage::View(reply) => reply.answer(Ok(view(state))),
-            ShardMessage::DeadLetters(reply) => reply.answer(Ok(state.letters.values().cloned().collect())),
+            ShardMessage::DeadLetters(reply) => reply.answer(Ok(state.letters.list())),
             ShardMessage::TakeDeadLetter { number, retry, reply } => {
                 entities::on_take_dead_letter(state, &myself, number, retry, reply).await;
+                frames::start(state, &myself)?;
+            }
+            ShardMessage::Retried { number, result, reply } => {
+                entities::on_retried(state, number, result, reply);
                 frames::start(state, &myself)?;
             }
             ShardMessage::Drain(reply) => on_drain(state, &myself, reply),
@@ -316,6 +343,21 @@ impl<F: Family> Actor for ShardActor<F> {
     }
 }
 
+/// Takes what is most urgent of the inbox, and comes back for the rest behind what is in the mailbox now.
+async fn on_admitted<F: Family>(
+    state: &mut ShardState<F>,
+    myself: &ActorRef<ShardMessage<F>>,
+) -> Result<(), ActorProcessingErr> {
+    let (taken, more) = state.inbox.take(TAKEN_AT_ONCE);
+    for (key, message) in taken {
+        on_deliver(state, myself, key, message).await;
+    }
+    if more {
+        myself.cast(ShardMessage::Admitted)?;
+    }
+    Ok(())
+}
+
 async fn on_deliver<F: Family>(
     state: &mut ShardState<F>,
     myself: &ActorRef<ShardMessage<F>>,
@@ -336,8 +378,12 @@ fn on_tick<F: Family>(state: &mut ShardState<F>) {
     if matches!(state.phase, Phase::Open { .. }) {
         let (map, idle) = (&state.map, state.shared.config.passivate_after);
         state.entities.passivate(idle, |key| F::is_pinned(map, key));
+        state.entities.forgive();
         F::self_check(map);
     }
+    let Counts { parked, quarantined, .. } = state.entities.counts();
+    let letters = state.letters.len();
+    state.shared.report_counts(state.shard, ShardCounts { letters, parked, quarantined });
 }
 
 fn view<F: Family>(state: &ShardState<F>) -> ShardView {
@@ -347,7 +393,7 @@ fn view<F: Family>(state: &ShardState<F>) -> ShardView {
         Phase::Failed { reason } => format!("failed: {reason}"),
         Phase::Draining { .. } => "draining".to_owned(),
     };
-    let (live, parked) = state.entities.counts();
+    let Counts { live, parked, quarantined } = state.entities.counts();
     ShardView {
         shard: state.shard.to_string(),
         state: phase,
@@ -356,6 +402,7 @@ fn view<F: Family>(state: &ShardState<F>) -> ShardView {
         rows: F::rows(&state.map),
         live,
         parked,
+        quarantined,
     }
 }
 

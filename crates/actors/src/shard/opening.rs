@@ -1,7 +1,7 @@
 //! Opening a shard: raise the epoch, replay the log, start what must be live.
 
-use super::{Family, OpenShard, Phase, ShardMessage, ShardState, entities, frames};
-use crate::entry::{self, Entry};
+use super::{Family, OpenShard, Phase, ShardMessage, ShardState, entities};
+use crate::entry::{self, StoredEntry, StoredEvent};
 use crate::handle::CallError;
 use crate::metric;
 use crate::projection::ProjectionMessage;
@@ -84,26 +84,37 @@ pub(super) async fn on_opened<F: Family>(
     Ok(())
 }
 
-/// Applies one stored frame. Entities that cannot take an event are quarantined; the shard goes on.
+/// Applies one stored frame. An entity whose event cannot be read or applied is quarantined, and its further
+/// events are passed over: the shard goes on.
 fn replay<F: Family>(state: &mut ShardState<F>, frame: &Frame) -> Result<(), String> {
-    let entries = entry::decode::<F::Event>(&frame.payload)
-        .map_err(|error| format!("frame {} of {}: {error}", frame.lsn, frame.shard))?;
+    let entries =
+        entry::read(&frame.payload).map_err(|error| format!("frame {} of {}: {error}", frame.lsn, frame.shard))?;
     for entry in entries {
         match entry {
-            Entry::Shard(event) => frames::apply_shard_event(state, &event),
-            Entry::Entity { key: name, event } => {
-                let Ok(key) = name.parse::<F::Key>() else {
-                    return Err(format!("frame {} names the unknown entity {name:?}", frame.lsn));
-                };
-                if let Err(reason) = F::apply(&mut state.map, &key, &event) {
-                    let lsn = frame.lsn;
-                    tracing::error!(shard = %state.shard, lsn, entity = %key, %reason, "quarantined on replay");
-                    state.entities.quarantine(&key);
-                }
-            }
+            StoredEntry::Shard(event) => state.letters.apply(&event),
+            StoredEntry::Entity { key, event } => replay_event(state, frame.lsn, key, event),
         }
     }
     Ok(())
+}
+
+fn replay_event<F: Family>(state: &mut ShardState<F>, lsn: u64, name: &str, event: StoredEvent<'_>) {
+    let shard = state.shard;
+    let Ok(key) = name.parse::<F::Key>() else {
+        // Of a kind that a newer program has: nobody here can send it anything.
+        if state.entities.pass_over(name) {
+            tracing::error!(%shard, lsn, entity = name, "quarantined on replay: not an entity of this program");
+        }
+        return;
+    };
+    if state.entities.is_quarantined(&key) {
+        return;
+    }
+    let decoded = event.decode::<F::Event>().map_err(|error| error.to_string());
+    if let Err(reason) = decoded.and_then(|event| F::apply(&mut state.map, &key, &event)) {
+        tracing::error!(%shard, lsn, entity = %key, %reason, "quarantined on replay");
+        entities::quarantine(state, &key);
+    }
 }
 
 /// The log cannot be served: refuse everything and say why, leave the other shards alone.

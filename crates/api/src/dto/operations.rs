@@ -42,8 +42,10 @@ pub struct ShardDto {
     pub rows: usize,
     /// Live entity actors.
     pub live: usize,
-    /// Parked entities.
+    /// Parked entities: they failed again and again.
     pub parked: usize,
+    /// Quarantined entities: their log cannot be applied.
+    pub quarantined: usize,
 }
 
 impl From<ShardView> for ShardDto {
@@ -56,6 +58,7 @@ impl From<ShardView> for ShardDto {
             rows: view.rows,
             live: view.live,
             parked: view.parked,
+            quarantined: view.quarantined,
         }
     }
 }

@@ -78,6 +78,7 @@ fn call_errors_keep_apart_what_was_surely_not_done_and_what_may_have_been() {
     }
     assert_eq!(status(CallError::NotFound("x".into())), 404);
     assert_eq!(status(CallError::Parked("x".into())), 423);
+    assert_eq!(status(CallError::Quarantined("x".into())), 423);
     assert_eq!(status(CallError::Store(StoreError::Io("x".into()))), 500);
     assert_eq!(status(CallError::Store(StoreError::Conflict { expected: 1, found: 2 })), 409);
 }

@@ -45,7 +45,7 @@ pub(crate) async fn dead_letters(
 /// Hands a dead letter to its entity once more.
 #[utoipa::path(post, path = "/dead-letters/{id}/retry", tag = "operations",
     params(("id" = String, Path, description = "percent-encoded id, `station-001f%2F12`")),
-    responses((status = 204, description = "handed over")))]
+    responses((status = 204, description = "handled; after any other answer the letter is still there")))]
 pub(crate) async fn retry_dead_letter(
     State(state): State<ApiState>,
     scope: Scope,

@@ -33,6 +33,19 @@ fn text_forms_go_there_and_back() {
 }
 
 #[test]
+fn what_is_prepared_changes_nothing_until_it_is_taken() {
+    let mut books = Books::default();
+    let entry = [post("driver:a", "CNY", 100), post("top-up:main:CNY", "CNY", -100)];
+    assert!(books.prepare(&entry[..1]).is_err());
+    let change = books.prepare(&entry).unwrap();
+    assert_eq!(books, Books::default());
+    books.commit(change);
+    let mut applied = Books::default();
+    applied.apply(&entry).unwrap();
+    assert_eq!(books, applied);
+}
+
+#[test]
 fn an_entry_balances_in_every_currency_or_is_refused_whole() {
     let mut books = Books::default();
     books.apply(&[post("driver:a", "CNY", 100), post("top-up:main:CNY", "CNY", -100)]).unwrap();
