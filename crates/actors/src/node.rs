@@ -81,6 +81,7 @@ impl Node {
             ports,
             directory: ArcSwap::from_pointee(directory),
             downlink: Downlink::default(),
+            catalogue_change: tokio::sync::Mutex::default(),
             fatal: FatalSignal::default(),
             journal: OnceLock::new(),
             projection: OnceLock::new(),

@@ -140,6 +140,8 @@ pub struct NodeShared {
     pub directory: ArcSwap<Directory>,
     /// The way to the gateways.
     pub downlink: Downlink,
+    /// Held by who changes the catalogue or a key, from reading the directory to replacing it.
+    pub(crate) catalogue_change: tokio::sync::Mutex<()>,
     /// Raised when a store failed.
     pub fatal: FatalSignal,
     pub(crate) journal: OnceLock<ActorRef<JournalMessage>>,
