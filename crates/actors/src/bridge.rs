@@ -5,6 +5,7 @@
 //! disturbed, and the gateway learns what was refused.
 
 use crate::admission::Lane;
+use crate::beats::LastBeat;
 use crate::directory::{Directory, GatewayEntry};
 use crate::family::{StationKey, StationMember};
 use crate::gateway::{GatewayMessage, lane_of};
@@ -13,6 +14,7 @@ use crate::shared::NodeShared;
 use crate::station::StationMessage;
 use crate::telemetry::TelemetryMessage;
 use bytes::Bytes;
+use chargeplane_domain::gateway::BootId;
 use chargeplane_domain::ids::GatewayId;
 use chargeplane_domain::sample::Sample;
 use chargeplane_domain::units::Timestamp;
@@ -35,10 +37,15 @@ const AHEAD_MS: i64 = 5 * 60_000;
 /// One reason is logged at most this often.
 const LOG_EVERY: Duration = Duration::from_secs(30);
 
+/// A gateway is told at most this often that something in its name could not be opened.
+const NOTICE_EVERY: Duration = Duration::from_secs(2);
+
 /// Takes publications from the link.
 pub struct Bridge {
     shared: Arc<NodeShared>,
     logged: Mutex<BTreeMap<&'static str, Instant>>,
+    /// When each gateway was last told; only gateways of the directory are here.
+    noticed: Mutex<BTreeMap<GatewayId, Instant>>,
 }
 
 /// Why a publication is not used. The codes are labels of a metric and are told to the gateway.
@@ -48,7 +55,7 @@ struct Refused(&'static str);
 impl Bridge {
     /// A bridge into this node's shards.
     pub fn new(shared: Arc<NodeShared>) -> Self {
-        Self { shared, logged: Mutex::new(BTreeMap::new()) }
+        Self { shared, logged: Mutex::default(), noticed: Mutex::default() }
     }
 
     fn refuse(&self, topic: &str, Refused(reason): Refused) {
@@ -88,7 +95,8 @@ impl Bridge {
             return Err(Refused("wrong_stream"));
         }
         metrics::counter!(metric::BATCHES_TOTAL, "stream" => stream.name()).increment(1);
-        let Header { boot, seq, .. } = opened.header;
+        let Header { key_epoch, boot, seq, .. } = opened.header;
+        let boot = BootId::new(key_epoch, boot);
         let from = From { gateway, incarnation, stream, boot, seq, bytes: payload.len() };
         match wire::decode_up(stream, &opened.plain) {
             Ok(batch) => self.route(&directory, entry, from, batch),
@@ -122,7 +130,18 @@ impl Bridge {
         Ok(())
     }
 
-    fn on_beat(&self, entry: &GatewayEntry, from: From, beat: Beat) {
+    fn on_beat(&self, entry: &GatewayEntry, from: From, mut beat: Beat) {
+        // A key speaks of itself and of the keys before it; whoever has a former one frees nothing of a later one.
+        beat.floors.retain(|cursor| cursor.boot.key_epoch <= from.boot.key_epoch);
+        beat.acked.retain(|cursor| cursor.boot.key_epoch <= from.boot.key_epoch);
+        let came = self.shared.clock.mono();
+        let last = LastBeat { boot: from.boot, nonce: beat.nonce, sent: beat.mono, came };
+        if self.shared.beats.take(&from.gateway, last) {
+            let key = StationKey::Gateway(from.gateway.clone());
+            self.shared.router.station(entry.shard, key, Lane::Commands, 64, |_permit| {
+                StationMember::Gateway(GatewayMessage::FlushCommands)
+            });
+        }
         if let Some(telemetry) = self.shared.router.telemetry(entry.shard.index) {
             let (gateway, epoch_seen) = (from.gateway.clone(), beat.epoch_seen);
             let (floors, acked) = (beat.floors.clone(), beat.acked.clone());
@@ -166,17 +185,21 @@ impl Bridge {
         }
     }
 
-    /// Tells a gateway that something in its name could not be opened. Sent through its actor, which has the
-    /// shard's sealing counter, and not more often than the log line.
+    /// Tells a gateway that something in its name could not be opened, and which keys are revoked. Sent through
+    /// its actor, which has the shard's sealing counter, and not too often.
     fn notice(&self, entry: &GatewayEntry, code: &'static str) {
         use chargeplane_protocol::message::{Down, Notice};
-        let logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        if logged.get(code).is_some_and(|at| at.elapsed() < LOG_EVERY) {
+        if entry.newest().is_none() {
             return;
         }
-        drop(logged);
+        let mut noticed = self.noticed.lock().unwrap_or_else(PoisonError::into_inner);
+        if noticed.get(&entry.id).is_some_and(|at| at.elapsed() < NOTICE_EVERY) {
+            return;
+        }
+        noticed.insert(entry.id.clone(), Instant::now());
+        drop(noticed);
         let detail = "a packet in this gateway's name could not be opened".to_owned();
-        let down = Down::Notice(Notice { code: code.to_owned(), detail });
+        let down = Down::Notice(Notice { code: code.to_owned(), detail, revoked_upto: entry.revoked_upto() });
         let key = StationKey::Gateway(entry.id.clone());
         self.shared.router.station(entry.shard, key, Lane::Status, 64, move |_permit| {
             StationMember::Gateway(GatewayMessage::SendDown(down))
@@ -189,7 +212,7 @@ struct From {
     gateway: GatewayId,
     incarnation: u32,
     stream: Stream,
-    boot: u32,
+    boot: BootId,
     seq: u64,
     bytes: usize,
 }

@@ -24,6 +24,9 @@ pub struct GatewayEntry {
     pub children: BTreeMap<u16, ChargerId>,
     /// Keys by epoch, with the enrolment that each belongs to; revoked ones are not here.
     keys: Vec<(Keyring, u32)>,
+    /// Keys up to this epoch are revoked: who has one could seal whatever he likes, so not even a backlog that
+    /// claims to be older is read. 0 for none.
+    revoked_upto: u32,
 }
 
 impl GatewayEntry {
@@ -38,6 +41,11 @@ impl GatewayEntry {
     /// The newest keys.
     pub fn newest(&self) -> Option<&Keyring> {
         self.keys.last().map(|(keyring, _)| keyring)
+    }
+
+    /// Keys up to this epoch are revoked; 0 for none.
+    pub fn revoked_upto(&self) -> u32 {
+        self.revoked_upto
     }
 
     /// The present enrolment; 0 when there is none.
@@ -68,7 +76,9 @@ impl Directory {
             children.entry(&charger.gateway).or_default().insert(charger.child, id.clone());
         }
         let entry = |(id, gateway): (&GatewayId, &catalogue::Gateway)| {
-            let valid = credentials.iter().filter(|c| c.gateway == *id && !c.revoked);
+            let of_gateway = || credentials.iter().filter(|c| c.gateway == *id);
+            let revoked_upto = of_gateway().filter(|c| c.revoked).map(|c| c.key_epoch).max().unwrap_or(0);
+            let valid = of_gateway().filter(|c| c.key_epoch > revoked_upto);
             let keys = valid.map(|c| {
                 let key = GatewayKey { root: c.root_key, key_epoch: c.key_epoch };
                 (Keyring::new(id, &key), c.incarnation)
@@ -79,6 +89,7 @@ impl Directory {
                 shard: shard_of(Family::Station, gateway.station.as_str(), shards),
                 children: children.remove(id).unwrap_or_default(),
                 keys: keys.collect(),
+                revoked_upto,
             };
             (id.clone(), Arc::new(entry))
         };

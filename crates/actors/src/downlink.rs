@@ -3,12 +3,14 @@
 //! Every opening of a shard has a new epoch, and the counter starts at one with it, so no (key, nonce) pair is
 //! used twice, whoever owns the shard (DESIGN.md section 7).
 
-use crate::directory::Directory;
+use crate::directory::{Directory, GatewayEntry};
 use crate::metric;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
+use chargeplane_domain::gateway::BootId;
 use chargeplane_domain::ids::GatewayId;
 use chargeplane_domain::units::Timestamp;
+use chargeplane_protocol::envelope::Keyring;
 use chargeplane_protocol::link::{Link, LinkRefused};
 use chargeplane_protocol::message::Down;
 use chargeplane_protocol::{topic, wire};
@@ -65,7 +67,30 @@ impl Downlink {
     ) {
         let directory = directory.load();
         let Some(entry) = directory.gateway(gateway) else { return };
-        let Some(keyring) = entry.newest() else { return };
+        if let Some(keyring) = entry.newest() {
+            self.publish(entry, keyring, counter, now, down);
+        }
+    }
+
+    /// Sends what answers a beat, if the gateway still has the key that the beat was sealed under: to a later
+    /// enrolment, which numbers its boots and beats anew, it would seem to answer another beat.
+    pub fn answer(
+        &self,
+        directory: &ArcSwap<Directory>,
+        counter: &SealingCounter,
+        (gateway, boot): (&GatewayId, BootId),
+        now: Timestamp,
+        down: &Down,
+    ) {
+        let directory = directory.load();
+        let Some(entry) = directory.gateway(gateway) else { return };
+        if let Some(keyring) = entry.newest().filter(|keyring| keyring.key_epoch() == boot.key_epoch) {
+            self.publish(entry, keyring, counter, now, down);
+        }
+    }
+
+    fn publish(&self, entry: &GatewayEntry, keyring: &Keyring, counter: &SealingCounter, now: Timestamp, down: &Down) {
+        let gateway = &entry.id;
         let plain = wire::encode_down(down);
         let number = counter.next.fetch_add(1, Ordering::Relaxed);
         let sealed = match keyring.seal_down(counter.epoch, number, items(down), now.0, &plain) {

@@ -2,8 +2,12 @@
 //!
 //! Supervised by its station's shard. It takes the batches of the events stream strictly in sequence, hands
 //! each event to its charger, and moves the durable cursor only when every event of the batch is durable; the
-//! acknowledgement leaves after the commit of the cursor (DATA-1, CMD-1). A restart reloads the cursors from
-//! the shard's map; what was not acknowledged is delivered again, and chargers recognise what they have had.
+//! acknowledgement leaves after the commit of the cursor (DATA-1, CMD-1). A refusal is durable with the cursor
+//! that passes it, and told only with that. A restart reloads both from the shard's map; what was not
+//! acknowledged is delivered again, and chargers recognise what they have had.
+//!
+//! Commands leave as answers to the gateway's last beat, which their deadlines count from; until there is one
+//! they wait.
 
 use crate::admission::{Lane, Permit};
 use crate::charger::ChargerMessage;
@@ -15,8 +19,9 @@ use crate::reply::Reply;
 use crate::shard::{EntityLink, ShardMessage};
 use crate::shared::NodeShared;
 use chargeplane_domain::command::Command;
-use chargeplane_domain::gateway::{GatewayCommand, GatewayState};
+use chargeplane_domain::gateway::{BootId, GatewayCommand, GatewayState};
 use chargeplane_domain::ids::{ChargerId, GatewayId};
+use chargeplane_protocol::limits::{MAX_CURSORS, MAX_ITEMS};
 use chargeplane_protocol::message::{
     Ack, Cursor, Down, DownCommand, GatewayEvent, NumberedEvent, Refusal, Resume, Stream,
 };
@@ -27,23 +32,26 @@ use std::sync::Arc;
 /// Batches kept that arrived ahead of a missing one; the gateway sends further ones again.
 const MAX_AHEAD: usize = 64;
 
-/// Refusals repeated in each acknowledgement.
-const MAX_REFUSALS: usize = 64;
+/// Commands kept until they can be sent; their chargers send further ones again.
+const MAX_COMMANDS: usize = MAX_ITEMS;
+
+/// Why a batch of a boot whose cursor is forgotten cannot be used.
+const STALE_BOOT: &str = "stale_boot";
 
 /// Messages of the gateway actor.
 #[derive(Debug)]
 pub enum GatewayMessage {
     /// A batch of the events stream.
-    Events { boot: u32, seq: u64, events: Vec<NumberedEvent>, permit: Permit },
+    Events { boot: BootId, seq: u64, events: Vec<NumberedEvent>, permit: Permit },
     /// A batch of the events stream that was authentic but cannot be used.
-    Refused { boot: u32, seq: u64, reason: String },
+    Refused { boot: BootId, seq: u64, reason: String },
     /// One event of the batch in work is durable at its charger, or not.
-    EventEnded { boot: u32, seq: u64, result: Result<(), CallError> },
+    EventEnded { boot: BootId, seq: u64, result: Result<(), CallError> },
     /// The cursor is durable.
-    CursorDurable { boot: u32, upto: u64 },
+    CursorDurable { boot: BootId, upto: u64 },
     /// A durable command of a charger, to be sent with others.
     Send { charger: ChargerId, command: Command },
-    /// Send the collected commands.
+    /// Send the collected commands; also said when a beat came that they wait for.
     FlushCommands,
     /// A message that needs no durability.
     SendDown(Down),
@@ -75,15 +83,13 @@ struct Boot {
     waiting: BTreeMap<u64, Waiting>,
     /// The batch in work and the events of it that are not durable yet.
     in_work: Option<(u64, usize)>,
-    /// Sequences refused lately, repeated in acknowledgements.
-    refused: BTreeMap<u64, String>,
     /// An event of the batch in work was not handled.
     failed: bool,
 }
 
 enum Waiting {
     Events(Vec<NumberedEvent>, #[allow(dead_code, reason = "held for its drop")] Permit),
-    Refused,
+    Refused(String),
 }
 
 /// State of the gateway actor.
@@ -94,8 +100,9 @@ pub struct GatewayActorState {
     /// With all events applied that were handed to the shard, durable or not.
     state: GatewayState,
     counter: Arc<SealingCounter>,
-    boots: BTreeMap<u32, Boot>,
-    commands: Vec<DownCommand>,
+    boots: BTreeMap<BootId, Boot>,
+    /// Commands to be sent, with their chargers' numbers.
+    commands: Vec<(u16, Command)>,
     flush_queued: bool,
 }
 
@@ -127,7 +134,7 @@ impl Actor for GatewayActor {
                 work(state, &myself, boot)
             }
             GatewayMessage::Refused { boot, seq, reason } => {
-                on_refused(state, boot, seq, reason);
+                on_batch(state, boot, seq, Waiting::Refused(reason));
                 work(state, &myself, boot)
             }
             GatewayMessage::EventEnded { boot, seq, result } => {
@@ -144,10 +151,7 @@ impl Actor for GatewayActor {
             }
             GatewayMessage::FlushCommands => {
                 state.flush_queued = false;
-                let commands = std::mem::take(&mut state.commands);
-                if !commands.is_empty() {
-                    send(state, &Down::Commands(commands));
-                }
+                send_commands(state);
                 Ok(())
             }
             GatewayMessage::SendDown(down) => {
@@ -162,11 +166,19 @@ impl Actor for GatewayActor {
     }
 }
 
-fn on_batch(state: &mut GatewayActorState, boot: u32, seq: u64, batch: Waiting) {
+fn on_batch(state: &mut GatewayActorState, boot: BootId, seq: u64, batch: Waiting) {
     if seq <= state.state.cursor(Stream::Events.as_u8(), boot) {
         // Delivered again: its acknowledgement was lost. The cursor may still be on its way to the disk, so
         // the answer rides behind it.
         return ride(state, boot);
+    }
+    if state.state.is_stale(Stream::Events.as_u8(), boot) {
+        // Where this boot stood is forgotten, so its turn never comes. The gateway declares the batch lost
+        // instead of sending it for ever before everything newer.
+        metrics::counter!(metric::BATCHES_REFUSED_TOTAL, "reason" => STALE_BOOT).increment(1);
+        tracing::warn!(gateway = %state.id, %boot, seq, "events of a boot that is too old are refused");
+        let refused = vec![Refusal { seq, reason: STALE_BOOT.to_owned() }];
+        return send(state, &ack_of(state, boot, 0, refused));
     }
     let entry = state.boots.entry(boot).or_default();
     if entry.in_work.is_some_and(|(in_work, _)| in_work == seq) {
@@ -177,17 +189,12 @@ fn on_batch(state: &mut GatewayActorState, boot: u32, seq: u64, batch: Waiting) 
     }
 }
 
-fn on_refused(state: &mut GatewayActorState, boot: u32, seq: u64, reason: String) {
-    let entry = state.boots.entry(boot).or_default();
-    entry.refused.insert(seq, reason);
-    while entry.refused.len() > MAX_REFUSALS {
-        entry.refused.pop_first();
-    }
-    on_batch(state, boot, seq, Waiting::Refused);
-}
-
 /// Starts the next batch of a boot when it is there and none is in work.
-fn work(state: &mut GatewayActorState, myself: &ActorRef<GatewayMessage>, boot: u32) -> Result<(), ActorProcessingErr> {
+fn work(
+    state: &mut GatewayActorState,
+    myself: &ActorRef<GatewayMessage>,
+    boot: BootId,
+) -> Result<(), ActorProcessingErr> {
     loop {
         let next = state.state.cursor(Stream::Events.as_u8(), boot).saturating_add(1);
         let Some(entry) = state.boots.get_mut(&boot) else { return Ok(()) };
@@ -196,8 +203,8 @@ fn work(state: &mut GatewayActorState, myself: &ActorRef<GatewayMessage>, boot: 
         }
         let Some(batch) = entry.waiting.remove(&next) else { return Ok(()) };
         match batch {
-            Waiting::Refused => move_cursor(state, myself, boot, next)?,
-            Waiting::Events(events, _permit) if events.is_empty() => move_cursor(state, myself, boot, next)?,
+            Waiting::Refused(reason) => move_cursor(state, myself, boot, next, Some(reason))?,
+            Waiting::Events(events, _permit) if events.is_empty() => move_cursor(state, myself, boot, next, None)?,
             Waiting::Events(events, _permit) => {
                 entry.in_work = Some((next, events.len()));
                 entry.failed = false;
@@ -234,7 +241,7 @@ fn lanes_of(events: &[NumberedEvent]) -> BTreeMap<u16, Lane> {
 fn dispatch(
     state: &GatewayActorState,
     myself: &ActorRef<GatewayMessage>,
-    boot: u32,
+    boot: BootId,
     seq: u64,
     lane: Lane,
     event: GatewayEvent,
@@ -262,7 +269,7 @@ fn dispatch(
 fn on_event_ended(
     state: &mut GatewayActorState,
     myself: &ActorRef<GatewayMessage>,
-    boot: u32,
+    boot: BootId,
     seq: u64,
     result: Result<(), CallError>,
 ) -> Result<(), ActorProcessingErr> {
@@ -284,18 +291,19 @@ fn on_event_ended(
         return Ok(());
     }
     entry.in_work = None;
-    if entry.failed { Ok(()) } else { move_cursor(state, myself, boot, seq) }
+    if entry.failed { Ok(()) } else { move_cursor(state, myself, boot, seq, None) }
 }
 
-/// Makes the cursor durable, then acknowledges.
+/// Makes the cursor durable, with the reason when the batch there is refused; then acknowledges.
 fn move_cursor(
     state: &mut GatewayActorState,
     myself: &ActorRef<GatewayMessage>,
-    boot: u32,
+    boot: BootId,
     upto: u64,
+    refused: Option<String>,
 ) -> Result<(), ActorProcessingErr> {
     let stream = Stream::Events.as_u8();
-    let event = match state.state.decide(&GatewayCommand::MoveCursor { stream, boot, upto }) {
+    let event = match state.state.decide(&GatewayCommand::MoveCursor { stream, boot, upto, refused }) {
         Ok(Some(event)) => event,
         Ok(None) => return Ok(()),
         Err(rejection) => {
@@ -311,7 +319,7 @@ fn move_cursor(
 }
 
 /// Answers a repeated delivery with the present acknowledgement, behind what is being committed.
-fn ride(state: &GatewayActorState, boot: u32) {
+fn ride(state: &GatewayActorState, boot: BootId) {
     let (shared, counter, id) = (Arc::clone(&state.shared), Arc::clone(&state.counter), state.id.clone());
     let ack = ack(state, boot, state.state.cursor(Stream::Events.as_u8(), boot));
     let after = move || shared.downlink.send(&shared.directory, &counter, &id, shared.clock.wall(), &ack);
@@ -319,20 +327,16 @@ fn ride(state: &GatewayActorState, boot: u32) {
 }
 
 /// Only what is durable may be acknowledged: `upto_seq` is a cursor whose commit is done, or will be before
-/// the acknowledgement leaves.
-fn ack(state: &GatewayActorState, boot: u32, upto_seq: u64) -> Down {
-    let refused = state.boots.get(&boot).map(|entry| {
-        let refusal = |(seq, reason): (&u64, &String)| Refusal { seq: *seq, reason: reason.clone() };
-        entry.refused.iter().map(refusal).collect()
-    });
-    Down::Ack(Ack {
-        stream: Stream::Events,
-        boot,
-        epoch: state.link.epoch,
-        upto_seq,
-        refused: refused.unwrap_or_default(),
-        credit: 0,
-    })
+/// the acknowledgement leaves. So are the refusals up to it.
+fn ack(state: &GatewayActorState, boot: BootId, upto_seq: u64) -> Down {
+    let refused = state.state.refusals(Stream::Events.as_u8(), boot).filter(|(seq, _)| *seq <= upto_seq);
+    let refused = refused.map(|(seq, reason)| Refusal { seq, reason: reason.to_owned() }).collect();
+    ack_of(state, boot, upto_seq, refused)
+}
+
+fn ack_of(state: &GatewayActorState, boot: BootId, upto_seq: u64, refused: Vec<Refusal>) -> Down {
+    let (stream, epoch) = (Stream::Events, state.link.epoch);
+    Down::Ack(Ack { stream, boot, epoch, upto_seq, refused, credit: 0 })
 }
 
 fn send(state: &GatewayActorState, down: &Down) {
@@ -344,21 +348,46 @@ fn send(state: &GatewayActorState, down: &Down) {
 fn on_send(state: &mut GatewayActorState, myself: &ActorRef<GatewayMessage>, charger: &ChargerId, command: Command) {
     let directory = state.shared.directory.load();
     let Some((entry, _)) = directory.charger(charger) else { return };
-    let Command { id, action, deadline, .. } = command;
-    state.commands.push(DownCommand { id, child: entry.child, action, deadline });
+    if state.commands.len() < MAX_COMMANDS {
+        state.commands.push((entry.child, command));
+    }
     if !state.flush_queued {
         state.flush_queued = myself.cast(GatewayMessage::FlushCommands).is_ok();
     }
 }
 
-fn on_resume(state: &mut GatewayActorState, telemetry: Vec<Cursor>) {
-    let boots: BTreeSet<u32> = state.state.cursors.keys().map(|(_, boot)| *boot).collect();
-    let events = boots.into_iter().map(|boot| Cursor {
-        stream: Stream::Events,
-        boot,
-        seq: state.state.cursor(Stream::Events.as_u8(), boot),
-    });
-    let cursors = events.chain(telemetry).collect();
+/// Sends what was collected, with deadlines on the gateway's clock; without a beat to count them from, it waits.
+fn send_commands(state: &mut GatewayActorState) {
+    if state.commands.is_empty() {
+        return;
+    }
+    let shared = Arc::clone(&state.shared);
+    let directory = shared.directory.load();
+    let Some(keyring) = directory.gateway(&state.id).and_then(|entry| entry.newest()) else { return };
+    let (mono, wall) = (shared.clock.mono(), shared.clock.wall());
+    let Some(beat) = shared.beats.last(&state.id, keyring.key_epoch(), mono) else {
+        // Their chargers send them again meanwhile.
+        let mut waiting = BTreeSet::new();
+        return state.commands.retain(|(_, command)| waiting.insert(command.id.clone()));
+    };
+    let dated = |(child, Command { id, action, deadline, .. })| {
+        let deadline = beat.deadline(mono, deadline.since(wall));
+        DownCommand { id, child, action, deadline }
+    };
+    let commands = Down::Commands(std::mem::take(&mut state.commands).into_iter().map(dated).collect());
+    let to = (&state.id, beat.boot);
+    shared.downlink.answer(&shared.directory, &state.counter, to, wall, &commands);
+}
+
+fn on_resume(state: &mut GatewayActorState, mut telemetry: Vec<Cursor>) {
+    let stream = Stream::Events.as_u8();
+    let of_events = state.state.cursors.iter().filter(|((of, _), _)| *of == stream);
+    let cursor = |((_, boot), seq): (&(u8, BootId), &u64)| Cursor { stream: Stream::Events, boot: *boot, seq: *seq };
+    let mut cursors: Vec<Cursor> = of_events.map(cursor).collect();
+    // What has no cursor is only sent again, so the oldest boots may be left out.
+    telemetry.sort_by_key(|cursor| std::cmp::Reverse(cursor.boot));
+    cursors.extend(telemetry);
+    cursors.truncate(MAX_CURSORS);
     send(state, &Down::Resume(Resume { epoch: state.link.epoch, cursors }));
 }
 

@@ -4,6 +4,7 @@
 
 pub mod account;
 pub mod admission;
+pub mod beats;
 pub mod bridge;
 pub mod charger;
 pub mod directory;

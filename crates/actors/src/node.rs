@@ -1,5 +1,6 @@
 //! A node: the actors of one process, put together from a configuration and the ports.
 
+use crate::beats::Beats;
 use crate::bridge::Bridge;
 use crate::directory::Directory;
 use crate::downlink::Downlink;
@@ -81,6 +82,8 @@ impl Node {
             ports,
             directory: ArcSwap::from_pointee(directory),
             downlink: Downlink::default(),
+            beats: Beats::default(),
+            catalogue_change: tokio::sync::Mutex::default(),
             fatal: FatalSignal::default(),
             journal: OnceLock::new(),
             projection: OnceLock::new(),

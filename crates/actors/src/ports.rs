@@ -4,6 +4,7 @@
 
 use chargeplane_domain::catalogue::Catalogue;
 use chargeplane_domain::chunk::EncodedChunk;
+use chargeplane_domain::gateway::BootId;
 use chargeplane_domain::ids::{AccountId, ChargerId, GatewayId, SessionId};
 use chargeplane_domain::placement::ShardId;
 use chargeplane_domain::sample::Gap;
@@ -36,8 +37,8 @@ pub struct StreamCursor {
     pub gateway: GatewayId,
     /// The stream's byte on the wire.
     pub stream: u8,
-    /// The gateway's boot.
-    pub boot: u32,
+    /// The gateway's boot, with its key: a new enrolment may count its boots from 1 again.
+    pub boot: BootId,
     /// Every batch up to this sequence is durable or refused.
     pub upto_seq: u64,
 }

@@ -1,6 +1,7 @@
 //! What all actors of a node share: configuration, clock, ports, router, directory and the way down.
 
 use crate::admission::as_f64;
+use crate::beats::Beats;
 use crate::directory::Directory;
 use crate::downlink::Downlink;
 use crate::journal::{FatalSignal, JournalMessage};
@@ -153,6 +154,10 @@ pub struct NodeShared {
     pub directory: ArcSwap<Directory>,
     /// The way to the gateways.
     pub downlink: Downlink,
+    /// The last heartbeat of each gateway.
+    pub beats: Beats,
+    /// Held by who changes the catalogue or a key, from reading the directory to replacing it.
+    pub(crate) catalogue_change: tokio::sync::Mutex<()>,
     /// Raised when a store failed.
     pub fatal: FatalSignal,
     pub(crate) journal: OnceLock<ActorRef<JournalMessage>>,

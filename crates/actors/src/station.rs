@@ -15,6 +15,7 @@ use crate::shard::EntityLink;
 use crate::shared::NodeShared;
 use chargeplane_domain::allocation::Problem;
 use chargeplane_domain::allocation::lp::{Fallback, Programme, SolveOutcome, Source, allocate_with};
+use chargeplane_domain::gateway::BootId;
 use chargeplane_domain::ids::{ChargerId, GatewayId, StationId};
 use chargeplane_domain::station::{
     BeatReport, BeatVerdict, ChargerBeat, PowerConfig, StationEffect, StationEvent, StationPower, StationState,
@@ -78,7 +79,7 @@ pub struct StationReport {
 #[derive(Debug)]
 pub enum StationMessage {
     /// A gateway's heartbeat.
-    Beat { gateway: GatewayId, boot: u32, beat: Beat, permit: Permit },
+    Beat { gateway: GatewayId, boot: BootId, beat: Beat, permit: Permit },
     /// A start command may be sent to this charger.
     SessionExpected { charger: ChargerId },
     /// The charger's session is over.
@@ -257,7 +258,7 @@ fn on_beat(
     state: &mut StationActorState,
     myself: &ActorRef<StationMessage>,
     gateway: &GatewayId,
-    boot: u32,
+    boot: BootId,
     beat: &Beat,
 ) {
     let directory = state.shared.directory.load();
@@ -432,11 +433,11 @@ fn carry_out(state: &mut StationActorState, myself: &ActorRef<StationMessage>, e
             StationEffect::SendGrants { gateway, answers_nonce, boot, seq, lease_ms, entries } => {
                 let lease_ms = u32::try_from(lease_ms).unwrap_or(u32::MAX);
                 let (epoch, entries) = (state.link.epoch, with_allowances(state, &gateway, entries));
-                let grants = Grants { answers_nonce, boot, epoch, seq, lease_ms, entries };
+                let grants = Grants { answers_nonce, boot: boot.boot, epoch, seq, lease_ms, entries };
                 metrics::counter!(metric::GRANTS_TOTAL).increment(1);
                 let shared = &state.shared;
                 let (directory, now) = (&shared.directory, shared.clock.wall());
-                shared.downlink.send(directory, &state.counter, &gateway, now, &Down::Grants(grants));
+                shared.downlink.answer(directory, &state.counter, (&gateway, boot), now, &Down::Grants(grants));
             }
             StationEffect::RaiseCeilings(ceilings) => {
                 let event = StationEvent::CeilingsSet(ceilings.clone());

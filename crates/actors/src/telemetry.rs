@@ -19,6 +19,7 @@ use crate::ports::{Flush, GapRow, StoreError, StreamCursor};
 use crate::reply::Reply;
 use crate::shard::ShardMessage;
 use crate::shared::NodeShared;
+use chargeplane_domain::gateway::BootId;
 use chargeplane_domain::ids::{ChargerId, GatewayId};
 use chargeplane_domain::placement::ShardId;
 use chargeplane_domain::sample::{Gap, Sample};
@@ -60,12 +61,13 @@ pub enum TelemetryMessage {
     Batch {
         /// Who sent it.
         gateway: GatewayId,
-        /// The enrolment that numbers the samples.
+        /// The enrolment that numbers the samples: another one may number them from 0 again, so columns, chunks
+        /// and gaps are kept by it.
         incarnation: u32,
         /// Which stream.
         stream: Stream,
-        /// Which boot.
-        boot: u32,
+        /// Which boot, under which key.
+        boot: BootId,
         /// Its sequence.
         seq: u64,
         /// Samples, children known.
@@ -76,7 +78,7 @@ pub enum TelemetryMessage {
         permit: Permit,
     },
     /// A batch that was authentic but cannot be used.
-    Refused { gateway: GatewayId, stream: Stream, boot: u32, seq: u64, reason: String },
+    Refused { gateway: GatewayId, stream: Stream, boot: BootId, seq: u64, reason: String },
     /// A beat passed by: what the gateway knows of this owner, and what it will not send any more.
     Beat { gateway: GatewayId, epoch_seen: u64, floors: Vec<Cursor>, acked: Vec<Cursor> },
     /// Look for gateways that are due.
@@ -107,7 +109,6 @@ pub struct TelemetryArguments {
 /// One gateway's samples on their way to the store.
 #[derive(Default)]
 struct Feed {
-    incarnation: u32,
     streams: Streams,
     columns: BTreeMap<ChargerId, Columns>,
     gaps: Vec<GapRow>,
@@ -211,7 +212,7 @@ impl Actor for TelemetryActor {
 struct Batch {
     incarnation: u32,
     stream: Stream,
-    boot: u32,
+    boot: BootId,
     seq: u64,
     runs: Vec<SampleRun>,
     gaps: Vec<(u16, Gap)>,
@@ -227,13 +228,6 @@ fn on_batch(state: &mut TelemetryState, gateway: &GatewayId, batch: Batch) {
         None => return,
     };
     let feed = state.feeds.entry(gateway.clone()).or_default();
-    if feed.incarnation != incarnation {
-        // A new enrolment numbers its samples anew; what the former one left is written with its own number.
-        if !feed.columns.is_empty() || !feed.gaps.is_empty() {
-            feed.dirty_since.get_or_insert_with(Instant::now);
-        }
-        feed.incarnation = incarnation;
-    }
     if feed.streams.is_durable(stream, boot, seq) {
         return ack(state, gateway, stream, boot);
     }
@@ -412,7 +406,7 @@ fn on_written(
 }
 
 /// Sends the present acknowledgement of one stream and boot.
-fn ack(state: &mut TelemetryState, gateway: &GatewayId, stream: Stream, boot: u32) {
+fn ack(state: &mut TelemetryState, gateway: &GatewayId, stream: Stream, boot: BootId) {
     let Some(feed) = state.feeds.get(gateway) else { return };
     let refused = feed.streams.refusals(stream, boot);
     let refused = refused.map(|(seq, reason)| Refusal { seq, reason: reason.to_owned() }).collect();

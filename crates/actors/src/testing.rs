@@ -10,6 +10,7 @@ use bytes::Bytes;
 use chargeplane_domain::allocation::lp::{Programme, SolveDone, Solver, SolverBusy};
 use chargeplane_domain::catalogue::Catalogue;
 use chargeplane_domain::chunk::{Chunk, ChunkHeader};
+use chargeplane_domain::gateway::BootId;
 use chargeplane_domain::ids::{AccountId, ChargerId};
 use chargeplane_domain::placement::ShardId;
 use chargeplane_domain::units::Money;
@@ -65,7 +66,7 @@ pub(crate) fn check_poison(entity: &impl Display, message: &impl Debug) -> Resul
 pub struct MemoryTelemetry {
     chunks: Mutex<BTreeMap<(ChargerId, u32, u64, u64), ChunkRow>>,
     gaps: Mutex<Vec<GapRow>>,
-    cursors: Mutex<BTreeMap<(ShardId, String, u8, u32), StreamCursor>>,
+    cursors: Mutex<BTreeMap<(ShardId, String, u8, BootId), StreamCursor>>,
     /// When set, every write fails with it.
     pub fail: Mutex<Option<StoreError>>,
 }

@@ -4,59 +4,16 @@
 mod support;
 
 use chargeplane_actors::handle::CallError;
-use chargeplane_actors::ports::RecordQuery;
 use chargeplane_actors::testing::MemoryStores;
 use chargeplane_actors::views::StartRequest;
 use chargeplane_domain::account::{AccountCommand, AccountRejection};
-use chargeplane_domain::command::{Action, CommandOutcome};
-use chargeplane_domain::ids::{ConnectorNo, SessionId};
+use chargeplane_domain::command::CommandOutcome;
+use chargeplane_domain::ids::ConnectorNo;
 use chargeplane_domain::session::StopReason;
 use chargeplane_domain::units::{Money, Timestamp, WattHours};
-use chargeplane_protocol::message::{Beat, BeatCharger, CommandEnd, Down, DownCommand, GatewayEvent, Stream};
+use chargeplane_protocol::message::{Beat, BeatCharger, CommandEnd, Down, GatewayEvent, Stream};
 use std::time::Duration;
 use support::*;
-
-fn command(down: &Down) -> Option<DownCommand> {
-    match down {
-        Down::Commands(commands) => commands.first().cloned(),
-        _ => None,
-    }
-}
-
-fn start_requested(account: &str, request: u64) -> GatewayEvent {
-    let (account, connector) = (id(account), ConnectorNo(1));
-    GatewayEvent::StartRequested { child: 0, connector, account, request, at: now() }
-}
-
-/// Brings a session up to the point where energy flows.
-async fn start(gateway: &mut TestGateway, account: &str, register: i64) -> SessionId {
-    let (seq, _) = gateway.event(start_requested(account, 1));
-    gateway.until_acked(Stream::Events, seq).await;
-    let start = gateway.until("start command", command).await;
-    let Action::Start { session, allowance, .. } = start.action.clone() else { panic!("{start:?}") };
-    assert!(allowance > WattHours::ZERO);
-    gateway.event(GatewayEvent::CommandResult { child: 0, command: start.id, outcome: CommandEnd::Done, at: now() });
-    let (child, register) = (0, WattHours(register));
-    let started = GatewayEvent::SessionStarted { child, session: session.clone(), register, at: now() };
-    let (seq, _) = gateway.event(started);
-    gateway.until_acked(Stream::Events, seq).await;
-    session
-}
-
-async fn record_of(
-    node: &chargeplane_actors::node::Node,
-    session: &SessionId,
-) -> chargeplane_domain::session::ChargeRecord {
-    for _ in 0..2_000 {
-        let query = RecordQuery { session: Some(session.clone()), limit: 10, ..RecordQuery::default() };
-        let records = node.handle().charge_records(query).await.expect("records");
-        if let Some(stored) = records.into_iter().next() {
-            return stored.record;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("no charge record for {session}");
-}
 
 #[tokio::test]
 async fn a_session_is_held_debited_settled_and_recorded() {

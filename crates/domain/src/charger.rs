@@ -137,7 +137,7 @@ pub enum ChargerCommand {
         time_zone: String,
         at: Timestamp,
     },
-    /// The account holds money. `deadline` is that of the start command, by the gateway's clock.
+    /// The account holds money. `deadline` is that of the start command, by the node's clock.
     Authorised { session: SessionId, allowance: WattHours, deadline: Timestamp, at: Timestamp },
     /// The account refused with this code.
     AuthorisationRefused { session: SessionId, code: String, at: Timestamp },

@@ -60,7 +60,7 @@ pub struct Command {
     pub action: Action,
     /// When it was accepted, by the node's clock.
     pub accepted_at: Timestamp,
-    /// Not to be executed after this, by the gateway's clock.
+    /// Not to be executed after this, by the node's clock; what is sent counts from a beat on the gateway's.
     pub deadline: Timestamp,
     /// How it ended; none while it is not known.
     pub outcome: Option<CommandOutcome>,

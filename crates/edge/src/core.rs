@@ -20,6 +20,7 @@ use crate::leases::Leases;
 use crate::outbox::Lane;
 use crate::ring::{CommandNote, Place, Recovered, Ring, RingError};
 use crate::stats::GatewayStats;
+use chargeplane_domain::gateway::BootId;
 use chargeplane_domain::ids::{CommandId, SessionId};
 use chargeplane_domain::sample::{Gap, GapReason, Sample};
 use chargeplane_domain::session::StopReason;
@@ -160,7 +161,7 @@ impl GatewayCore {
     fn take_over(&mut self, now: Now, recovered: Recovered) {
         for found in recovered.batches {
             if let Some(lane) = self.lanes.get_mut(found.meta.ticket.stream as usize) {
-                lane.insert(found.meta, found.place, found.len, self.order, None);
+                lane.insert(found, self.order, None);
                 self.order += 1;
             }
         }
@@ -334,6 +335,11 @@ impl GatewayCore {
     /// This boot's epoch.
     pub fn boot(&self) -> u32 {
         self.boot
+    }
+
+    /// This boot with the key it seals under.
+    pub(crate) fn boot_id(&self) -> BootId {
+        BootId::new(self.keys.key_epoch(), self.boot)
     }
 
     /// True while the gateway decides by itself.

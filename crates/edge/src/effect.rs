@@ -10,9 +10,9 @@ use std::sync::Arc;
 /// The two clocks, read together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Now {
-    /// Monotonic, of this boot: leases and waits.
+    /// Monotonic, of this boot: leases, waits and the deadlines of commands.
     pub mono: Mono,
-    /// Wall clock: stamps and the deadlines of commands.
+    /// Wall clock: stamps.
     pub wall: Timestamp,
 }
 

@@ -144,6 +144,11 @@ impl Leases {
         }
     }
 
+    /// When a beat of this boot left; none for one of another boot, or one that is forgotten.
+    pub fn beat_sent(&self, boot: u32, nonce: u64) -> Option<Mono> {
+        if boot == self.boot { self.beats.get(&nonce).copied() } else { None }
+    }
+
     /// Grants arrived and were authenticated.
     pub fn on_grants(&mut self, now: Mono, grants: &Grants) -> Verdict {
         if !self.see_epoch(grants.epoch) {
@@ -153,7 +158,7 @@ impl Leases {
             return Verdict::Stale;
         }
         self.last = (grants.epoch, grants.seq);
-        let beat = if grants.boot == self.boot { self.beats.get(&grants.answers_nonce).copied() } else { None };
+        let beat = self.beat_sent(grants.boot, grants.answers_nonce);
         let term = u64::from(grants.lease_ms.min(MAX_LEASE_MS));
         let answered = beat.map(|sent| (sent, sent.plus_ms(term))).filter(|(_, ends)| *ends > now);
         for entry in &grants.entries {

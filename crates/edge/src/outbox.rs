@@ -2,8 +2,9 @@
 //!
 //! A lane publishes in the order of (boot, sequence) and holds a batch until it is acknowledged or given up.
 
-use crate::ring::{BatchMeta, Place};
+use crate::ring::{BatchMeta, Found, Place};
 use bytes::Bytes;
+use chargeplane_domain::gateway::BootId;
 use chargeplane_domain::units::Mono;
 use chargeplane_protocol::message::{Cursor, Stream};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -18,6 +19,8 @@ pub(crate) struct Held {
     pub place: Place,
     /// Bytes of the packet.
     pub len: u64,
+    /// The key it is sealed under.
+    pub key_epoch: u32,
     /// Age: lower is older, across streams.
     pub order: u64,
     /// First publication while the gateway was live; not for batches that had to wait for a connection.
@@ -34,7 +37,7 @@ pub(crate) struct Lane {
     held: BTreeMap<Key, Held>,
     unsent: BTreeSet<Key>,
     flying: VecDeque<(Mono, Key)>,
-    acked: BTreeMap<u32, u64>,
+    acked: BTreeMap<BootId, u64>,
     hold_until: Option<Mono>,
     next_seq: u64,
     items: u64,
@@ -66,12 +69,14 @@ impl Lane {
         self.next_seq += 1;
     }
 
-    pub fn insert(&mut self, meta: BatchMeta, place: Place, len: u64, order: u64, fresh: Option<Bytes>) {
+    /// A sealed batch that lies in the ring, `order` being its age across streams.
+    pub fn insert(&mut self, found: Found, order: u64, fresh: Option<Bytes>) {
+        let Found { meta, place, len, key_epoch } = found;
         let key = (meta.ticket.boot, meta.ticket.seq);
         self.items += meta.items();
         self.bytes += len;
         self.unsent.insert(key);
-        self.held.insert(key, Held { meta, place, len, order, first_live: None, fresh, sent: None });
+        self.held.insert(key, Held { meta, place, len, key_epoch, order, first_live: None, fresh, sent: None });
     }
 
     /// A connection is up: nothing is under way any more, and old telemetry waits for the node's cursors.
@@ -104,20 +109,38 @@ impl Lane {
         self.hold_until = None;
         let stream = self.stream;
         for cursor in cursors.iter().filter(|cursor| cursor.stream == stream) {
-            let below: Vec<Key> =
-                self.held.range((cursor.boot, 0)..=(cursor.boot, cursor.seq)).map(|(key, _)| *key).collect();
-            for key in below {
+            for key in self.upto(cursor.boot, cursor.seq) {
                 self.mark_sent(key, now, false);
             }
         }
     }
 
+    /// What is held of a boot up to a sequence. What is said of the same boot under another key is about the
+    /// batches of a former ring, and finds nothing here.
+    fn upto(&self, boot: BootId, upto: u64) -> Vec<Key> {
+        let held = self.held.range((boot.boot, 0)..=(boot.boot, upto));
+        held.filter(|(_, held)| held.key_epoch == boot.key_epoch).map(|(key, _)| *key).collect()
+    }
+
     /// Frees what is durable (or was refused before).
-    pub fn ack(&mut self, boot: u32, upto: u64) -> Vec<Held> {
+    pub fn ack(&mut self, boot: BootId, upto: u64) -> Vec<Held> {
         let acked = self.acked.entry(boot).or_default();
         *acked = upto.max(*acked);
-        let keys: Vec<Key> = self.held.range((boot, 0)..=(boot, upto)).map(|(key, _)| *key).collect();
-        keys.into_iter().filter_map(|key| self.remove(key)).collect()
+        self.upto(boot, upto).into_iter().filter_map(|key| self.remove(key)).collect()
+    }
+
+    /// Takes a batch that the node refused.
+    pub fn refused(&mut self, boot: BootId, seq: u64) -> Option<Held> {
+        let key = (boot.boot, seq);
+        self.held.get(&key).filter(|held| held.key_epoch == boot.key_epoch)?;
+        self.remove(key)
+    }
+
+    /// Takes everything that is sealed under a key up to this one: nobody will ever open it.
+    pub fn unreadable(&mut self, key_epoch: u32) -> Vec<Held> {
+        let lost = self.held.iter().filter(|(_, held)| held.key_epoch <= key_epoch);
+        let lost: Vec<Key> = lost.map(|(key, _)| *key).collect();
+        lost.into_iter().filter_map(|key| self.remove(key)).collect()
     }
 
     /// Gives a batch up.
@@ -197,19 +220,23 @@ impl Lane {
     }
 
     /// Per boot, the lowest sequence that may still come.
-    pub fn floors(&self, boot: u32) -> Vec<Cursor> {
-        let mut floors: BTreeMap<u32, u64> = BTreeMap::from([(boot, self.next_seq)]);
-        for (boot, seq) in self.held.keys() {
-            let floor = floors.entry(*boot).or_insert(*seq);
+    pub fn floors(&self, boot: BootId) -> Vec<Cursor> {
+        let mut floors: BTreeMap<BootId, u64> = BTreeMap::from([(boot, self.next_seq)]);
+        for ((boot, seq), held) in &self.held {
+            let floor = floors.entry(BootId::new(held.key_epoch, *boot)).or_insert(*seq);
             *floor = (*floor).min(*seq);
         }
         floors.into_iter().map(|(boot, seq)| Cursor { stream: self.stream, boot, seq }).collect()
     }
 
     /// The acknowledgements seen, for this boot and those that still hold something.
-    pub fn acked(&mut self, boot: u32) -> Vec<Cursor> {
+    pub fn acked(&mut self, boot: BootId) -> Vec<Cursor> {
         let held = &self.held;
-        self.acked.retain(|old, _| *old == boot || held.range((*old, 0)..=(*old, u64::MAX)).next().is_some());
+        let holds = |old: &BootId| {
+            let first = held.range((old.boot, 0)..=(old.boot, u64::MAX)).next();
+            first.is_some_and(|(_, held)| held.key_epoch == old.key_epoch)
+        };
+        self.acked.retain(|old, _| *old == boot || holds(old));
         self.acked.iter().map(|(boot, seq)| Cursor { stream: self.stream, boot: *boot, seq: *seq }).collect()
     }
 

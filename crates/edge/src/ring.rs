@@ -94,6 +94,8 @@ pub struct Found {
     pub place: Place,
     /// Bytes of the packet.
     pub len: u64,
+    /// The key it is sealed under; the gateway may have been enrolled anew since.
+    pub key_epoch: u32,
 }
 
 /// What was found at the start.

@@ -38,6 +38,8 @@ pub struct GatewayStats {
     pub commands_repeated: u64,
     /// Commands refused by the core: expired, unknown charger, memory full.
     pub commands_refused: u64,
+    /// Commands left alone: their deadline counts from a beat that is not remembered, so they may be from any time.
+    pub commands_undated: u64,
     /// Times the gateway began to decide by itself.
     pub local_entries: u64,
     /// Connections.

@@ -25,6 +25,10 @@ pub const MAX_TOPIC_LEN: usize = 256;
 /// silent gateway draws.
 pub const MAX_LEASE_MS: u32 = 600_000;
 
+/// Longest time between a beat and the deadline of a command that counts from it, in milliseconds: the longest
+/// deadline a node gives (an hour), and the longest that a gateway remembers a beat.
+pub const MAX_WITHIN_MS: u32 = 3_600_000 + MAX_LEASE_MS;
+
 /// Largest power in a message, in watts. Beyond any charger, and far from where sums overflow.
 pub const MAX_WATTS: i64 = 1_000_000_000;
 

@@ -1,6 +1,7 @@
 //! What is said between a gateway and a node, as plain values. [`crate::wire`] turns them into bytes and back.
 
 use chargeplane_domain::command::Action;
+use chargeplane_domain::gateway::BootId;
 use chargeplane_domain::ids::{AccountId, CommandId, ConnectorNo, SessionId};
 use chargeplane_domain::sample::{Gap, Sample};
 use chargeplane_domain::session::StopReason;
@@ -224,8 +225,8 @@ pub enum CommandEnd {
 pub struct Cursor {
     /// The stream.
     pub stream: Stream,
-    /// The boot.
-    pub boot: u32,
+    /// The boot, with the key that its batches are sealed under.
+    pub boot: BootId,
     /// The sequence, 0 for "none yet".
     pub seq: u64,
 }
@@ -302,8 +303,9 @@ pub enum Down {
 pub struct Ack {
     /// The stream.
     pub stream: Stream,
-    /// The boot.
-    pub boot: u32,
+    /// The boot, with the key that its batches are sealed under: a gateway that was enrolled anew with an empty
+    /// ring counts its boots from 1 again, and what is said of its former batches is not about the new ones.
+    pub boot: BootId,
     /// The owner's epoch; lower than the highest seen is ignored.
     pub epoch: u64,
     /// Cumulative.
@@ -371,16 +373,31 @@ pub struct DownCommand {
     pub child: u16,
     /// What to do.
     pub action: Action,
-    /// By the gateway's clock: after it, the command is not executed.
-    pub deadline: Timestamp,
+    /// After it, the command is not executed.
+    pub deadline: Deadline,
 }
 
-/// Something of the gateway's could not be used, and why. Unlike a [`Refusal`] it frees nothing, because what
-/// it speaks of was not authenticated (or was no batch at all).
+/// A moment on the gateway's monotonic clock, counted from a beat as grants are: whatever the wall clocks of
+/// node and gateway say, a command is late on both sides at about the same time, and never later at the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadline {
+    /// The beat this counts from.
+    pub answers_nonce: u64,
+    /// The boot of that beat.
+    pub boot: u32,
+    /// So long after that beat was sent.
+    pub within_ms: u32,
+}
+
+/// Something of the gateway's could not be used, and why. Unlike a [`Refusal`] it frees nothing by its code,
+/// because what it speaks of was not authenticated (or was no batch at all).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
     /// A stable code.
     pub code: String,
     /// For the gateway's log.
     pub detail: String,
+    /// The node's own knowledge, whatever made it speak: keys up to this epoch are revoked, and nothing sealed
+    /// under them will ever be read. The gateway declares what it still holds of them as lost. 0 for none.
+    pub revoked_upto: u32,
 }

@@ -12,6 +12,7 @@ mod up;
 
 use crate::limits::{MAX_ID_LEN, MAX_TEXT_LEN, MAX_TIME_MS, MAX_WATTS, MIN_TIME_MS};
 use crate::message::{Cursor, Down, Stream, UpBatch};
+use chargeplane_domain::gateway::BootId;
 use chargeplane_domain::units::{Timestamp, WattHours, Watts};
 use prost::Message;
 use std::str::FromStr;
@@ -177,12 +178,16 @@ fn stream(value: u32) -> Result<Stream, WireError> {
 }
 
 fn cursor_to_proto(cursor: &Cursor) -> proto::Cursor {
-    proto::Cursor { stream: u32::from(cursor.stream.as_u8()), boot: cursor.boot, seq: cursor.seq }
+    let Cursor { stream, boot: BootId { key_epoch, boot }, seq } = *cursor;
+    proto::Cursor { stream: u32::from(stream.as_u8()), boot, seq, key_epoch }
 }
 
 fn cursors(what: &'static str, from: Vec<proto::Cursor>) -> Result<Vec<Cursor>, WireError> {
     at_most(what, from.len(), crate::limits::MAX_CURSORS)?;
-    from.into_iter().map(|c| Ok(Cursor { stream: stream(c.stream)?, boot: c.boot, seq: c.seq })).collect()
+    let cursor = |from: proto::Cursor| {
+        Ok(Cursor { stream: stream(from.stream)?, boot: BootId::new(from.key_epoch, from.boot), seq: from.seq })
+    };
+    from.into_iter().map(cursor).collect()
 }
 
 #[cfg(test)]

@@ -5,13 +5,15 @@ use super::*;
 use crate::testing;
 use bytes::Bytes;
 use chargeplane_domain::command::Action;
+use chargeplane_domain::gateway::BootId;
 use chargeplane_domain::ids::SessionId;
 use chargeplane_domain::session::StopReason;
 use chargeplane_domain::units::{WattHours, Watts};
 use chargeplane_mqtt::{EmbeddedBroker, MqttLink, Options};
 use chargeplane_protocol::link::{Link, LinkEvent, LinkSink};
 use chargeplane_protocol::message::{
-    Ack, Beat, CommandEnd, Cursor, Down, DownCommand, GatewayEvent, GrantEntry, Grants, Resume, Stream, UpBatch,
+    Ack, Beat, CommandEnd, Cursor, Deadline, Down, DownCommand, GatewayEvent, GrantEntry, Grants, Resume, Stream,
+    UpBatch,
 };
 use chargeplane_protocol::topic::{self, Topic};
 use chargeplane_protocol::{GatewayKey, Keyring, wire};
@@ -27,6 +29,8 @@ struct Known {
     commands: u64,
     /// Event numbers taken, by gateway.
     events: BTreeMap<GatewayId, u64>,
+    /// Boot and nonce of the last beat, by gateway.
+    beats: BTreeMap<GatewayId, (u32, u64)>,
     /// Energy, by session: register at the start and at the end.
     sessions: BTreeMap<SessionId, (i64, Option<i64>, Option<StopReason>)>,
     done: u64,
@@ -56,7 +60,8 @@ impl TinyNode {
         let batch = wire::decode_up(stream, &opened.plain).unwrap();
         let known = &mut *self.known.lock().unwrap();
         if stream != Stream::Beat {
-            let (boot, upto_seq) = (opened.header.boot, opened.header.seq);
+            let boot = BootId::new(opened.header.key_epoch, opened.header.boot);
+            let upto_seq = opened.header.seq;
             let ack = Ack { stream, boot, epoch: 1, upto_seq, refused: Vec::new(), credit: 10 };
             self.send(known, &gateway, shard, &Down::Ack(ack));
         }
@@ -76,8 +81,10 @@ impl TinyNode {
     }
 
     fn on_beat(&self, known: &mut Known, gateway: &GatewayId, shard: u16, boot: u32, beat: &Beat) {
+        known.beats.insert(gateway.clone(), (boot, beat.nonce));
         if beat.epoch_seen == 0 {
-            let cursors = Stream::ALL.map(|stream| Cursor { stream, boot, seq: 0 });
+            let of = BootId::new(self.keys[gateway].key_epoch(), boot);
+            let cursors = Stream::ALL.map(|stream| Cursor { stream, boot: of, seq: 0 });
             self.send(known, gateway, shard, &Down::Resume(Resume { epoch: 1, cursors: cursors[..4].to_vec() }));
         }
         let charging = beat.chargers.iter().filter(|c| c.charging);
@@ -94,7 +101,9 @@ impl TinyNode {
                 let code = "insufficient_funds".to_owned();
                 self.send(known, gateway, shard, &Down::Deny { child, request, code });
             }
-            GatewayEvent::StartRequested { child, connector, account, at, .. } => {
+            GatewayEvent::StartRequested { child, connector, account, .. } => {
+                // A gateway beats before it sends anything else.
+                let (boot, answers_nonce) = known.beats[gateway];
                 known.commands += 1;
                 let n = known.commands;
                 let session: SessionId = format!("{}-{child}.{n}", gateway.local()).parse().unwrap();
@@ -104,7 +113,7 @@ impl TinyNode {
                     id: format!("{}-{child}.c{n}", gateway.local()).parse().unwrap(),
                     child,
                     action: Action::Start { session, connector, allowance },
-                    deadline: at.plus_ms(30_000),
+                    deadline: Deadline { answers_nonce, boot, within_ms: 30_000 },
                 };
                 self.send(known, gateway, shard, &Down::Commands(vec![command]));
             }

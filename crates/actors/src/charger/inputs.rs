@@ -118,10 +118,12 @@ fn on_refused_event(
             send_down(state, Down::Deny { child: *child, request: *request, code });
             Ok(())
         }
-        (GatewayEvent::SessionStarted { session, at, .. }, ChargerRejection::Unwanted { .. }) => {
+        (GatewayEvent::SessionStarted { session, .. }, ChargerRejection::Unwanted { .. }) => {
+            // The event may be hours old; what it asks for begins now.
+            let at = state.shared.clock.wall();
             let action = Action::Stop { session: session.clone(), reason: StopReason::Unwanted };
-            let deadline = deadline(state, *at);
-            commit_own(state, myself, &ChargerCommand::RequestCommand { action, key: None, at: *at, deadline })
+            let deadline = deadline(state, at);
+            commit_own(state, myself, &ChargerCommand::RequestCommand { action, key: None, at, deadline })
         }
         _ => Ok(()),
     }

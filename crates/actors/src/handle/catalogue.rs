@@ -15,22 +15,49 @@ impl NodeHandle {
             let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
             CallError::Invalid(lines.join("\n"))
         })?;
-        let directory = self.directory();
-        let changes = catalogue_check::diff(&directory.catalogue, &catalogue);
-        let from_version = directory.version;
-        if dry_run || changes.is_empty() {
-            return Ok(CatalogueDiff { from_version, to_version: from_version, changes });
-        }
-        let to_version = self.shared.ports.catalogue.save(from_version, catalogue.clone()).await?;
-        self.replace_directory(to_version, Arc::new(catalogue)).await?;
-        self.tell_stations();
-        Ok(CatalogueDiff { from_version, to_version, changes })
+        self.change(|node| async move {
+            let directory = node.directory();
+            let changes = catalogue_check::diff(&directory.catalogue, &catalogue);
+            let from_version = directory.version;
+            if dry_run || changes.is_empty() {
+                return Ok(CatalogueDiff { from_version, to_version: from_version, changes });
+            }
+            let to_version = node.shared.ports.catalogue.save(from_version, catalogue.clone()).await?;
+            // The keys are as they were: nothing can fail any more between the store and the memory.
+            node.replace_directory(to_version, Arc::new(catalogue), directory.credentials().to_vec());
+            node.tell_stations();
+            Ok(CatalogueDiff { from_version, to_version, changes })
+        })
+        .await
     }
 
-    async fn replace_directory(&self, version: u64, catalogue: Arc<Catalogue>) -> Result<(), CallError> {
-        let credentials = self.shared.ports.catalogue.credentials().await?;
+    /// Runs a change of the catalogue or of keys, one at a time from reading the directory to replacing it:
+    /// what two changes read in parallel, the later one would put back over the earlier one's. It runs to its
+    /// end also when the caller goes away, so that memory never stays behind the store.
+    async fn change<T, F>(&self, change: impl FnOnce(NodeHandle) -> F) -> Result<T, CallError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, CallError>> + Send + 'static,
+    {
+        let shared = Arc::clone(&self.shared);
+        let change = change(self.clone());
+        let alone = async move {
+            let _alone = shared.catalogue_change.lock().await;
+            change.await
+        };
+        tokio::spawn(alone).await.map_err(|_gone| CallError::Interrupted)?
+    }
+
+    fn replace_directory(&self, version: u64, catalogue: Arc<Catalogue>, credentials: Vec<GatewayCredentials>) {
         let directory = Directory::new(version, catalogue, credentials, self.shared.config.shards);
         self.shared.directory.store(Arc::new(directory));
+    }
+
+    /// The directory with the keys as they are in the store now. Within [`Self::change`] only.
+    async fn reload_keys(&self) -> Result<(), CallError> {
+        let credentials = self.shared.ports.catalogue.credentials().await?;
+        let directory = self.directory();
+        self.replace_directory(directory.version, Arc::clone(&directory.catalogue), credentials);
         Ok(())
     }
 
@@ -58,9 +85,13 @@ impl NodeHandle {
         Ok(gateways.collect())
     }
 
-    /// Enrols a gateway (again): a new key, a new password, a new numbering of samples. Former keys stay
-    /// readable, so that a backlog sealed under them is not lost.
+    /// Enrols a gateway (again): a new key, a new password, a new numbering of batches and samples. Former keys
+    /// stay readable unless they were revoked, so that a backlog sealed under them is not lost.
     pub async fn enroll(&self, gateway: GatewayId) -> Result<Enrolment, CallError> {
+        self.change(|node| async move { node.enroll_alone(gateway).await }).await
+    }
+
+    async fn enroll_alone(&self, gateway: GatewayId) -> Result<Enrolment, CallError> {
         let directory = self.directory();
         let missing = || CallError::NotFound(format!("gateway {gateway}"));
         let entry = directory.gateway(&gateway).ok_or_else(missing)?;
@@ -81,7 +112,7 @@ impl NodeHandle {
             revoked: false,
         };
         self.shared.ports.catalogue.save_credentials(credentials).await?;
-        self.replace_directory(directory.version, Arc::clone(&directory.catalogue)).await?;
+        self.reload_keys().await?;
         Ok(Enrolment {
             number: gateway_number(&gateway),
             shard: format!("{:04x}", entry.shard.index),
@@ -96,8 +127,14 @@ impl NodeHandle {
         })
     }
 
-    /// Revokes all keys of a gateway: it can no longer connect, and nothing in its name is read.
+    /// Revokes all keys of a gateway: it can no longer connect, and nothing in its name is read, however old it
+    /// claims to be: whoever took a key can seal anything with it. Once enrolled anew, the gateway is told, and
+    /// declares what it still holds under the revoked keys as lost.
     pub async fn revoke(&self, gateway: GatewayId) -> Result<(), CallError> {
+        self.change(|node| async move { node.revoke_alone(gateway).await }).await
+    }
+
+    async fn revoke_alone(&self, gateway: GatewayId) -> Result<(), CallError> {
         let directory = self.directory();
         let known: Vec<_> = directory.credentials().iter().filter(|known| known.gateway == gateway).cloned().collect();
         if known.is_empty() {
@@ -107,7 +144,7 @@ impl NodeHandle {
             let revoked = GatewayCredentials { revoked: true, ..credentials };
             self.shared.ports.catalogue.save_credentials(revoked).await?;
         }
-        self.replace_directory(directory.version, Arc::clone(&directory.catalogue)).await
+        self.reload_keys().await
     }
 }
 

@@ -1,5 +1,6 @@
 //! How far each stream of each boot of one gateway has come: durable, received, received ahead of a hole.
 
+use chargeplane_domain::gateway::BootId;
 use chargeplane_protocol::message::{Cursor, Stream};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,27 +35,27 @@ impl Progress {
 
 /// Progress of all streams and boots of one gateway.
 #[derive(Debug, Default)]
-pub(super) struct Streams(BTreeMap<(Stream, u32), Progress>);
+pub(super) struct Streams(BTreeMap<(Stream, BootId), Progress>);
 
 impl Streams {
     /// What the store had when the shard opened.
-    pub(super) fn restore(&mut self, stream: Stream, boot: u32, upto: u64) {
+    pub(super) fn restore(&mut self, stream: Stream, boot: BootId, upto: u64) {
         let progress = self.0.entry((stream, boot)).or_default();
         progress.durable = progress.durable.max(upto);
         progress.received = progress.received.max(upto);
     }
 
-    pub(super) fn is_durable(&self, stream: Stream, boot: u32, seq: u64) -> bool {
+    pub(super) fn is_durable(&self, stream: Stream, boot: BootId, seq: u64) -> bool {
         self.0.get(&(stream, boot)).is_some_and(|progress| seq <= progress.durable)
     }
 
-    pub(super) fn is_received(&self, stream: Stream, boot: u32, seq: u64) -> bool {
+    pub(super) fn is_received(&self, stream: Stream, boot: BootId, seq: u64) -> bool {
         let progress = self.0.get(&(stream, boot));
         progress.is_some_and(|progress| seq <= progress.received || progress.ahead.contains(&seq))
     }
 
     /// Takes a sequence in; false when too much is missing below it.
-    pub(super) fn receive(&mut self, stream: Stream, boot: u32, seq: u64) -> bool {
+    pub(super) fn receive(&mut self, stream: Stream, boot: BootId, seq: u64) -> bool {
         let progress = self.0.entry((stream, boot)).or_default();
         if seq > progress.received.saturating_add(1) && progress.ahead.len() >= MAX_AHEAD {
             return false;
@@ -64,9 +65,11 @@ impl Streams {
         true
     }
 
-    /// A batch that cannot be used is done with, and its refusal is repeated until the gateway has seen it.
-    pub(super) fn refuse(&mut self, stream: Stream, boot: u32, seq: u64, reason: String) {
-        if self.receive(stream, boot, seq)
+    /// A batch that cannot be used is done with, and its refusal is repeated until the gateway has seen it. One
+    /// that was received before (its charger may have left the catalogue since) stays received.
+    pub(super) fn refuse(&mut self, stream: Stream, boot: BootId, seq: u64, reason: String) {
+        if !self.is_received(stream, boot, seq)
+            && self.receive(stream, boot, seq)
             && let Some(progress) = self.0.get_mut(&(stream, boot))
         {
             progress.refused.insert(seq, reason);
@@ -77,7 +80,7 @@ impl Streams {
     }
 
     /// The gateway will not send anything below `floor` again.
-    pub(super) fn raise_floor(&mut self, stream: Stream, boot: u32, floor: u64) {
+    pub(super) fn raise_floor(&mut self, stream: Stream, boot: BootId, floor: u64) {
         let progress = self.0.entry((stream, boot)).or_default();
         let below = floor.saturating_sub(1);
         if below > progress.received {
@@ -88,24 +91,24 @@ impl Streams {
     }
 
     /// The gateway has seen an acknowledgement up to `seq`.
-    pub(super) fn forget_refusals(&mut self, stream: Stream, boot: u32, seq: u64) {
+    pub(super) fn forget_refusals(&mut self, stream: Stream, boot: BootId, seq: u64) {
         if let Some(progress) = self.0.get_mut(&(stream, boot)) {
             progress.refused.retain(|refused, _| *refused > seq);
         }
     }
 
-    pub(super) fn refusals(&self, stream: Stream, boot: u32) -> impl Iterator<Item = (u64, &str)> {
+    pub(super) fn refusals(&self, stream: Stream, boot: BootId) -> impl Iterator<Item = (u64, &str)> {
         let progress = self.0.get(&(stream, boot));
         progress.into_iter().flat_map(|progress| progress.refused.iter().map(|(seq, why)| (*seq, why.as_str())))
     }
 
-    pub(super) fn durable_upto(&self, stream: Stream, boot: u32) -> u64 {
+    pub(super) fn durable_upto(&self, stream: Stream, boot: BootId) -> u64 {
         self.0.get(&(stream, boot)).map_or(0, |progress| progress.durable)
     }
 
     /// Everything received without a hole.
     pub(super) fn received_cursors(&self) -> Vec<Cursor> {
-        let cursor = |((stream, boot), progress): (&(Stream, u32), &Progress)| Cursor {
+        let cursor = |((stream, boot), progress): (&(Stream, BootId), &Progress)| Cursor {
             stream: *stream,
             boot: *boot,
             seq: progress.received,
@@ -139,6 +142,10 @@ impl Streams {
 mod tests {
     use super::*;
 
+    fn boot(boot: u32) -> BootId {
+        BootId::new(1, boot)
+    }
+
     fn received(streams: &Streams) -> u64 {
         streams.received_cursors().first().map_or(0, |cursor| cursor.seq)
     }
@@ -146,48 +153,67 @@ mod tests {
     #[test]
     fn holes_hold_the_cursor_back_until_they_close() {
         let mut streams = Streams::default();
-        assert!(streams.receive(Stream::Fast, 1, 1));
-        assert!(streams.receive(Stream::Fast, 1, 3));
+        assert!(streams.receive(Stream::Fast, boot(1), 1));
+        assert!(streams.receive(Stream::Fast, boot(1), 3));
         assert_eq!(received(&streams), 1);
-        assert!(streams.is_received(Stream::Fast, 1, 3));
-        assert!(!streams.is_received(Stream::Fast, 1, 2));
-        assert!(streams.receive(Stream::Fast, 1, 2));
+        assert!(streams.is_received(Stream::Fast, boot(1), 3));
+        assert!(!streams.is_received(Stream::Fast, boot(1), 2));
+        assert!(streams.receive(Stream::Fast, boot(1), 2));
         assert_eq!(received(&streams), 3);
-        assert_eq!(streams.durable_upto(Stream::Fast, 1), 0);
+        assert_eq!(streams.durable_upto(Stream::Fast, boot(1)), 0);
     }
 
     #[test]
     fn a_floor_passes_what_will_never_come() {
         let mut streams = Streams::default();
-        streams.receive(Stream::Replay, 4, 9);
-        streams.raise_floor(Stream::Replay, 4, 9);
+        streams.receive(Stream::Replay, boot(4), 9);
+        streams.raise_floor(Stream::Replay, boot(4), 9);
         assert_eq!(received(&streams), 9);
-        streams.raise_floor(Stream::Replay, 4, 2);
+        streams.raise_floor(Stream::Replay, boot(4), 2);
         assert_eq!(received(&streams), 9, "a floor never moves a cursor back");
     }
 
     #[test]
     fn refusals_are_repeated_until_seen() {
         let mut streams = Streams::default();
-        streams.refuse(Stream::Fast, 1, 1, "unknown_child".to_owned());
+        streams.refuse(Stream::Fast, boot(1), 1, "unknown_child".to_owned());
         assert_eq!(received(&streams), 1);
-        assert_eq!(streams.refusals(Stream::Fast, 1).count(), 1);
+        assert_eq!(streams.refusals(Stream::Fast, boot(1)).count(), 1);
         assert_eq!(streams.storable_cursors()[0].seq, 0, "not stored as durable before the gateway knows");
-        streams.forget_refusals(Stream::Fast, 1, 0);
-        assert_eq!(streams.refusals(Stream::Fast, 1).count(), 1);
-        streams.forget_refusals(Stream::Fast, 1, 1);
-        assert_eq!(streams.refusals(Stream::Fast, 1).count(), 0);
+        streams.forget_refusals(Stream::Fast, boot(1), 0);
+        assert_eq!(streams.refusals(Stream::Fast, boot(1)).count(), 1);
+        streams.forget_refusals(Stream::Fast, boot(1), 1);
+        assert_eq!(streams.refusals(Stream::Fast, boot(1)).count(), 0);
         assert_eq!(streams.storable_cursors()[0].seq, 1);
+    }
+
+    #[test]
+    fn what_was_received_is_not_refused_when_it_comes_again() {
+        let mut streams = Streams::default();
+        streams.receive(Stream::Fast, boot(1), 1);
+        streams.refuse(Stream::Fast, boot(1), 1, "unknown_child".to_owned());
+        assert_eq!(streams.refusals(Stream::Fast, boot(1)).count(), 0);
+        assert_eq!(streams.storable_cursors()[0].seq, 1);
+    }
+
+    #[test]
+    fn a_new_key_begins_a_numbering_of_its_own() {
+        let mut streams = Streams::default();
+        streams.restore(Stream::Fast, boot(1), 500);
+        let anew = BootId::new(2, 1);
+        assert!(!streams.is_durable(Stream::Fast, anew, 1) && !streams.is_received(Stream::Fast, anew, 1));
+        assert!(streams.receive(Stream::Fast, anew, 1));
+        assert_eq!(streams.durable_upto(Stream::Fast, anew), 0);
     }
 
     #[test]
     fn too_much_ahead_of_a_hole_is_not_taken() {
         let mut streams = Streams::default();
         for seq in 0..MAX_AHEAD as u64 {
-            assert!(streams.receive(Stream::Fast, 1, seq + 2));
+            assert!(streams.receive(Stream::Fast, boot(1), seq + 2));
         }
-        assert!(!streams.receive(Stream::Fast, 1, 1_000_000));
-        assert!(streams.receive(Stream::Fast, 1, 1), "the missing one is always taken");
+        assert!(!streams.receive(Stream::Fast, boot(1), 1_000_000));
+        assert!(streams.receive(Stream::Fast, boot(1), 1), "the missing one is always taken");
         assert_eq!(received(&streams), MAX_AHEAD as u64 + 1);
     }
 }

@@ -4,17 +4,23 @@
 
 use chargeplane_actors::handle::NodeHandle;
 use chargeplane_actors::node::Node;
+use chargeplane_actors::ports::RecordQuery;
 use chargeplane_actors::testing::RecordingLink;
 use chargeplane_actors::views::Enrolment;
 use chargeplane_domain::account::{AccountCommand, AccountKind};
 use chargeplane_domain::catalogue::{Catalogue, Charger, Gateway, LimitNode, Station};
-use chargeplane_domain::ids::{AccountId, ChargerId, GatewayId, StationId};
+use chargeplane_domain::command::Action;
+use chargeplane_domain::gateway::BootId;
+use chargeplane_domain::ids::{AccountId, ChargerId, ConnectorNo, GatewayId, SessionId, StationId};
 use chargeplane_domain::sample::Sample;
+use chargeplane_domain::session::ChargeRecord;
 use chargeplane_domain::tariff::{Price, Slots, Tariff};
-use chargeplane_domain::units::{Currency, Money, Timestamp, WattHours, Watts};
+use chargeplane_domain::units::{Currency, Money, Mono, Timestamp, WattHours, Watts};
 use chargeplane_protocol::envelope::{GatewayKey, Header, Keyring};
 use chargeplane_protocol::link::{LinkEvent, LinkSink};
-use chargeplane_protocol::message::{Beat, Down, GatewayEvent, NumberedEvent, SampleRun, Stream, UpBatch};
+use chargeplane_protocol::message::{
+    Beat, CommandEnd, Down, DownCommand, GatewayEvent, NumberedEvent, SampleRun, Stream, UpBatch,
+};
 use chargeplane_protocol::{topic, wire};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -85,6 +91,7 @@ pub async fn open_account(handle: &NodeHandle, name: &str, amount: i64) {
 pub struct TestGateway {
     pub id: GatewayId,
     keys: Keyring,
+    pub key_epoch: u32,
     shard: u16,
     sink: Arc<dyn LinkSink>,
     link: Arc<RecordingLink>,
@@ -102,7 +109,8 @@ impl TestGateway {
             *byte = u8::from_str_radix(std::str::from_utf8(pair).expect("ascii"), 16).expect("hex");
         }
         let key = GatewayKey { root, key_epoch: enrolment.key_epoch };
-        Self {
+        let mut gateway = Self {
+            key_epoch: enrolment.key_epoch,
             keys: Keyring::new(&enrolment.gateway, &key),
             id: enrolment.gateway.clone(),
             shard: u16::from_str_radix(&enrolment.shard, 16).expect("hex"),
@@ -113,11 +121,20 @@ impl TestGateway {
             events: 0,
             nonce: 0,
             down: Vec::new(),
-        }
+        };
+        // A gateway beats as soon as it is connected.
+        gateway.beat(Beat::default());
+        gateway
     }
 
     /// The same gateway, connected to a node that was started again.
     pub fn reconnect(&mut self, node: &Node, link: Arc<RecordingLink>) {
+        self.reconnect_silently(node, link);
+        self.beat(Beat::default());
+    }
+
+    /// The same, before its first beat.
+    pub fn reconnect_silently(&mut self, node: &Node, link: Arc<RecordingLink>) {
         self.sink = node.link_sink();
         self.link = link;
         self.down.clear();
@@ -160,6 +177,9 @@ impl TestGateway {
     pub fn beat(&mut self, mut beat: Beat) -> u64 {
         self.nonce += 1;
         beat.nonce = self.nonce;
+        if beat.mono == Mono(0) {
+            beat.mono = Mono(self.nonce);
+        }
         self.send(Stream::Beat, &UpBatch::Beat(beat));
         self.nonce
     }
@@ -187,7 +207,7 @@ impl TestGateway {
     }
 
     pub async fn until_acked(&mut self, stream: Stream, seq: u64) {
-        let boot = self.boot;
+        let boot = BootId::new(self.key_epoch, self.boot);
         self.until(&format!("acknowledgement of {stream} {seq}"), move |down| match down {
             Down::Ack(ack) if ack.stream == stream && ack.boot == boot && ack.upto_seq >= seq => Some(()),
             _ => None,
@@ -206,4 +226,43 @@ pub fn sample(at: Timestamp, register: i64) -> Sample {
         power: Watts(60_000),
         register: WattHours(register),
     }
+}
+
+pub fn command(down: &Down) -> Option<DownCommand> {
+    match down {
+        Down::Commands(commands) => commands.first().cloned(),
+        _ => None,
+    }
+}
+
+pub fn start_requested(account: &str, request: u64) -> GatewayEvent {
+    let (account, connector) = (id(account), ConnectorNo(1));
+    GatewayEvent::StartRequested { child: 0, connector, account, request, at: now() }
+}
+
+/// Brings a session up to the point where energy flows.
+pub async fn start(gateway: &mut TestGateway, account: &str, register: i64) -> SessionId {
+    let (seq, _) = gateway.event(start_requested(account, 1));
+    gateway.until_acked(Stream::Events, seq).await;
+    let start = gateway.until("start command", command).await;
+    let Action::Start { session, allowance, .. } = start.action.clone() else { panic!("{start:?}") };
+    assert!(allowance > WattHours::ZERO);
+    gateway.event(GatewayEvent::CommandResult { child: 0, command: start.id, outcome: CommandEnd::Done, at: now() });
+    let (child, register) = (0, WattHours(register));
+    let started = GatewayEvent::SessionStarted { child, session: session.clone(), register, at: now() };
+    let (seq, _) = gateway.event(started);
+    gateway.until_acked(Stream::Events, seq).await;
+    session
+}
+
+pub async fn record_of(node: &Node, session: &SessionId) -> ChargeRecord {
+    for _ in 0..2_000 {
+        let query = RecordQuery { session: Some(session.clone()), limit: 10, ..RecordQuery::default() };
+        let records = node.handle().charge_records(query).await.expect("records");
+        if let Some(stored) = records.into_iter().next() {
+            return stored.record;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("no charge record for {session}");
 }

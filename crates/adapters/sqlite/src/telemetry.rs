@@ -13,6 +13,7 @@ use crate::fault::Fault;
 use chargeplane_actors::ports::{ChunkQuery, ChunkRow, Flush, GapRow, StoreError, StreamCursor, TelemetryStore};
 use chargeplane_cluster::BoxFuture;
 use chargeplane_domain::chunk::{Chunk, ChunkHeader, EncodedChunk};
+use chargeplane_domain::gateway::BootId;
 use chargeplane_domain::ids::ChargerId;
 use chargeplane_domain::placement::ShardId;
 use chargeplane_domain::sample::{Gap, GapReason};
@@ -46,10 +47,11 @@ const LAYOUT: Layout = Layout {
             shard TEXT NOT NULL,
             gateway TEXT NOT NULL,
             stream INTEGER NOT NULL,
+            key_epoch INTEGER NOT NULL,
             boot INTEGER NOT NULL,
             upto_seq INTEGER NOT NULL
         ) STRICT;
-        CREATE UNIQUE INDEX cursors_by_stream ON cursors(gateway, stream, boot);
+        CREATE UNIQUE INDEX cursors_by_stream ON cursors(gateway, stream, key_epoch, boot);
         CREATE INDEX cursors_by_shard ON cursors(shard);
     "],
     page_size: 8_192,
@@ -172,15 +174,16 @@ fn put_gap(transaction: &Transaction<'_>, row: &GapRow) -> Result<(), Fault> {
 
 fn put_cursor(transaction: &Transaction<'_>, shard: ShardId, cursor: &StreamCursor) -> Result<(), Fault> {
     let mut upsert = transaction.prepare_cached(
-        "INSERT INTO cursors(shard, gateway, stream, boot, upto_seq) VALUES(?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT(gateway, stream, boot) DO UPDATE SET
+        "INSERT INTO cursors(shard, gateway, stream, key_epoch, boot, upto_seq) VALUES(?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT(gateway, stream, key_epoch, boot) DO UPDATE SET
              shard = excluded.shard, upto_seq = max(upto_seq, excluded.upto_seq)",
     )?;
     upsert.execute(params![
         shard.to_string(),
         cursor.gateway.as_str(),
         cursor.stream,
-        cursor.boot,
+        cursor.boot.key_epoch,
+        cursor.boot.boot,
         ordered(cursor.upto_seq)
     ])?;
     Ok(())
@@ -188,14 +191,17 @@ fn put_cursor(transaction: &Transaction<'_>, shard: ShardId, cursor: &StreamCurs
 
 fn cursors(transaction: &Transaction<'_>, shard: ShardId) -> Result<Vec<StreamCursor>, Fault> {
     let mut select = transaction.prepare_cached(
-        "SELECT gateway, stream, boot, upto_seq FROM cursors WHERE shard = ?1 ORDER BY gateway, stream, boot",
+        "SELECT gateway, stream, key_epoch, boot, upto_seq FROM cursors WHERE shard = ?1
+         ORDER BY gateway, stream, key_epoch, boot",
     )?;
-    type Fields = (String, u8, i64, i64);
-    let fields =
-        |row: &Row<'_>| -> rusqlite::Result<Fields> { Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)) };
+    type Fields = (String, u8, i64, i64, i64);
+    let fields = |row: &Row<'_>| -> rusqlite::Result<Fields> {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+    };
     let rows = select.query_map([shard.to_string()], fields)?;
-    let cursor = |(gateway, stream, boot, upto_seq): Fields| {
-        Ok(StreamCursor { gateway: parsed(&gateway)?, stream, boot: unsigned32(boot)?, upto_seq: unsigned(upto_seq)? })
+    let cursor = |(gateway, stream, key_epoch, boot, upto_seq): Fields| {
+        let boot = BootId::new(unsigned32(key_epoch)?, unsigned32(boot)?);
+        Ok(StreamCursor { gateway: parsed(&gateway)?, stream, boot, upto_seq: unsigned(upto_seq)? })
     };
     rows.map(|row| cursor(row?)).collect()
 }

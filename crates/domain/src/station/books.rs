@@ -6,6 +6,7 @@
 use super::{BeatReport, BeatVerdict, ChargerBeat, PowerConfig, StationEffect};
 use crate::allocation::{Tree, TreeError};
 use crate::catalogue;
+use crate::gateway::BootId;
 use crate::ids::{ChargerId, GatewayId};
 use crate::units::{Mono, Watts};
 use std::collections::BTreeMap;
@@ -128,7 +129,7 @@ pub(super) struct Gate {
     pub piles: Vec<usize>,
     pub by_child: BTreeMap<u16, usize>,
     pub heard: Option<Mono>,
-    pub boot: u32,
+    pub boot: BootId,
     pub mono: u64,
     pub nonce: u64,
     pub seq: u64,
@@ -264,7 +265,7 @@ impl Books {
         let gate = *self.by_gateway.entry(charger.gateway.clone()).or_insert_with(|| {
             let (piles, by_child, outstanding) = (Vec::new(), BTreeMap::new(), Vec::new());
             let id = charger.gateway.clone();
-            let (boot, mono, nonce, leases_until) = (0, 0, 0, 0);
+            let (boot, mono, nonce, leases_until) = (BootId::default(), 0, 0, 0);
             // A machine may be built anew under the same epoch. At less than one message a millisecond, the
             // moment of opening is above every sequence that its predecessor used.
             let (seq, seq_base) = (self.opened.0, self.opened.0);

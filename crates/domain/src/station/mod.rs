@@ -33,6 +33,7 @@ pub use judge::{Deficit, PowerViolation};
 
 use crate::allocation::{Allocation, Problem, Tree, TreeError};
 use crate::catalogue;
+use crate::gateway::BootId;
 use crate::ids::{ChargerId, GatewayId};
 use crate::units::{Mono, Watts};
 use books::Books;
@@ -102,8 +103,9 @@ pub struct BeatReport {
     pub mono: u64,
     /// Names this beat; grants answer it.
     pub nonce: u64,
-    /// The gateway's boot counter; rises with every start.
-    pub boot: u32,
+    /// The gateway's key and boot counter; the counter rises with every start under one key, and begins anew
+    /// when the gateway is enrolled with an empty ring.
+    pub boot: BootId,
     /// The highest owner epoch the gateway has seen; it refuses grants of lower ones.
     pub epoch: u64,
     /// The highest sequence of a grant message *of that epoch* that it took in, 0 for none.
@@ -134,8 +136,8 @@ pub enum StationEffect {
         gateway: GatewayId,
         /// The beat that this answers.
         answers_nonce: u64,
-        /// The boot of that beat.
-        boot: u32,
+        /// The boot of that beat. Only a gateway with its key may take the grants.
+        boot: BootId,
         /// Rises with every message to this gateway within the owner's epoch, also from one machine to the
         /// next on the same monotonic clock.
         seq: u64,

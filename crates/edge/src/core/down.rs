@@ -10,6 +10,9 @@ use chargeplane_protocol::limits::MAX_ITEMS;
 use chargeplane_protocol::message::{Ack, Down, Grants, Resume, Stream};
 use chargeplane_protocol::wire;
 
+/// Why batches of a former key are lost.
+const KEY_REVOKED: &str = "key_revoked";
+
 impl GatewayCore {
     /// A publication arrived. What cannot be used is counted by its code and changes nothing.
     pub fn on_message(&mut self, now: Now, topic: &str, payload: &[u8]) {
@@ -46,6 +49,7 @@ impl GatewayCore {
             }
             Down::Deny { child, request, code } => self.effects.push(Effect::Denied { child, request, code }),
             Down::Notice(notice) => {
+                self.on_revoked(now, notice.revoked_upto);
                 self.effects.push(Effect::Noticed { code: notice.code, detail: notice.detail });
             }
         }
@@ -69,7 +73,7 @@ impl GatewayCore {
             self.credit = ack.credit;
         }
         for refusal in &ack.refused {
-            if let Some(held) = self.lanes[ack.stream as usize].remove((ack.boot, refusal.seq)) {
+            if let Some(held) = self.lanes[ack.stream as usize].refused(ack.boot, refusal.seq) {
                 self.on_refused(now, held, &refusal.reason);
             }
         }
@@ -85,6 +89,18 @@ impl GatewayCore {
         self.credit = FIRST_CREDIT;
         for lane in &mut self.lanes {
             lane.resume(now.mono, &resume.cursors);
+        }
+    }
+
+    /// Keys up to `key_epoch` are revoked: what is held of them would be sent for ever and fill the windows, so
+    /// that nothing new gets through. It is told and declared as lost instead. Never the present key's: whoever
+    /// speaks under it has not revoked it.
+    fn on_revoked(&mut self, now: Now, key_epoch: u32) {
+        let upto = key_epoch.min(self.keys.key_epoch().saturating_sub(1));
+        for stream in KEPT {
+            for held in self.lanes[stream as usize].unreadable(upto) {
+                self.on_refused(now, held, KEY_REVOKED);
+            }
         }
     }
 

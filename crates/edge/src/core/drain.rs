@@ -10,7 +10,7 @@ use chargeplane_domain::units::{Mono, Timestamp};
 use chargeplane_protocol::Header;
 use chargeplane_protocol::limits::MAX_CURSORS;
 use chargeplane_protocol::message::{
-    Beat, BeatCharger, CommandEnd, Cursor, DownCommand, GatewayEvent, Stream, UpBatch,
+    Beat, BeatCharger, CommandEnd, Cursor, Deadline, DownCommand, GatewayEvent, Stream, UpBatch,
 };
 
 /// Batches of events that may be under way: a node keeps few that arrive out of turn.
@@ -21,6 +21,15 @@ const LIVE_WINDOW: usize = 4_096;
 
 /// Publications in one drain; the rest follows in the next, so that a backlog never delays a beat or a limit.
 const PUBLISH_AT_ONCE: usize = 64;
+
+/// Whether a new command may be carried out.
+enum Judged {
+    InTime,
+    /// It surely is not, and this is its end.
+    Refused(CommandEnd),
+    /// Nobody can tell whether it is in time.
+    Undated,
+}
 
 impl GatewayCore {
     /// Does everything that is due and appends to `effects` what is to be done outside, in order.
@@ -104,16 +113,18 @@ impl GatewayCore {
                     self.stats.commands_repeated += 1;
                     self.answer_again(now.wall, command, end);
                 }
-                Seen::New => {
-                    if let Some(end) = self.refuse(now.wall, &command) {
-                        self.stats.commands_refused += 1;
-                        self.end_refused(now, command, end);
-                    } else {
+                Seen::New => match self.judge(now.mono, &command) {
+                    Judged::InTime => {
                         let note = CommandNote::Accepted { command, at: now.wall };
                         self.commands.note(&note);
                         accepted.push(note);
                     }
-                }
+                    Judged::Refused(end) => {
+                        self.stats.commands_refused += 1;
+                        self.end_refused(now, command, end);
+                    }
+                    Judged::Undated => self.stats.commands_undated += 1,
+                },
             }
         }
         if accepted.is_empty() {
@@ -133,15 +144,20 @@ impl GatewayCore {
         Ok(())
     }
 
-    fn refuse(&self, wall: Timestamp, command: &DownCommand) -> Option<CommandEnd> {
+    /// A command whose deadline counts from a beat that is not remembered, or of another boot, may be from any
+    /// time: it is left alone, neither carried out nor ended. The node sends it again, answering a later beat.
+    fn judge(&self, now: Mono, command: &DownCommand) -> Judged {
+        let Deadline { answers_nonce, boot, within_ms } = command.deadline;
         if !self.leases.knows(command.child) {
-            Some(CommandEnd::Refused("unknown_charger".to_owned()))
-        } else if wall > command.deadline {
-            Some(CommandEnd::Expired)
+            return Judged::Refused(CommandEnd::Refused("unknown_charger".to_owned()));
+        }
+        let Some(sent) = self.leases.beat_sent(boot, answers_nonce) else { return Judged::Undated };
+        if now > sent.plus_ms(u64::from(within_ms)) {
+            Judged::Refused(CommandEnd::Expired)
         } else if self.commands.is_full() {
-            Some(CommandEnd::Refused("command_memory_full".to_owned()))
+            Judged::Refused(CommandEnd::Refused("command_memory_full".to_owned()))
         } else {
-            None
+            Judged::InTime
         }
     }
 
@@ -212,12 +228,12 @@ impl GatewayCore {
     }
 
     fn beat(&mut self, now: Now, nonce: u64) -> Beat {
-        let boot = self.boot;
+        let boot = self.boot_id();
         let mut acked: Vec<_> = self.lanes.iter_mut().flat_map(|lane| lane.acked(boot)).collect();
         let mut floors: Vec<_> = self.lanes.iter().flat_map(|lane| lane.floors(boot)).collect();
         // The node must not pass a lost batch before its loss is durable here: after a crash it comes again.
         for (ticket, _) in &self.undeclared {
-            let same = |cursor: &&mut Cursor| (cursor.stream, cursor.boot) == (ticket.stream, ticket.boot);
+            let same = |cursor: &&mut Cursor| (cursor.stream, cursor.boot.boot) == (ticket.stream, ticket.boot);
             acked.iter_mut().filter(same).for_each(|cursor| cursor.seq = cursor.seq.min(ticket.seq - 1));
             floors.iter_mut().filter(same).for_each(|cursor| cursor.seq = cursor.seq.min(ticket.seq));
         }

@@ -3,7 +3,7 @@
 use super::{EdgeError, GatewayCore};
 use crate::batcher::Contents;
 use crate::effect::{Now, Ticket};
-use crate::ring::BatchMeta;
+use crate::ring::{BatchMeta, Found};
 use chargeplane_domain::sample::GapReason;
 use chargeplane_protocol::envelope::{FLAG_BACKFILL, FLAG_GAP, FLAG_URGENT};
 use chargeplane_protocol::message::{Stream, UpBatch};
@@ -83,7 +83,7 @@ impl GatewayCore {
         let len = packet.len() as u64;
         // The backlog is read back from the ring; only what leaves at once stays in memory.
         let fresh = (self.connected && stream != Stream::Replay).then_some(packet);
-        lane.insert(meta, place, len, self.order, fresh);
+        lane.insert(Found { meta, place, len, key_epoch: self.keys.key_epoch() }, self.order, fresh);
         self.order += 1;
         if stream.is_telemetry() {
             self.unsynced_since.get_or_insert(now.mono);
@@ -150,7 +150,7 @@ impl GatewayCore {
     }
 
     pub(super) fn sync(&mut self) -> Result<(), EdgeError> {
-        let boot = self.boot;
+        let boot = self.boot_id();
         let acked: Vec<_> = self.lanes.iter_mut().flat_map(|lane| lane.acked(boot)).collect();
         self.ring.sync(&acked)?;
         if self.slow.gaps_are_out() {

@@ -1,6 +1,7 @@
 //! The core driven by hand, on virtual time.
 
 mod chaos;
+mod enrolment;
 
 use super::*;
 use crate::config::ChildConfig;
@@ -10,7 +11,9 @@ use bytes::Bytes;
 use chargeplane_domain::command::Action;
 use chargeplane_domain::ids::{AccountId, ConnectorNo, GatewayId};
 use chargeplane_domain::units::{Timestamp, Watts};
-use chargeplane_protocol::message::{Ack, Beat, Cursor, Down, GrantEntry, Grants, Refusal, Resume, UpBatch};
+use chargeplane_protocol::message::{
+    Ack, Beat, Cursor, Deadline, Down, GrantEntry, Grants, Notice, Refusal, Resume, UpBatch,
+};
 use chargeplane_protocol::{GatewayKey, Header, wire};
 
 const WALL: i64 = 1_795_392_000_000;
@@ -133,7 +136,7 @@ impl Rig {
     }
 
     fn ack(&mut self, stream: Stream, upto_seq: u64) {
-        let boot = self.core.boot();
+        let boot = self.core.boot_id();
         self.down(1, &Down::Ack(Ack { stream, boot, epoch: 1, upto_seq, refused: vec![], credit: CREDIT }));
     }
 
@@ -292,7 +295,7 @@ fn a_refused_batch_becomes_declared_gaps() {
     rig.drain();
     rig.take(Stream::Slow);
     let refused = vec![Refusal { seq: 2, reason: "message_time".to_owned() }];
-    let ack = Ack { stream: Stream::Slow, boot: 1, epoch: 1, upto_seq: 2, refused, credit: CREDIT };
+    let ack = Ack { stream: Stream::Slow, boot: BootId::new(1, 1), epoch: 1, upto_seq: 2, refused, credit: CREDIT };
     rig.down(1, &Down::Ack(ack.clone()));
     rig.to(500);
     let sent = rig.take(Stream::Slow);
@@ -303,7 +306,17 @@ fn a_refused_batch_becomes_declared_gaps() {
     // The same refusal again changes nothing, and the declaration itself can be refused and is made again.
     rig.down(1, &Down::Ack(ack));
     let refused = vec![Refusal { seq: 3, reason: "x".to_owned() }];
-    rig.down(1, &Down::Ack(Ack { stream: Stream::Slow, boot: 1, epoch: 1, upto_seq: 3, refused, credit: CREDIT }));
+    rig.down(
+        1,
+        &Down::Ack(Ack {
+            stream: Stream::Slow,
+            boot: BootId::new(1, 1),
+            epoch: 1,
+            upto_seq: 3,
+            refused,
+            credit: CREDIT,
+        }),
+    );
     rig.to(1_000);
     assert_eq!(gaps(&rig.take(Stream::Slow)), [(2, Gap { first: 0, last: 199, reason: GapReason::Refused })]);
     assert_eq!(rig.core.stats().samples_gap(), 200);
@@ -316,7 +329,17 @@ fn a_loss_survives_a_crash_before_its_declaration() {
     rig.drain();
     rig.to(1_000);
     let refused = vec![Refusal { seq: 1, reason: "x".to_owned() }];
-    rig.down(1, &Down::Ack(Ack { stream: Stream::Slow, boot: 1, epoch: 1, upto_seq: 1, refused, credit: CREDIT }));
+    rig.down(
+        1,
+        &Down::Ack(Ack {
+            stream: Stream::Slow,
+            boot: BootId::new(1, 1),
+            epoch: 1,
+            upto_seq: 1,
+            refused,
+            credit: CREDIT,
+        }),
+    );
     let mut rig = rig.restart(true);
     let ticket = Ticket { stream: Stream::Slow, boot: 1, seq: 1 };
     assert!(rig.core.lanes[2].get_mut((ticket.boot, ticket.seq)).is_some(), "it is sent and refused again");
@@ -328,7 +351,10 @@ fn refused_events_are_counted_and_told() {
     rig.fault();
     rig.drain();
     let refused = vec![Refusal { seq: 1, reason: "message_id".to_owned() }];
-    rig.down(1, &Down::Ack(Ack { stream: Stream::Events, boot: 1, epoch: 1, upto_seq: 1, refused, credit: 0 }));
+    rig.down(
+        1,
+        &Down::Ack(Ack { stream: Stream::Events, boot: BootId::new(1, 1), epoch: 1, upto_seq: 1, refused, credit: 0 }),
+    );
     assert_eq!(rig.core.stats().events_refused, 1);
     assert!(rig.effects().iter().any(|e| matches!(e, Effect::EventsRefused { numbers: (1, 1), .. })));
     assert!(rig.ring.is_empty());
@@ -368,7 +394,7 @@ fn after_a_reconnection_the_rest_goes_in_order_when_the_node_has_told_where_it_i
     rig.drain();
     assert_eq!(seqs(&rig.take(Stream::Events)), [1], "events do not wait");
     assert!(rig.take(Stream::Slow).is_empty());
-    let cursors = vec![Cursor { stream: Stream::Slow, boot: 1, seq: 1 }];
+    let cursors = vec![Cursor { stream: Stream::Slow, boot: BootId::new(1, 1), seq: 1 }];
     rig.down(2, &Down::Resume(Resume { epoch: 2, cursors }));
     let again = rig.take(Stream::Slow);
     assert_eq!(seqs(&again), [2, 3]);
@@ -376,7 +402,8 @@ fn after_a_reconnection_the_rest_goes_in_order_when_the_node_has_told_where_it_i
     assert_eq!(rig.core.stats().samples_acked(), 0, "received is not durable");
     rig.ack(Stream::Slow, 1);
     assert_eq!(rig.core.stats().lower_epoch_acks, 1);
-    let ack = Ack { stream: Stream::Slow, boot: 1, epoch: 2, upto_seq: 1, refused: vec![], credit: CREDIT };
+    let ack =
+        Ack { stream: Stream::Slow, boot: BootId::new(1, 1), epoch: 2, upto_seq: 1, refused: vec![], credit: CREDIT };
     rig.down(2, &Down::Ack(ack));
     assert_eq!(rig.core.stats().samples_acked(), 200);
     // Without a word from the node it goes on after a second.
@@ -415,7 +442,8 @@ fn a_backlog_takes_the_replay_stream_at_the_credit_granted_and_live_samples_go_f
     assert_eq!(seqs(&rig.take(Stream::Replay)), [1, 2, 3, 4]);
     rig.ack(Stream::Replay, 3);
     assert_eq!(seqs(&rig.take(Stream::Replay)), [5, 6, 7]);
-    let paused = Ack { stream: Stream::Replay, boot: 1, epoch: 1, upto_seq: 7, refused: vec![], credit: 0 };
+    let paused =
+        Ack { stream: Stream::Replay, boot: BootId::new(1, 1), epoch: 1, upto_seq: 7, refused: vec![], credit: 0 };
     rig.down(1, &Down::Ack(paused));
     assert!(rig.take(Stream::Replay).is_empty());
     rig.ack(Stream::Events, 0);
@@ -515,9 +543,16 @@ fn a_grant_is_told_to_the_hardware_and_ends_on_the_gateways_clock() {
     assert_eq!(rig.core.stats().leases_expired, 1);
 }
 
+/// The first beat of a boot.
+fn first_beat(boot: u32) -> u64 {
+    (u64::from(boot) << 32) | 1
+}
+
+/// A start with a minute from the first beat of the first boot.
 fn start(n: u32, allowance: i64) -> DownCommand {
     let action = Action::Start { session: session(), connector: ConnectorNo(1), allowance: WattHours(allowance) };
-    DownCommand { id: format!("main/c1.c{n}").parse().unwrap(), child: 1, action, deadline: Timestamp(WALL + 60_000) }
+    let deadline = Deadline { answers_nonce: first_beat(1), boot: 1, within_ms: 60_000 };
+    DownCommand { id: format!("main/c1.c{n}").parse().unwrap(), child: 1, action, deadline }
 }
 
 #[test]
@@ -564,16 +599,62 @@ fn a_command_without_an_end_is_inquired_after_a_restart() {
 #[test]
 fn late_and_foreign_commands_are_not_carried_out() {
     let mut rig = Rig::live();
-    let late = DownCommand { deadline: Timestamp(WALL - 1), ..start(1, 0) };
+    rig.to(1_001);
+    let within = |within_ms| Deadline { answers_nonce: first_beat(1), boot: 1, within_ms };
+    let late = DownCommand { deadline: within(1_000), ..start(1, 0) };
     let foreign = DownCommand { child: 77, ..start(2, 0) };
+    rig.effects();
     rig.down(1, &Down::Commands(vec![late.clone(), foreign]));
     assert_eq!(rig.effects(), []);
     let ends: Vec<_> = results(&rig.take(Stream::Events)).into_iter().map(|(_, end)| end).collect();
     assert_eq!(ends, [CommandEnd::Expired, CommandEnd::Refused("unknown_charger".to_owned())]);
     // The same id with a later deadline is the same command: it has ended.
-    rig.down(1, &Down::Commands(vec![DownCommand { deadline: Timestamp(WALL + 5), ..late }]));
+    rig.down(1, &Down::Commands(vec![DownCommand { deadline: within(60_000), ..late }]));
     assert_eq!(rig.effects(), []);
     assert_eq!(rig.core.stats().commands_executed, 0);
+    // The last moment is in time.
+    let just = DownCommand { deadline: within(1_001), ..start(3, 0) };
+    rig.down(1, &Down::Commands(vec![just.clone()]));
+    assert_eq!(rig.effects(), [Effect::Execute(just)]);
+}
+
+/// The wall clock of a gateway may be minutes or hours off, and may jump.
+#[test]
+fn deadlines_do_not_look_at_the_wall_clock() {
+    for wrong_by in [90_000, -3_600_000] {
+        let mut rig = Rig::live();
+        let command = start(1, 500);
+        let packet = {
+            rig.counter += 1;
+            let plain = wire::encode_down(&Down::Commands(vec![command.clone()]));
+            rig.keys.seal_down(1, rig.counter, 1, WALL, &plain).unwrap()
+        };
+        let now = Now::new(59_000, WALL + wrong_by);
+        rig.core.on_message(now, "cp/v1/main/0003/g1/down", &packet);
+        let mut effects = Vec::new();
+        rig.core.drain(now, &mut effects).unwrap();
+        assert!(effects.contains(&Effect::Execute(command)), "{wrong_by} ms: {effects:?}");
+    }
+}
+
+/// It may be from any time: it is neither carried out nor ended, and comes again with a beat that is known.
+#[test]
+fn a_command_that_answers_no_beat_of_this_boot_waits_for_one_that_does() {
+    let rig = Rig::live();
+    let mut rig = rig.restart(true);
+    rig.connect();
+    rig.take(Stream::Events);
+    let other = Deadline { answers_nonce: first_beat(2) + 7, boot: 2, within_ms: 60_000 };
+    for undated in [start(1, 500), DownCommand { deadline: other, ..start(1, 500) }] {
+        rig.down(1, &Down::Commands(vec![undated]));
+        assert_eq!(rig.effects(), []);
+        assert!(rig.take(Stream::Events).is_empty(), "it has not ended");
+    }
+    assert_eq!(rig.core.stats().commands_undated, 2);
+    let dated = Deadline { answers_nonce: first_beat(2), boot: 2, within_ms: 60_000 };
+    let command = DownCommand { deadline: dated, ..start(1, 500) };
+    rig.down(1, &Down::Commands(vec![command.clone()]));
+    assert_eq!(rig.effects(), [Effect::Execute(command)]);
 }
 
 #[test]

@@ -158,7 +158,8 @@ impl FileRing {
                     if !done {
                         live += 1;
                         let place = Place { log: class as u8, segment: number, offset: offset as u64 };
-                        found.push(Found { meta, place, len: sealed.len() as u64 });
+                        let key_epoch = record::key_epoch(sealed);
+                        found.push(Found { meta, place, len: sealed.len() as u64, key_epoch });
                     }
                 }
                 Some(Payload::Numbers(numbers)) => self.numbers.merge(&numbers),
@@ -207,7 +208,8 @@ impl FileRing {
         let Some(Payload::Cursors(cursors)) = cursors else {
             return BTreeMap::new();
         };
-        cursors.into_iter().map(|cursor| ((cursor.stream, cursor.boot), cursor.seq)).collect()
+        // Boots of one ring are numbered through, whatever the key.
+        cursors.into_iter().map(|cursor| ((cursor.stream, cursor.boot.boot), cursor.seq)).collect()
     }
 
     fn begin_segment(&mut self, class: Class) -> Result<(), RingError> {

@@ -64,6 +64,7 @@ impl Ring for MemoryRing {
                 meta: meta.clone(),
                 place: place(meta.ticket.stream, *at),
                 len: sealed.len() as u64,
+                key_epoch: super::record::key_epoch(sealed),
             })
             .collect();
         batches.sort_by_key(|found| found.meta.ticket);

@@ -8,13 +8,15 @@
 //!   2 numbers: next event u64, chargers u32 x (child u16, next sample u64)
 //!   3 accepted command: at i64, the command as a wire message (the rest)
 //!   4 ended command: at i64, child u16, end u8, length of id u16, id, refusal (the rest)
-//!   5 cursors: count u32 x (stream u8, boot u32, seq u64)
+//!   5 cursors: count u32 x (stream u8, key epoch u32, boot u32, seq u64)
 //!   6 boot: epoch u32
 
 use super::{BatchMeta, CommandNote};
 use crate::effect::{Span, Ticket};
+use chargeplane_domain::gateway::BootId;
 use chargeplane_domain::sample::{Gap, GapReason};
 use chargeplane_domain::units::Timestamp;
+use chargeplane_protocol::Header;
 use chargeplane_protocol::limits::MAX_PACKET;
 use chargeplane_protocol::message::{CommandEnd, Cursor, Down, Stream};
 use chargeplane_protocol::wire;
@@ -66,6 +68,11 @@ pub(super) fn raise_numbers(meta: &BatchMeta, next: &mut BTreeMap<u16, u64>) {
         let known = next.entry(child).or_insert(after);
         *known = after.max(*known);
     }
+}
+
+/// The key epoch in a sealed packet's header. Zero, which no enrolment has, for bytes that are no packet.
+pub(super) fn key_epoch(sealed: &[u8]) -> u32 {
+    Header::peek(sealed).map_or(0, |header| header.key_epoch)
 }
 
 /// What a payload says.
@@ -177,7 +184,8 @@ pub(super) fn cursors(cursors: &[Cursor]) -> Vec<u8> {
     put_len(&mut out, cursors.len());
     for cursor in cursors {
         out.push(cursor.stream.as_u8());
-        out.extend_from_slice(&cursor.boot.to_le_bytes());
+        out.extend_from_slice(&cursor.boot.key_epoch.to_le_bytes());
+        out.extend_from_slice(&cursor.boot.boot.to_le_bytes());
         put_u64(&mut out, cursor.seq);
     }
     out
@@ -228,7 +236,8 @@ pub(super) fn parse(payload: &[u8]) -> Option<Payload<'_>> {
             let mut cursors = Vec::new();
             for _ in 0..reader.u32()? {
                 let stream = Stream::from_u8(reader.u8()?)?;
-                cursors.push(Cursor { stream, boot: reader.u32()?, seq: reader.u64()? });
+                let boot = BootId::new(reader.u32()?, reader.u32()?);
+                cursors.push(Cursor { stream, boot, seq: reader.u64()? });
             }
             Some(Payload::Cursors(cursors))
         }

@@ -1,7 +1,8 @@
 use super::*;
 use chargeplane_domain::command::Action;
+use chargeplane_domain::gateway::BootId;
 use chargeplane_domain::sample::GapReason;
-use chargeplane_protocol::message::Stream;
+use chargeplane_protocol::message::{Deadline, Stream};
 use std::fs;
 use std::path::Path;
 
@@ -17,7 +18,7 @@ fn packet(seq: u64) -> Bytes {
 }
 
 fn command(n: u32) -> DownCommand {
-    let deadline = Timestamp(1_795_392_000_000);
+    let deadline = Deadline { answers_nonce: (1 << 32) | 5, boot: 1, within_ms: 60_000 };
     DownCommand { id: format!("main/c.c{n}").parse().unwrap(), child: 4, action: Action::Reset, deadline }
 }
 
@@ -214,7 +215,7 @@ fn noted_cursors_spare_the_repetition() {
     for seq in 1..=4 {
         ring.append(&meta(Stream::Fast, seq), &packet(seq)).unwrap();
     }
-    ring.sync(&[Cursor { stream: Stream::Fast, boot: 1, seq: 3 }]).unwrap();
+    ring.sync(&[Cursor { stream: Stream::Fast, boot: BootId::new(1, 1), seq: 3 }]).unwrap();
     drop(ring);
     assert_eq!(open(dir.path(), 1 << 20).recover().unwrap().batches.len(), 1);
     fs::write(dir.path().join("cursor"), b"nonsense").unwrap();
@@ -254,7 +255,7 @@ fn one_process_at_a_time() {
 
 #[test]
 fn records_read_back_as_written() {
-    let cursors = vec![Cursor { stream: Stream::Replay, boot: 9, seq: 8 }];
+    let cursors = vec![Cursor { stream: Stream::Replay, boot: BootId::new(3, 9), seq: 8 }];
     assert_eq!(record::parse(&record::cursors(&cursors)), Some(record::Payload::Cursors(cursors)));
     assert_eq!(record::parse(&record::boot(77)), Some(record::Payload::Boot(77)));
     for note in notes() {

@@ -2,6 +2,7 @@ use super::*;
 use crate::config::{ChildConfig, GatewayConfig};
 use crate::ring::MemoryRing;
 use bytes::Bytes;
+use chargeplane_domain::gateway::BootId;
 use chargeplane_domain::units::Watts;
 use chargeplane_protocol::message::{Ack, Down, GatewayEvent, Stream};
 use chargeplane_protocol::{GatewayKey, Keyring, LinkRefused, Topic, topic, wire};
@@ -22,7 +23,8 @@ impl Link for Loopback {
             return Ok(());
         };
         let (stream, opened) = self.keys.open_up(&payload).unwrap();
-        let (boot, upto_seq) = (opened.header.boot, opened.header.seq);
+        let boot = BootId::new(opened.header.key_epoch, opened.header.boot);
+        let upto_seq = opened.header.seq;
         let ack = Down::Ack(Ack { stream, boot, epoch: 1, upto_seq, refused: vec![], credit: 1 });
         let counter = self.counter.fetch_add(1, Ordering::Relaxed);
         let packet = self.keys.seal_down(1, counter, 1, 0, &wire::encode_down(&ack)).unwrap();

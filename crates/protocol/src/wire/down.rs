@@ -3,16 +3,18 @@
 use super::proto::{self, ActionBody, DownBody};
 use super::up::{connector, reason_from_proto, reason_to_proto};
 use super::watts_from_zero;
-use super::{WireError, at_most, child, clip, cursor_to_proto, cursors, energy, id, moment, number, stream, text};
-use crate::limits::{MAX_ITEMS, MAX_LEASE_MS};
-use crate::message::{Ack, Down, DownCommand, GrantEntry, Grants, Notice, Refusal, Resume};
+use super::{WireError, at_most, child, clip, cursor_to_proto, cursors, energy, id, number, stream, text};
+use crate::limits::{MAX_ITEMS, MAX_LEASE_MS, MAX_WITHIN_MS};
+use crate::message::{Ack, Deadline, Down, DownCommand, GrantEntry, Grants, Notice, Refusal, Resume};
 use chargeplane_domain::command::Action;
+use chargeplane_domain::gateway::BootId;
 
 pub(super) fn to_proto(message: &Down) -> DownBody {
     match message {
         Down::Ack(ack) => DownBody::Ack(proto::Ack {
             stream: u32::from(ack.stream.as_u8()),
-            boot: ack.boot,
+            boot: ack.boot.boot,
+            key_epoch: ack.boot.key_epoch,
             epoch: ack.epoch,
             upto_seq: ack.upto_seq,
             refused: ack
@@ -34,7 +36,8 @@ pub(super) fn to_proto(message: &Down) -> DownBody {
             DownBody::Deny(proto::Deny { child: u32::from(*child), request: *request, code: clip(code) })
         }
         Down::Notice(notice) => {
-            DownBody::Notice(proto::Notice { code: clip(&notice.code), detail: clip(&notice.detail) })
+            let Notice { code, detail, revoked_upto } = notice;
+            DownBody::Notice(proto::Notice { code: clip(code), detail: clip(detail), revoked_upto: *revoked_upto })
         }
     }
 }
@@ -56,9 +59,11 @@ pub(super) fn from_proto(body: DownBody) -> Result<Down, WireError> {
             request: number("request", deny.request)?,
             code: text("code", deny.code)?,
         }),
-        DownBody::Notice(notice) => {
-            Ok(Down::Notice(Notice { code: text("code", notice.code)?, detail: text("detail", notice.detail)? }))
-        }
+        DownBody::Notice(notice) => Ok(Down::Notice(Notice {
+            code: text("code", notice.code)?,
+            detail: text("detail", notice.detail)?,
+            revoked_upto: notice.revoked_upto,
+        })),
     }
 }
 
@@ -71,7 +76,7 @@ fn ack_from_proto(from: proto::Ack) -> Result<Down, WireError> {
         .collect::<Result<_, WireError>>()?;
     Ok(Down::Ack(Ack {
         stream: stream(from.stream)?,
-        boot: from.boot,
+        boot: BootId::new(from.key_epoch, from.boot),
         epoch: from.epoch,
         upto_seq: from.upto_seq,
         refused,
@@ -136,7 +141,9 @@ fn command_to_proto(command: &DownCommand) -> proto::Command {
     proto::Command {
         id: command.id.to_string(),
         child: u32::from(command.child),
-        deadline_ms: command.deadline.0,
+        answers_nonce: command.deadline.answers_nonce,
+        boot: command.deadline.boot,
+        within_ms: command.deadline.within_ms,
         action: Some(action),
     }
 }
@@ -159,10 +166,9 @@ fn command_from_proto(from: proto::Command) -> Result<Option<DownCommand>, WireE
         ActionBody::Unlock(unlock) => Action::Unlock { connector: connector(unlock.connector)? },
         ActionBody::SetAvailability(set) => Action::SetAvailability { available: set.available },
     };
-    Ok(Some(DownCommand {
-        id: id("id", &from.id)?,
-        child: child(from.child)?,
-        action,
-        deadline: moment("deadline_ms", from.deadline_ms)?,
-    }))
+    if from.within_ms > MAX_WITHIN_MS {
+        return Err(WireError::Range { what: "within_ms" });
+    }
+    let deadline = Deadline { answers_nonce: from.answers_nonce, boot: from.boot, within_ms: from.within_ms };
+    Ok(Some(DownCommand { id: id("id", &from.id)?, child: child(from.child)?, action, deadline }))
 }

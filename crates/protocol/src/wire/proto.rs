@@ -156,6 +156,8 @@ pub(super) struct Cursor {
     pub boot: u32,
     #[prost(uint64, tag = "3")]
     pub seq: u64,
+    #[prost(uint32, tag = "4")]
+    pub key_epoch: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -236,6 +238,8 @@ pub(super) struct Ack {
     pub refused: Vec<Refusal>,
     #[prost(uint32, tag = "6")]
     pub credit: u32,
+    #[prost(uint32, tag = "7")]
+    pub key_epoch: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -292,8 +296,12 @@ pub(super) struct Command {
     pub id: String,
     #[prost(uint32, tag = "2")]
     pub child: u32,
-    #[prost(sint64, tag = "3")]
-    pub deadline_ms: i64,
+    #[prost(uint64, tag = "3")]
+    pub answers_nonce: u64,
+    #[prost(uint32, tag = "9")]
+    pub boot: u32,
+    #[prost(uint32, tag = "10")]
+    pub within_ms: u32,
     #[prost(oneof = "ActionBody", tags = "4, 5, 6, 7, 8")]
     pub action: Option<ActionBody>,
 }
@@ -361,4 +369,6 @@ pub(super) struct Notice {
     pub code: String,
     #[prost(string, tag = "2")]
     pub detail: String,
+    #[prost(uint32, tag = "3")]
+    pub revoked_upto: u32,
 }

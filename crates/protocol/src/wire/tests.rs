@@ -1,5 +1,5 @@
 use super::*;
-use crate::limits::{MAX_CURSORS, MAX_ITEMS, MAX_LEASE_MS};
+use crate::limits::{MAX_CURSORS, MAX_ITEMS, MAX_LEASE_MS, MAX_WITHIN_MS};
 use crate::message::*;
 use chargeplane_domain::command::Action;
 use chargeplane_domain::ids::ConnectorNo;
@@ -75,8 +75,8 @@ fn beat() -> Beat {
         epoch_seen: 4,
         applied_grant_seq: 8,
         local: true,
-        acked: vec![Cursor { stream: Stream::Fast, boot: 3, seq: 20 }],
-        floors: vec![Cursor { stream: Stream::Replay, boot: 2, seq: 1 }],
+        acked: vec![Cursor { stream: Stream::Fast, boot: BootId::new(2, 3), seq: 20 }],
+        floors: vec![Cursor { stream: Stream::Replay, boot: BootId::new(1, 2), seq: 1 }],
         chargers: vec![
             BeatCharger {
                 child: 2,
@@ -102,17 +102,21 @@ fn downs() -> Vec<Down> {
         Action::Unlock { connector: ConnectorNo(2) },
         Action::SetAvailability { available: true },
     ];
-    let command = |action| DownCommand { id: "main/c1.c1".parse().unwrap(), child: 4, action, deadline: AT };
+    let deadline = Deadline { answers_nonce: (3 << 32) | 7, boot: 3, within_ms: 60_000 };
+    let command = |action| DownCommand { id: "main/c1.c1".parse().unwrap(), child: 4, action, deadline };
     vec![
         Down::Ack(Ack {
             stream: Stream::Events,
-            boot: 3,
+            boot: BootId::new(2, 3),
             epoch: 9,
             upto_seq: 40,
             refused: vec![Refusal { seq: 39, reason: "message_time".to_owned() }],
             credit: 12,
         }),
-        Down::Resume(Resume { epoch: 9, cursors: vec![Cursor { stream: Stream::Slow, boot: 1, seq: 0 }] }),
+        Down::Resume(Resume {
+            epoch: 9,
+            cursors: vec![Cursor { stream: Stream::Slow, boot: BootId::new(1, 1), seq: 0 }],
+        }),
         Down::Grants(Grants {
             answers_nonce: 1,
             boot: 2,
@@ -126,7 +130,7 @@ fn downs() -> Vec<Down> {
         }),
         Down::Commands(actions.into_iter().map(command).collect()),
         Down::Deny { child: 1, request: 2, code: "insufficient_funds".to_owned() },
-        Down::Notice(Notice { code: "packet_authentication".to_owned(), detail: "x".to_owned() }),
+        Down::Notice(Notice { code: "packet_authentication".to_owned(), detail: "x".to_owned(), revoked_upto: 2 }),
     ]
 }
 
@@ -220,11 +224,14 @@ fn values_out_of_range_are_refused() {
         refused(Stream::Events, &UpBatch::Events(vec![NumberedEvent { number: 1, event: late }])),
         "message_time"
     );
-    let cursor = Cursor { stream: Stream::Fast, boot: 1, seq: 1 };
+    let cursor = Cursor { stream: Stream::Fast, boot: BootId::new(1, 1), seq: 1 };
     let crowded = Beat { acked: vec![cursor; MAX_CURSORS + 1], ..beat() };
     assert_eq!(refused(Stream::Beat, &UpBatch::Beat(crowded)), "message_too_many");
     let down = |message| decode_down(&encode_down(&message)).unwrap_err().code();
     assert_eq!(down(Down::Grants(Grants { lease_ms: MAX_LEASE_MS + 1, ..Grants::default() })), "message_range");
+    let deadline = Deadline { answers_nonce: 1, boot: 1, within_ms: MAX_WITHIN_MS + 1 };
+    let command = DownCommand { id: "main/c1.c1".parse().unwrap(), child: 1, action: Action::Reset, deadline };
+    assert_eq!(down(Down::Commands(vec![command])), "message_range");
     let entry = GrantEntry { child: 1, w: Watts(-1), allowance: None };
     assert_eq!(down(Down::Grants(Grants { entries: vec![entry], ..Grants::default() })), "message_range");
 }

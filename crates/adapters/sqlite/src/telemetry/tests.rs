@@ -93,12 +93,17 @@ async fn epochs_and_ranges_stay_beside_each_other_and_are_found_by_time() {
 #[tokio::test]
 async fn cursors_move_forward_only_and_belong_to_their_shard() {
     let (_dir, store) = open();
-    let cursor = |stream, boot, upto_seq| StreamCursor { gateway: gateway(), stream, boot, upto_seq };
+    let cursor = |stream, boot, upto_seq| {
+        let boot = BootId::new(1, boot);
+        StreamCursor { gateway: gateway(), stream, boot, upto_seq }
+    };
+    // The same boot and stream of a later enrolment.
+    let anew = StreamCursor { boot: BootId::new(2, 2), ..cursor(1, 2, 1) };
     for upto_seq in [5, 9, 7] {
-        let cursors = vec![cursor(1, u32::MAX, upto_seq), cursor(1, 2, 1)];
+        let cursors = vec![cursor(1, u32::MAX, upto_seq), cursor(1, 2, 8), anew.clone()];
         store.write(Flush { cursors, ..flush(vec![]) }).await.expect("writes");
     }
-    assert_eq!(store.cursors(SHARD).await, Ok(vec![cursor(1, 2, 1), cursor(1, u32::MAX, 9)]));
+    assert_eq!(store.cursors(SHARD).await, Ok(vec![cursor(1, 2, 8), cursor(1, u32::MAX, 9), anew]));
     let other = ShardId { index: 4, ..SHARD };
     assert_eq!(store.cursors(other).await, Ok(vec![]));
 }
@@ -124,7 +129,7 @@ async fn a_flush_is_all_or_nothing() {
     store.write(flush(vec![row(1, [0, 1])])).await.expect("writes");
     let mut broken = row(1, [5]);
     broken.chunk.bytes[3] ^= 1;
-    let cursors = vec![StreamCursor { gateway: gateway(), stream: 1, boot: 1, upto_seq: 9 }];
+    let cursors = vec![StreamCursor { gateway: gateway(), stream: 1, boot: BootId::new(1, 1), upto_seq: 9 }];
     let refused = store.write(Flush { cursors, ..flush(vec![row(1, 256..260), broken]) }).await;
     assert!(matches!(refused, Err(StoreError::Corrupt(_))), "{refused:?}");
     assert_eq!(stored(&store, 0, i64::MAX).await, [(1, vec![0, 1])]);

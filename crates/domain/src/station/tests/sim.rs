@@ -361,7 +361,7 @@ impl Sim {
                     let message = move || Event::Grants {
                         epoch,
                         nonce: answers_nonce,
-                        boot,
+                        boot: boot.boot,
                         seq,
                         lease_ms,
                         to,
@@ -441,7 +441,8 @@ impl Sim {
             }
         };
         let chargers = gateway.poles.iter().enumerate().map(report).collect();
-        let (nonce, boot, epoch, applied_seq) = (gateway.nonce, gateway.boot, gateway.epoch, gateway.applied_seq);
+        let (nonce, epoch, applied_seq) = (gateway.nonce, gateway.epoch, gateway.applied_seq);
+        let boot = BootId::new(1, gateway.boot);
         let beat = BeatReport { mono, nonce, boot, epoch, applied_seq, chargers };
         if !gateway.cut {
             self.send(|| Event::BeatArrives(at, beat.clone()));

@@ -79,7 +79,7 @@ impl Desk {
             power: Watts(self.drawn[at].unwrap_or(*granted.min(demand))),
             charging: *demand > 0,
         });
-        let (mono, nonce, boot) = (self.now + 77, self.nonce, 1);
+        let (mono, nonce, boot) = (self.now + 77, self.nonce, BootId::new(1, 1));
         BeatReport { mono, nonce, boot, epoch: self.epoch, applied_seq: self.applied, chargers: chargers.collect() }
     }
 
@@ -151,10 +151,29 @@ fn beats_are_taken_once_in_order_and_from_known_gateways() {
     assert_eq!(take(2_110, &gateway(), &second), (BeatVerdict::Stale, 0));
     assert_eq!(take(2_120, &gateway(), &first), (BeatVerdict::Stale, 0));
     assert_eq!(take(2_130, &"x".parse().unwrap(), &second), (BeatVerdict::UnknownGateway, 0));
-    let of_a_former_boot = BeatReport { boot: 0, mono: 99_000, ..second.clone() };
+    let of_a_former_boot = BeatReport { boot: BootId::new(1, 0), mono: 99_000, ..second.clone() };
     assert_eq!(take(2_140, &gateway(), &of_a_former_boot), (BeatVerdict::Stale, 0));
     let of_a_later_owner = BeatReport { epoch: 8, mono: 99_000, ..second };
     assert_eq!(take(2_150, &gateway(), &of_a_later_owner), (BeatVerdict::Fenced, 0));
+}
+
+/// Enrolled anew with an empty ring, a gateway counts its boots and its clock from the beginning.
+#[test]
+fn a_new_key_is_a_later_boot_whatever_its_number() {
+    let mut desk = Desk::new(60_000, 1);
+    let boot = |key_epoch, boot| BootId::new(key_epoch, boot);
+    let old = BeatReport { boot: boot(1, 40), mono: 900_000, ..desk.report() };
+    let new = BeatReport { boot: boot(2, 1), mono: 50, ..desk.report() };
+    let mut take = |now, beat: &BeatReport| desk.power.on_beat(Mono(now), &gateway(), beat, &mut desk.effects);
+    assert_eq!(take(2_000, &old), BeatVerdict::Taken);
+    assert_eq!(take(2_100, &new), BeatVerdict::Taken);
+    let late = BeatReport { mono: 901_000, ..old };
+    assert_eq!(take(2_200, &late), BeatVerdict::Stale, "the former enrolment's is over");
+    let answered = desk.effects.iter().filter_map(|effect| match effect {
+        StationEffect::SendGrants { boot, .. } => Some(*boot),
+        _ => None,
+    });
+    assert_eq!(answered.collect::<Vec<_>>(), [boot(1, 40), boot(2, 1)]);
 }
 
 #[test]

@@ -47,7 +47,10 @@ impl Node {
     }
 
     fn resume(&mut self) -> Bytes {
-        let cursor = |((stream, boot), seq): (&(Stream, u32), &u64)| Cursor { stream: *stream, boot: *boot, seq: *seq };
+        let cursor = |((stream, boot), seq): (&(Stream, u32), &u64)| {
+            let boot = BootId::new(1, *boot);
+            Cursor { stream: *stream, boot, seq: *seq }
+        };
         let cursors = self.durable.cursors.iter().map(cursor).collect();
         let epoch = self.epoch;
         self.down(&Down::Resume(Resume { epoch, cursors }))
@@ -69,11 +72,11 @@ impl Node {
         let batch = wire::decode_up(stream, &opened.plain).unwrap();
         if let UpBatch::Beat(beat) = &batch {
             for floor in &beat.floors {
-                let cursor = self.durable.cursors.entry((floor.stream, floor.boot)).or_default();
+                let cursor = self.durable.cursors.entry((floor.stream, floor.boot.boot)).or_default();
                 *cursor = (*cursor).max(floor.seq - 1);
             }
             for cursor in &beat.acked {
-                let seen = self.echoed.entry((cursor.stream, cursor.boot)).or_default();
+                let seen = self.echoed.entry((cursor.stream, cursor.boot.boot)).or_default();
                 *seen = (*seen).max(cursor.seq);
             }
             return if beat.epoch_seen < self.epoch { vec![self.resume()] } else { vec![] };
@@ -135,7 +138,7 @@ impl Node {
                 upto_seq += 1;
             }
             let refused = refused.iter().map(|seq| Refusal { seq: *seq, reason: "test".to_owned() }).collect();
-            let epoch = self.epoch;
+            let (epoch, boot) = (self.epoch, BootId::new(1, boot));
             acks.push(Down::Ack(Ack { stream, boot, epoch, upto_seq, refused, credit: 3 }));
         }
         acks.iter().map(|ack| self.down(ack)).collect()
