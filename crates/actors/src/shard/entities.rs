@@ -58,6 +58,11 @@ impl<F: Family> EntityLink<F> {
         let _ = self.shard.cast(ShardMessage::Persist { key: self.key.clone(), events, after });
     }
 
+    /// Keeps a message that cannot be applied, for an operator to retry or drop; `after` runs when that is durable.
+    pub fn dead_letter(&self, message: F::Message, error: String, after: AfterCommit) {
+        let _ = self.shard.cast(ShardMessage::Unusable { key: self.key.clone(), message, error, after });
+    }
+
     /// Remembers the message in hand, for the dead-letter list should handling it fail.
     pub fn begin(&self, message: &F::Message) {
         let kept = message.keep();
@@ -225,6 +230,19 @@ fn refuse_parked<F: Family>(state: &mut ShardState<F>, key: &F::Key, message: F:
     park(state, key, in_hand, error, at, Box::new(move || message.refuse(why)));
 }
 
+/// A message that its entity cannot apply, and does not fail on.
+pub(super) fn on_unusable<F: Family>(
+    state: &mut ShardState<F>,
+    key: &F::Key,
+    message: &F::Message,
+    error: String,
+    after: AfterCommit,
+) {
+    let in_hand = InHand { summary: shorten(format!("{message:?}")), kept: message.keep() };
+    let at = state.shared.clock.wall();
+    park(state, key, in_hand, error, at, after);
+}
+
 /// Makes sure an entity runs.
 pub(super) async fn ensure_live<F: Family>(
     state: &mut ShardState<F>,
@@ -350,7 +368,7 @@ fn park<F: Family>(
     at: Timestamp,
     after: AfterCommit,
 ) {
-    tracing::error!(entity = %key, %error, "parked: see the dead letters");
+    tracing::error!(entity = %key, %error, "a message is kept: see the dead letters");
     if state.letters.len() >= MAX_LETTERS
         && let Some(oldest) = state.letters.keys().next().copied()
     {
