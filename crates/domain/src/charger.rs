@@ -59,6 +59,10 @@ pub const MAX_UNRESOLVED: usize = 16;
 /// The same for stops, which may use what the others left.
 pub const MAX_UNRESOLVED_STOPS: usize = 64;
 
+/// How long after the deadline of a start an event of its charger must be stamped to show that the start was not
+/// carried out. Hardware that was given it in time has answered by then, also after a restart of its gateway.
+pub const HEARD_AFTER_MS: i64 = 60_000;
+
 /// Durable state of a charger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Charger {
@@ -349,6 +353,19 @@ impl Charger {
         // Ids sort as text, `c10` before `c2`; shorter ones are older.
         unresolved.sort_by_key(|c| (c.id.as_str().len(), c.id.as_str()));
         unresolved
+    }
+
+    /// The start that is told as unconfirmed, and of which the gateway would have spoken: an event of the charger
+    /// stamped `heard_at` was read, events are read in their order, and none before it was about the start. Should
+    /// it begin after all, its session is unwanted and is stopped, and the command's end becomes *done*.
+    pub fn unheard_start(&self, heard_at: Timestamp) -> Option<&CommandId> {
+        let waiting = self.current_in(SessionState::Authorised)?;
+        let is_due = |command: &&Command| {
+            matches!(&command.action, Action::Start { session, .. } if *session == waiting.id)
+                && command.outcome == Some(CommandOutcome::Unconfirmed)
+                && heard_at.since(command.deadline) > HEARD_AFTER_MS
+        };
+        self.commands.values().find(is_due).map(|command| &command.id)
     }
 
     /// What came of an idempotency key, while it is remembered.

@@ -2,6 +2,7 @@
 
 use super::{ChargerMessage, ChargerState, commit, commit_own, send_down};
 use crate::admission::Permit;
+use crate::bridge::moment;
 use crate::family::StationMember;
 use crate::handle::CallError;
 use crate::metric;
@@ -40,10 +41,20 @@ pub(super) fn on_gateway_event(
         done.answer(Ok(()));
         drop(permit);
     });
-    match commit(state, myself, &command, after)? {
-        Ok(()) => Ok(()),
-        Err((rejection, after)) => on_refused_event(state, myself, event, &rejection, after),
+    let heard_at = moment(&event);
+    if let Err((rejection, after)) = commit(state, myself, &command, after)? {
+        on_refused_event(state, myself, event, &rejection, after)?;
     }
+    // After the event itself: it may be the very answer.
+    heard_at.map_or(Ok(()), |at| end_unheard_start(state, myself, at))
+}
+
+/// Ends a start whose gateway speaks of its charger and not of it, so that its hold is released.
+fn end_unheard_start(state: &mut ChargerState, myself: &ActorRef<ChargerMessage>, heard_at: Timestamp) -> Handled {
+    let Some(command) = state.charger.unheard_start(heard_at).cloned() else { return Ok(()) };
+    tracing::warn!(charger = %state.id, %command, "the charger is heard, and its start was never answered: expired");
+    let at = state.shared.clock.wall();
+    commit_own(state, myself, &ChargerCommand::ExpireCommand { command, at, heard: true })
 }
 
 /// The machine's command for a gateway's event; none for what concerns nobody here.
