@@ -62,6 +62,8 @@ pub struct Billing {
     /// As the meter has it.
     running: WattHours,
     by_period: [WattHours; PERIODS],
+    /// When that was, by the gateway's clock.
+    read_at: Timestamp,
     /// What the meter may say next; made when the session has begun.
     watch: Option<MeterWatch>,
     rated: Option<Watts>,
@@ -103,6 +105,7 @@ impl Billing {
             available: Money::ZERO,
             running: WattHours::ZERO,
             by_period: [WattHours::ZERO; PERIODS],
+            read_at: now,
             watch: None,
             rated: known,
             // A session that was found under way began when it says; one that is to begin begins later than now.
@@ -166,12 +169,18 @@ impl Billing {
         self.billed_by_period = position.by_period;
         self.hold_left = position.hold;
         self.available = position.last_debit.as_ref().map_or(Money::ZERO, |answer| answer.available);
-        if self.running < position.meter {
-            self.running = position.meter;
-            self.by_period = position.by_period;
+        let read = self.running;
+        if read < position.meter {
             let mut watch = MeterWatch::new(self.rated, position.metered_at, position.metered_at);
             watch.accept(position.meter, position.metered_at, position.metered_at);
             self.watch = Some(watch);
+        }
+        let follows = self.by_period.iter().zip(&position.by_period).all(|(mine, theirs)| mine >= theirs);
+        if !follows {
+            // Readings came before this answer and were counted in the period of that moment: only what is not
+            // billed yet belongs there.
+            (self.running, self.by_period) = (position.meter, position.by_period);
+            self.advance_to(self.read_at, read);
         }
     }
 
@@ -219,6 +228,7 @@ impl Billing {
         watch.judge(energy, at, now)?;
         if energy >= self.running {
             self.watch(started_at).accept(energy, at, now);
+            self.read_at = at;
             self.advance_to(at, energy);
         }
         Ok(())
@@ -309,3 +319,6 @@ impl Billing {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
