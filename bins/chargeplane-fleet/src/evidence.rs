@@ -57,7 +57,9 @@ pub fn outcome(reason: StopReason) -> Outcome {
         StopReason::Remote => Outcome::Remote,
         // The only driver who stops without being through or leaving early is the one whom the close sends home.
         StopReason::Driver => Outcome::ClosedAtEnd,
-        StopReason::PowerLoss | StopReason::Unwanted | StopReason::NotStarted => Outcome::Other,
+        StopReason::PowerLoss | StopReason::Unwanted | StopReason::NotStarted | StopReason::MeterFault => {
+            Outcome::Other
+        }
     }
 }
 

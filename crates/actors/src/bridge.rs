@@ -262,7 +262,8 @@ fn check(entry: &GatewayEntry, now: Timestamp, batch: &UpBatch) -> Result<(), Re
     }
 }
 
-fn moment(event: &GatewayEvent) -> Option<Timestamp> {
+/// When it happened, by the gateway's clock.
+pub(crate) fn moment(event: &GatewayEvent) -> Option<Timestamp> {
     match event {
         GatewayEvent::StartRequested { at, .. }
         | GatewayEvent::SessionStarted { at, .. }

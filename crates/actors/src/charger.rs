@@ -17,6 +17,7 @@ use crate::admission::{Lane, Permit};
 use crate::family::{StationFamily, StationFamilyEvent, StationKey, StationMember};
 use crate::gateway::{GatewayMessage, to_gateway};
 use crate::handle::CallError;
+use crate::metric;
 use crate::reply::{Answer, Reply};
 use crate::shard::{AfterCommit, EntityLink, EntityMessage, ShardMessage};
 use crate::shared::NodeShared;
@@ -30,7 +31,7 @@ use chargeplane_domain::ids::{ChargerId, CommandId, GatewayId, SessionId, Statio
 use chargeplane_domain::session::{Origin, SessionState, StopReason};
 use chargeplane_domain::tariff;
 use chargeplane_domain::units::{Timestamp, WattHours};
-use chargeplane_protocol::message::{Down, GatewayEvent, Stream, UpBatch};
+use chargeplane_protocol::message::{Down, GatewayEvent, Notice, Stream, UpBatch};
 use chargeplane_protocol::wire;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::collections::BTreeMap;
@@ -47,6 +48,12 @@ const SEND_AGAIN: Duration = Duration::from_secs(5);
 /// After a command's deadline its end is waited for this long before it is told as unconfirmed: the gateway's
 /// clock may differ and its answer may be on the way.
 const DEADLINE_GRACE_MS: i64 = 10_000;
+
+/// Longest detail of a notice, in characters: the wire takes 256 bytes.
+const MAX_DETAIL: usize = 200;
+
+/// A stop for lack of funds that did not end the session is repeated after this.
+const STOP_AGAIN: Duration = Duration::from_secs(30);
 
 /// Messages of the charger actor.
 #[derive(Debug)]
@@ -135,6 +142,8 @@ pub struct ChargerState {
     billing: Option<Billing>,
     /// When each unresolved command was last sent.
     sent: BTreeMap<CommandId, Instant>,
+    /// When the session in progress was last told to stop for lack of funds.
+    stopped_for_funds: Option<(SessionId, Instant)>,
     wake_armed: bool,
 }
 
@@ -151,7 +160,18 @@ impl Actor for ChargerActor {
         let ChargerArguments { shared, link, id, charger } = arguments;
         myself.cast(ChargerMessage::Wake)?;
         let (billing, sent) = (None, BTreeMap::new());
-        Ok(ChargerState { shared, link, id, charger, uncommitted: 0, billing, sent, wake_armed: true })
+        let stopped_for_funds = None;
+        Ok(ChargerState {
+            shared,
+            link,
+            id,
+            charger,
+            uncommitted: 0,
+            billing,
+            sent,
+            stopped_for_funds,
+            wake_armed: true,
+        })
     }
 
     async fn handle(
@@ -165,9 +185,9 @@ impl Actor for ChargerActor {
             ChargerMessage::FromGateway { event, done, permit } => {
                 inputs::on_gateway_event(state, &myself, event, done, permit)?;
             }
-            ChargerMessage::Digest { at, register, permit: _ } => on_digest(state, &myself, at, register),
+            ChargerMessage::Digest { at, register, permit: _ } => on_digest(state, at, register),
             ChargerMessage::Account { session, result } => on_account(state, &myself, &session, result)?,
-            ChargerMessage::Position { session, result } => on_position(state, &session, result),
+            ChargerMessage::Position { session, result } => on_position(state, &myself, &session, result)?,
             ChargerMessage::Start { request, reply, permit } => {
                 inputs::on_start(state, &myself, request, reply, permit)?;
             }
@@ -327,7 +347,8 @@ fn billing(state: &mut ChargerState) -> Option<&mut Billing> {
         let directory = state.shared.directory.load();
         let rated = directory.charger(&state.id).map(|(charger, _)| charger.rated_w);
         let zone = tariff::zone::parse(&session.time_zone).ok();
-        state.billing = Some(Billing::new(session, zone, rated, &state.shared.config));
+        let now = state.shared.clock.wall();
+        state.billing = Some(Billing::new(session, zone, rated, &state.shared.config, now));
     }
     state.billing.as_mut()
 }
@@ -386,11 +407,23 @@ fn ask_position(state: &mut ChargerState, myself: &ActorRef<ChargerMessage>) {
     });
 }
 
-fn on_digest(state: &mut ChargerState, _myself: &ActorRef<ChargerMessage>, at: Timestamp, register: WattHours) {
+/// Takes a reading for billing. One that cannot be true is stored like every sample, and is not used for money.
+fn on_digest(state: &mut ChargerState, at: Timestamp, register: WattHours) {
+    let now = state.shared.clock.wall();
     let Some(session) = state.charger.charging() else { return };
-    let Some(energy) = session.energy_at(register) else { return };
-    if let Some(billing) = billing(state) {
-        billing.on_reading(at, energy);
+    let (energy, started_at) = (session.energy_at(register), session.started_at.unwrap_or(at));
+    let Some(billing) = billing(state) else { return };
+    let (reason, what) = match energy.map(|energy| billing.on_reading(started_at, at, energy, now)) {
+        Some(Ok(())) => return,
+        Some(Err(implausible)) => ("implausible", implausible.to_string()),
+        None => ("below_start", format!("the register {register} is below that of the start")),
+    };
+    metrics::counter!(metric::READINGS_REFUSED_TOTAL, "reason" => reason).increment(1);
+    if billing.should_say() {
+        let session = billing.session.clone();
+        tracing::warn!(charger = %state.id, %session, %what, "a reading is not used for money: look at the meter");
+        let detail = format!("session {session}: {what}").chars().take(MAX_DETAIL).collect();
+        send_down(state, Down::Notice(Notice { code: "reading_refused".to_owned(), detail }));
     }
 }
 
@@ -420,9 +453,11 @@ fn stop_for_funds(state: &mut ChargerState, myself: &ActorRef<ChargerMessage>) -
     let stopping = state.charger.commands.values().any(|command| {
         matches!(&command.action, Action::Stop { session: of, .. } if *of == session) && command.is_unresolved()
     });
-    if stopping {
+    let lately = |(of, since): &(SessionId, Instant)| *of == session && since.elapsed() < STOP_AGAIN;
+    if stopping || state.stopped_for_funds.as_ref().is_some_and(lately) {
         return Ok(());
     }
+    state.stopped_for_funds = Some((session.clone(), Instant::now()));
     let at = state.shared.clock.wall();
     let deadline = inputs::deadline(state, at);
     let (origin, reason) = (Origin::Node, StopReason::Funds);
@@ -486,6 +521,12 @@ fn on_account(
             inputs::deny(state, &session, &code);
             commit_own(state, myself, &ChargerCommand::AuthorisationRefused { session, code, at })
         }
+        Err(CallError::Account(rejection)) => {
+            // Its log is ahead of this actor's memory, or the two contradict each other.
+            tracing::warn!(charger = %state.id, %session, %rejection, ?step, "the account refused; asking where it stands");
+            billing.lose_sync();
+            Ok(())
+        }
         Err(error) => {
             // Maybe executed: the account's log is the truth. Asked at the next wake.
             tracing::debug!(charger = %state.id, %session, %error, ?step, "billing step without an answer");
@@ -495,14 +536,31 @@ fn on_account(
     }
 }
 
-fn on_position(state: &mut ChargerState, session: &SessionId, result: Answer<Option<Box<SessionAccount>>>) {
-    let Some(billing) = state.billing.as_mut().filter(|billing| billing.session == *session) else { return };
+fn on_position(
+    state: &mut ChargerState,
+    myself: &ActorRef<ChargerMessage>,
+    session: &SessionId,
+    result: Answer<Option<Box<SessionAccount>>>,
+) -> Result<(), ActorProcessingErr> {
+    let ended = state.charger.needs_settlement().filter(|ended| ended.id == *session);
+    let (has_ended, never_held) = (ended.is_some(), ended.is_some_and(|ended| ended.allowance.is_none()));
+    let Some(billing) = state.billing.as_mut().filter(|billing| billing.session == *session) else { return Ok(()) };
     billing.end();
     match result {
-        Ok(Some(position)) => billing.on_position(&position),
+        Ok(Some(position)) => match position.closed.filter(|_| has_ended) {
+            // Settled already, and the answer was lost with a former life of this actor.
+            Some(settled) => {
+                let (session, at) = (session.clone(), state.shared.clock.wall());
+                return commit_own(state, myself, &ChargerCommand::Settled { session, settled, at });
+            }
+            None => billing.on_position(&position),
+        },
+        // Stopped before it was authorised: the settlement of nothing makes sure that it never will be.
+        Ok(None) if never_held => billing.on_nothing_held(),
         Ok(None) => tracing::error!(charger = %state.id, %session, "the account does not know the session"),
         Err(error) => tracing::debug!(charger = %state.id, %session, %error, "no position; asking again"),
     }
+    Ok(())
 }
 
 /// A message down to the charger's gateway.

@@ -377,6 +377,7 @@ impl Family for AccountFamily {
             AccountEvent::Settled { energy, service, settled, .. } => {
                 let paid = energy.0.saturating_add(service.0).saturating_sub(settled.overshoot.0);
                 metrics::counter!(metric::BILLED_MONEY_TOTAL).increment(magnitude(paid));
+                metrics::counter!(metric::REFUNDED_MONEY_TOTAL).increment(magnitude(paid.saturating_neg()));
             }
             _ => {}
         }

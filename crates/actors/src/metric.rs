@@ -24,6 +24,8 @@ pub const FENCED_TOTAL: &str = "chargeplane_journal_fenced_total";
 pub const DEBITS_TOTAL: &str = "chargeplane_debits_total";
 /// Money taken from drivers, in 1/10,000 of the currency unit.
 pub const BILLED_MONEY_TOTAL: &str = "chargeplane_billed_money_total";
+/// Money given back at settlements because a wrong reading had been billed, in 1/10,000 of the currency unit.
+pub const REFUNDED_MONEY_TOTAL: &str = "chargeplane_refunded_money_total";
 /// Energy billed to drivers.
 pub const BILLED_WH_TOTAL: &str = "chargeplane_billed_wh_total";
 /// Energy that nobody paid for.
@@ -66,6 +68,12 @@ pub const BATCHES_REFUSED_TOTAL: &str = "chargeplane_batches_refused_total";
 pub const BATCHES_TOTAL: &str = "chargeplane_batches_total";
 /// Events of gateways handled.
 pub const EVENTS_TOTAL: &str = "chargeplane_gateway_events_total";
+/// Events of gateways that the charger's machine refused, label `reason`.
+pub const EVENTS_REFUSED_TOTAL: &str = "chargeplane_gateway_events_refused_total";
+/// Meter readings not used for money, label `reason`.
+pub const READINGS_REFUSED_TOTAL: &str = "chargeplane_readings_refused_total";
+/// Sessions closed at their last reading because their end could not be used, label `reason`.
+pub const METER_FAULTS_TOTAL: &str = "chargeplane_meter_faults_total";
 /// Restarts of actors, label `kind`.
 pub const ACTOR_RESTARTS_TOTAL: &str = "chargeplane_actor_restarts_total";
 /// Messages in the dead-letter lists.

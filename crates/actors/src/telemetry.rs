@@ -125,6 +125,15 @@ struct Feed {
     resumed_at: Option<Instant>,
 }
 
+/// The newest sample of a charger: the one with the highest number. Not the one with the latest stamp, because a
+/// gateway's clock may be set back.
+#[derive(Clone, Copy)]
+struct Newest {
+    incarnation: u32,
+    number: u64,
+    sample: Sample,
+}
+
 /// State of the telemetry actor.
 pub struct TelemetryState {
     shared: Arc<NodeShared>,
@@ -132,7 +141,7 @@ pub struct TelemetryState {
     actor: ActorRef<ShardMessage<StationFamily>>,
     counter: Arc<SealingCounter>,
     feeds: BTreeMap<GatewayId, Feed>,
-    latest: BTreeMap<ChargerId, Sample>,
+    latest: BTreeMap<ChargerId, Newest>,
     digested: BTreeMap<ChargerId, Timestamp>,
     drain: Option<Box<dyn FnOnce() + Send>>,
 }
@@ -199,7 +208,10 @@ impl Actor for TelemetryActor {
                 on_written(state, &gateway, cursors, samples, result);
                 on_look(state, &myself);
             }
-            TelemetryMessage::Latest(reply) => reply.answer(Ok(state.latest.clone())),
+            TelemetryMessage::Latest(reply) => {
+                let latest = state.latest.iter().map(|(charger, newest)| (charger.clone(), newest.sample));
+                reply.answer(Ok(latest.collect()));
+            }
             TelemetryMessage::Drain(done) => {
                 state.drain = Some(done);
                 on_look(state, &myself);
@@ -255,8 +267,9 @@ fn on_batch(state: &mut TelemetryState, gateway: &GatewayId, batch: Batch) {
         feed.unwritten = feed.unwritten.saturating_add(fresh);
         metrics::counter!(metric::SAMPLES_ACCEPTED_TOTAL).increment(fresh as u64);
         metrics::counter!(metric::SAMPLES_DUPLICATE_TOTAL).increment((run.samples.len() - fresh) as u64);
-        if let Some(newest) = run.samples.last() {
-            digests.push((charger.clone(), *newest));
+        if let Some(sample) = run.samples.last().copied() {
+            let number = run.first_number.saturating_add(run.samples.len() as u64 - 1);
+            digests.push((charger.clone(), Newest { incarnation, number, sample }));
         }
     }
     for (charger, newest) in digests {
@@ -265,18 +278,19 @@ fn on_batch(state: &mut TelemetryState, gateway: &GatewayId, batch: Batch) {
 }
 
 /// Hands the newest sample to its charger, unless one went there within the last second.
-fn digest(state: &mut TelemetryState, charger: ChargerId, newest: Sample) {
-    let known = state.latest.get(&charger).is_some_and(|sample| sample.at >= newest.at);
-    if known {
+fn digest(state: &mut TelemetryState, charger: ChargerId, newest: Newest) {
+    let place = |newest: &Newest| (newest.incarnation, newest.number);
+    if state.latest.get(&charger).is_some_and(|known| place(known) >= place(&newest)) {
         return;
     }
     state.latest.insert(charger.clone(), newest);
-    let due = state.digested.get(&charger).is_none_or(|at| newest.at.since(*at) >= DIGEST_EVERY_MS);
-    if !due {
+    let (at, register) = (newest.sample.at, newest.sample.register);
+    // A stamp before the last one is of a clock that was set back: the second since is not known to be over.
+    let soon = |last: &Timestamp| (0..DIGEST_EVERY_MS).contains(&at.since(*last));
+    if state.digested.get(&charger).is_some_and(soon) {
         return;
     }
-    state.digested.insert(charger.clone(), newest.at);
-    let (at, register) = (newest.at, newest.register);
+    state.digested.insert(charger.clone(), at);
     state.shared.router.station(state.shard, StationKey::Charger(charger), Lane::Status, 64, move |permit| {
         StationMember::Charger(ChargerMessage::Digest { at, register, permit })
     });

@@ -85,6 +85,7 @@ codes! {
         "already_open" 409 "The account is open already";
         "key_reused" 422 "The key was used for another request";
         "invalid_key" 400 "The key is not usable";
+        "too_many_keys" 429 "Too many keys within a day: nothing was done";
         "invalid_amount" 422 "Not a usable amount";
         "balance_limit" 422 "The balance would exceed its bound";
         "currency_mismatch" 422 "The currencies differ";

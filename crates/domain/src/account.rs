@@ -12,7 +12,8 @@
 //!   not be able to fill a shard with names.)
 //! - MONEY-4: what is available never falls below the credit limit: a debit takes at most what the hold and
 //!   the available money can pay, and the rest waits for the next debit or the settlement;
-//! - SESS-1: at settlement metered = billed + overshoot, in watt-hours and in money.
+//! - SESS-1: at settlement metered = billed + overshoot, in watt-hours and in money, also when a wrong
+//!   reading had been billed before.
 //!
 //! ```
 //! use chargeplane_domain::account::*;
@@ -54,9 +55,13 @@ use crate::units::{Currency, Money, Timestamp, WattHours};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 
-/// Idempotency keys remembered, newest first. A driver tops up a few times a day and a fleet's back office
-/// perhaps once a second: even then a key outlives its client's retries by hours.
+/// Idempotency keys remembered. A driver tops up a few times a day, a fleet's back office a few times a minute.
+/// The oldest make room once they are older than [`KEYS_KEPT_MS`]; until then further keys are refused, because
+/// forgetting one that is still repeated would take its money twice.
 pub const KEYS_REMEMBERED: usize = 10_000;
+
+/// How long a key is remembered at least, by event time: longer than anybody repeats.
+pub const KEYS_KEPT_MS: i64 = 24 * 3_600 * 1_000;
 
 /// Longest idempotency key, in bytes. Room for a UUID with a prefix; bounds what a key costs.
 pub const MAX_KEY_LEN: usize = 128;
@@ -139,6 +144,8 @@ pub struct SessionAccount {
     pub sequence: u32,
     /// Metered energy so far.
     pub meter: WattHours,
+    /// When that was read or learnt, by the node's clock; at first when money was held.
+    pub metered_at: Timestamp,
     /// The same by period.
     pub by_period: [WattHours; PERIODS],
     /// What that energy costs.
@@ -236,7 +243,8 @@ pub enum AccountCommand {
         at: Timestamp,
     },
     /// Take what is left to pay, from the hold, then from the available money, then from the operator's
-    /// overshoot account; release the rest of the hold; close the session.
+    /// overshoot account; release the rest of the hold; close the session. A meter below the last reading
+    /// gives back what was taken too much: then no period may be above the last reading.
     Settle {
         session: SessionId,
         sequence: u32,
@@ -272,7 +280,8 @@ pub enum AccountEvent {
         at: Timestamp,
     },
     /// The session is closed. `energy` and `service` became revenue with this event, paid by the driver but
-    /// for `settled.overshoot`.
+    /// for `settled.overshoot`. They are negative when more was billed before than was metered in the end:
+    /// the difference went back to the driver.
     Settled {
         session: SessionId,
         operator: OperatorId,

@@ -18,7 +18,8 @@
 //! - whatever the gateway says again (same session, same command) changes nothing.
 //!
 //! Late and repeated words are told from new ones by the last [`SESSIONS_REMEMBERED`] sessions and the last
-//! [`COMMANDS_REMEMBERED`] ended commands; ids count upwards, so what is older is known to be old.
+//! [`COMMANDS_REMEMBERED`] ended commands; ids count upwards, so what is older is known to be old. Idempotency
+//! keys have no order: they are kept for a day ([`KEYS_KEPT_MS`]), and no more are taken than are kept.
 #![deny(clippy::float_arithmetic, clippy::arithmetic_side_effects)]
 
 mod apply;
@@ -42,14 +43,25 @@ pub const SESSIONS_REMEMBERED: usize = 8;
 /// Ended commands whose outcome can still be asked for.
 pub const COMMANDS_REMEMBERED: usize = 32;
 
-/// Idempotency keys remembered. Only people and back offices send them, to one charger a few a minute.
+/// How long an idempotency key is remembered, by the node's clock in the events: longer than anybody repeats.
+pub const KEYS_KEPT_MS: i64 = 24 * 3_600 * 1_000;
+
+/// Keys remembered whatever their age, newest first.
 pub const KEYS_REMEMBERED: usize = 64;
+
+/// Keys younger than [`KEYS_KEPT_MS`] that a charger takes: more than one a minute, all day. What is beyond is
+/// refused, because forgetting a key that is still repeated would start a second session.
+pub const MAX_KEYS: usize = 2_048;
 
 /// Commands whose end is not known, before others than stops are refused.
 pub const MAX_UNRESOLVED: usize = 16;
 
 /// The same for stops, which may use what the others left.
 pub const MAX_UNRESOLVED_STOPS: usize = 64;
+
+/// How long after the deadline of a start an event of its charger must be stamped to show that the start was not
+/// carried out. Hardware that was given it in time has answered by then, also after a restart of its gateway.
+pub const HEARD_AFTER_MS: i64 = 60_000;
 
 /// Durable state of a charger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,7 +80,7 @@ pub struct Charger {
     pub ended: VecDeque<CommandId>,
     /// Highest number of a driver's request.
     pub last_request: Option<u64>,
-    /// The last idempotency keys, oldest first.
+    /// The idempotency keys of the last day, and the last few whatever their age, oldest first.
     pub keys: VecDeque<KeyedRequest>,
     /// In service, as far as the charger said.
     pub available: bool,
@@ -99,6 +111,8 @@ pub struct KeyedRequest {
     pub key: String,
     pub content: KeyedContent,
     pub target: KeyTarget,
+    /// When it was first used, by the node's clock.
+    pub at: Timestamp,
 }
 
 /// What a key was used for.
@@ -143,8 +157,12 @@ pub enum ChargerCommand {
     AuthorisationRefused { session: SessionId, code: String, at: Timestamp },
     /// The gateway reports that the session began at this register.
     GatewayStarted { session: SessionId, register: WattHours, at: Timestamp },
-    /// The gateway reports that the session ended at this register.
-    GatewayStopped { session: SessionId, register: WattHours, reason: StopReason, at: Timestamp },
+    /// The gateway reports that the session ended at this register. `most` is the energy that can have flowed
+    /// at most ([`crate::metering`]).
+    GatewayStopped { session: SessionId, register: WattHours, reason: StopReason, most: WattHours, at: Timestamp },
+    /// It reported an end at a register that is refused: the session ends where it was last read, at `energy`
+    /// since its start. The refused register is kept in the event.
+    CloseAtLastReading { session: SessionId, energy: WattHours, refused: WattHours, at: Timestamp },
     /// The gateway reports the end of a command.
     GatewayResult { command: CommandId, outcome: CommandOutcome, at: Timestamp },
     /// The charger failed.
@@ -178,8 +196,15 @@ pub enum ChargerEvent {
     CommandResolved { command: CommandId, outcome: CommandOutcome, at: Timestamp },
     /// The session began.
     SessionStarted { session: SessionId, register: WattHours, at: Timestamp },
-    /// The session ended, or is known never to have begun.
-    SessionStopped { session: SessionId, register: WattHours, at: Timestamp, reason: StopReason },
+    /// The session ended, or is known never to have begun. `refused` is the register the gateway reported, when
+    /// that could not be used and `register` is where the session was last read.
+    SessionStopped {
+        session: SessionId,
+        register: WattHours,
+        at: Timestamp,
+        reason: StopReason,
+        refused: Option<WattHours>,
+    },
     /// The account has settled; the session is over.
     SessionSettled { session: SessionId, record: ChargeRecord },
     /// Service or fault changed.
@@ -205,6 +230,9 @@ pub enum ChargerRejection {
     /// The key was used for something else.
     #[error("this idempotency key was used for another request: use a new key")]
     KeyReused,
+    /// Too many keys are remembered.
+    #[error("this charger was sent {MAX_KEYS} idempotency keys within a day: nothing was done, try again later")]
+    TooManyKeys,
     /// The key is empty or too long.
     #[error("an idempotency key has 1 to {} bytes", crate::account::MAX_KEY_LEN)]
     InvalidKey,
@@ -235,6 +263,9 @@ pub enum ChargerRejection {
     /// The register is below that of the start: registers never go back.
     #[error("the register went back: {register} after {start}")]
     MeterWentBack { start: WattHours, register: WattHours },
+    /// The register is further from the start than can have flowed.
+    #[error("the register {register} is implausible: at most {most} can have flowed since the start")]
+    MeterImplausible { register: WattHours, most: WattHours },
     /// What is reported contradicts what is known.
     #[error("{what}")]
     Contradiction { what: String },
@@ -255,6 +286,7 @@ impl ChargerRejection {
             Self::Unavailable => "charger_unavailable",
             Self::UnknownConnector { .. } => "unknown_connector",
             Self::KeyReused => "key_reused",
+            Self::TooManyKeys => "too_many_keys",
             Self::InvalidKey => "invalid_key",
             Self::RequestReused { .. } => "request_reused",
             Self::InvalidOrigin => "invalid_origin",
@@ -265,6 +297,7 @@ impl ChargerRejection {
             Self::Unwanted { .. } => "unwanted",
             Self::MeterOutOfRange { .. } => "meter_out_of_range",
             Self::MeterWentBack { .. } => "meter_went_back",
+            Self::MeterImplausible { .. } => "meter_implausible",
             Self::Contradiction { .. } => "contradiction",
             Self::InvalidAction => "invalid_action",
             Self::TooManyCommands { .. } => "too_many_commands",
@@ -320,6 +353,19 @@ impl Charger {
         // Ids sort as text, `c10` before `c2`; shorter ones are older.
         unresolved.sort_by_key(|c| (c.id.as_str().len(), c.id.as_str()));
         unresolved
+    }
+
+    /// The start that is told as unconfirmed, and of which the gateway would have spoken: an event of the charger
+    /// stamped `heard_at` was read, events are read in their order, and none before it was about the start. Should
+    /// it begin after all, its session is unwanted and is stopped, and the command's end becomes *done*.
+    pub fn unheard_start(&self, heard_at: Timestamp) -> Option<&CommandId> {
+        let waiting = self.current_in(SessionState::Authorised)?;
+        let is_due = |command: &&Command| {
+            matches!(&command.action, Action::Start { session, .. } if *session == waiting.id)
+                && command.outcome == Some(CommandOutcome::Unconfirmed)
+                && heard_at.since(command.deadline) > HEARD_AFTER_MS
+        };
+        self.commands.values().find(is_due).map(|command| &command.id)
     }
 
     /// What came of an idempotency key, while it is remembered.

@@ -19,6 +19,7 @@ pub mod gateway;
 pub mod ids;
 pub mod lease;
 pub mod ledger;
+pub mod metering;
 pub mod placement;
 pub mod presence;
 pub mod rollup;

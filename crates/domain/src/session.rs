@@ -32,11 +32,13 @@ pub enum StopReason {
     Unwanted,
     /// It never began: the start was refused or surely not executed.
     NotStarted,
+    /// The register of its start or end cannot be used: it ends at the last reading that could.
+    MeterFault,
 }
 
 impl StopReason {
     /// Every reason, in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Driver,
         Self::TargetReached,
         Self::LeftEarly,
@@ -46,6 +48,7 @@ impl StopReason {
         Self::PowerLoss,
         Self::Unwanted,
         Self::NotStarted,
+        Self::MeterFault,
     ];
 
     /// Stable name, the same as in stored text.
@@ -60,6 +63,7 @@ impl StopReason {
             Self::PowerLoss => "power_loss",
             Self::Unwanted => "unwanted",
             Self::NotStarted => "not_started",
+            Self::MeterFault => "meter_fault",
         }
     }
 }
@@ -141,6 +145,8 @@ pub struct ChargingSession {
     pub started_at: Option<Timestamp>,
     /// The charger's register at the end.
     pub meter_stop: Option<WattHours>,
+    /// The register reported at the end, when it could not be used and `meter_stop` is the last that could.
+    pub meter_refused: Option<WattHours>,
     /// When it ended.
     pub stopped_at: Option<Timestamp>,
     /// Why it ended.

@@ -46,6 +46,7 @@ pub struct SessionMoney {
     hold: i128,
     sequence: i64,
     meter: i128,
+    by_period: Vec<i128>,
     paid: i128,
     revenue: i128,
     prices: Vec<(i128, i128)>,
@@ -207,7 +208,7 @@ impl Ledger {
         let (session, currency) = (text(value, "session")?, text(value, "currency")?);
         let (energy, service) = (wide(value, "energy")?, wide(value, "service")?);
         let (operator, hold) = (text(value, "operator")?, wide(value, "hold")?);
-        self.take_reading(session, &account, &reading(value)?, at, findings);
+        self.take_reading(session, &account, &reading(value)?, false, at, findings);
         let money = self.sessions.entry(session.to_owned()).or_default();
         let freed = money.hold - hold;
         money.hold = hold;
@@ -241,7 +242,7 @@ impl Ledger {
         };
         let reading = reading(inner)?;
         let total = reading.energy + reading.service;
-        self.take_reading(session, &account, &reading, at, findings);
+        self.take_reading(session, &account, &reading, true, at, findings);
         let money = self.sessions.entry(session.to_owned()).or_default();
         findings.check("MONEY-2", money.settled.is_none(), || format!("{at}: {session} was settled twice"));
         // The driver's leg comes from the running total of what he paid, the operator's from this event.
@@ -268,8 +269,17 @@ impl Ledger {
         Some(())
     }
 
-    /// Sequence, meter and price of a reading against the ones before.
-    fn take_reading(&mut self, session: &str, account: &str, r: &Reading, at: &str, findings: &mut Findings) {
+    /// Sequence, meter and price of a reading against the ones before. Only the last, the settlement, may be below
+    /// the one before: then no period grew, so that what goes back is what was taken for energy that never flowed.
+    fn take_reading(
+        &mut self,
+        session: &str,
+        account: &str,
+        r: &Reading,
+        last: bool,
+        at: &str,
+        findings: &mut Findings,
+    ) {
         let Some(money) = self.sessions.get_mut(session) else {
             findings.violated("MONEY-2", format!("{at}: {session} is debited without a hold"));
             return;
@@ -279,7 +289,10 @@ impl Ledger {
         });
         findings.check("MONEY-2", money.account == account, || format!("{at}: {session} belongs to {}", money.account));
         let by_period: i128 = r.by_period.iter().sum();
-        findings.check("SESS-1", r.meter >= money.meter && by_period == r.meter, || {
+        let (before, now) = (&money.by_period, &r.by_period);
+        let grows = r.meter >= money.meter && before.iter().zip(now).all(|(before, now)| now >= before);
+        let corrects = last && r.meter < money.meter && before.iter().zip(now).all(|(before, now)| now <= before);
+        findings.check("SESS-1", (grows || corrects) && by_period == r.meter, || {
             format!("{at}: {session} at {} Wh after {}, periods sum to {by_period}", r.meter, money.meter)
         });
         let energy = priced(&r.by_period, money.prices.iter().map(|(energy, _)| *energy));
@@ -288,6 +301,7 @@ impl Ledger {
             format!("{at}: {session} priced {} + {}, should be {energy} + {service}", r.energy, r.service)
         });
         (money.sequence, money.meter) = (r.sequence, r.meter);
+        money.by_period.clone_from(&r.by_period);
     }
 
     fn post_driver(&mut self, shard: &str, currency: &str, account: &str, amount: i128) {

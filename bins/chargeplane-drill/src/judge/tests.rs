@@ -154,6 +154,37 @@ fn money_4_is_not_exercised_without_an_overshoot() {
 }
 
 #[test]
+fn sess_1_a_settlement_may_give_back_what_a_wrong_reading_was_billed() {
+    // 1,600 Wh were read and debited, 1,000 Wh were metered in the end.
+    let corrected = |story: &mut Story| {
+        let debit = story.account_event(3, "debited");
+        debit["meter"] = json!(1_600);
+        debit["by_period"] = json!([0, 0, 1_600, 0]);
+        debit["cumulative"] = json!({ "energy": 16_000, "service": 8_000 });
+        (debit["energy"], debit["service"]) = (json!(16_000), json!(8_000));
+        let settled = story.account_event(4, "settled");
+        (settled["energy"], settled["service"]) = (json!(-6_000), json!(-3_000));
+    };
+    let mut story = Story::new();
+    corrected(&mut story);
+    for invariant in ["SESS-1", "MONEY-1", "MONEY-2", "MONEY-4"] {
+        assert!(story.violations(invariant).is_empty(), "{invariant}: {:?}", story.violations(invariant));
+    }
+    // A debit must not go back, and what goes back must be what was taken.
+    let said = planted_among_others("SESS-1", |s| {
+        corrected(s);
+        let debit = s.account_event(3, "debited");
+        debit["by_period"] = json!([0, 700, 900, 0]);
+    });
+    assert!(said.contains("priced"), "{said}");
+    let said = planted_among_others("SESS-1", |s| {
+        corrected(s);
+        s.account_event(4, "settled")["energy"] = json!(-5_000);
+    });
+    assert!(said.contains("revenue 16000"), "{said}");
+}
+
+#[test]
 fn own_1_a_hole_an_epoch_going_down_a_broken_chain_and_rot() {
     let frames = |s: &mut Story, change: fn(&mut FrameSpec)| {
         change(&mut s.shards.get_mut(&STATION).expect("the shard")[3]);

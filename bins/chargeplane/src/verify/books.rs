@@ -2,7 +2,8 @@
 //!
 //! A debit takes from the driver what it gives to the operator. A settlement's legs come from different fields:
 //! the operator's from its own amounts, the driver's from the running total of what he paid, the rest from the
-//! overshoot: so a settlement that is wrong in any of them leaves a sum that is not zero (MONEY-1).
+//! overshoot: so a settlement that is wrong in any of them leaves a sum that is not zero (MONEY-1). A settlement gives
+//! money back only when less was metered in the end than was read before.
 
 use super::{Checked, field};
 use rmpv::Value;
@@ -132,7 +133,7 @@ impl Books {
     fn take_debit(&mut self, shard: &str, account: &str, value: &Value) -> Checked<()> {
         let currency = text(value, "currency")?;
         let amount = number(value, "energy")? + number(value, "service")?;
-        let session = self.reading(account, text(value, "session")?, value)?;
+        let session = self.reading(account, text(value, "session")?, value, false)?;
         session.paid += amount;
         session.revenue += amount;
         if session.paid > cumulative(value)? {
@@ -152,7 +153,8 @@ impl Books {
         let overshoot_wh = number(settled, "overshoot_wh")?;
         let (billed, overshoot) = (number(settled, "billed")?, number(settled, "overshoot")?);
         let total = cumulative(settled)?;
-        let session = self.reading(account, text(value, "session")?, settled)?;
+        let read_before = self.sessions.get(text(value, "session")?).map_or(0, |session| session.meter);
+        let session = self.reading(account, text(value, "session")?, settled, true)?;
         let paid_now = billed - session.paid;
         session.paid = billed;
         session.revenue += revenue;
@@ -163,7 +165,7 @@ impl Books {
         if billed_wh + overshoot_wh != meter {
             return Err(format!("{meter} Wh metered, {billed_wh} billed and {overshoot_wh} overshoot (SESS-1)"));
         }
-        if paid_now < 0 || overshoot < 0 || overshoot_wh < 0 {
+        if (paid_now < 0 && meter >= read_before) || overshoot < 0 || overshoot_wh < 0 {
             return Err("a settlement that gives money or energy back".to_owned());
         }
         self.post(shard, currency, revenue);
@@ -175,8 +177,9 @@ impl Books {
         Ok(())
     }
 
-    /// MONEY-2: the next sequence of an open session of this account, with a meter that does not go back.
-    fn reading(&mut self, account: &str, id: &str, value: &Value) -> Checked<&mut Session> {
+    /// MONEY-2: the next sequence of an open session of this account, with a meter that does not go back; but the
+    /// `last` one may correct it, and then no period grows.
+    fn reading(&mut self, account: &str, id: &str, value: &Value, last: bool) -> Checked<&mut Session> {
         let session = self.sessions.get_mut(id).ok_or_else(|| format!("no money was held for session {id}"))?;
         if session.account != account {
             return Err(format!("session {id} is of account {}", session.account));
@@ -190,8 +193,13 @@ impl Books {
         }
         let periods = field(value, "by_period").and_then(Value::as_array).ok_or("no energy by period")?;
         let by_period: Vec<i128> = periods.iter().filter_map(Value::as_i64).map(i128::from).collect();
-        let back = session.by_period.iter().zip(&by_period).any(|(before, now)| now < before);
-        if by_period.iter().sum::<i128>() != meter || meter < session.meter || back {
+        let corrects = last && meter < session.meter;
+        let changes = || session.by_period.iter().zip(&by_period);
+        let follows = match corrects {
+            true => changes().all(|(before, now)| now <= before),
+            false => meter >= session.meter && changes().all(|(before, now)| now >= before),
+        };
+        if by_period.iter().sum::<i128>() != meter || !follows {
             return Err(format!("session {id}: the meter reads {meter} Wh after {} Wh, {by_period:?}", session.meter));
         }
         (session.sequence, session.meter, session.by_period) = (sequence, meter, by_period);

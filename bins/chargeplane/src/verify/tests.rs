@@ -195,5 +195,12 @@ fn wrong_books_are_found() {
     let mut energy = settled(2, 150, 200, 550, 50);
     energy["settled"]["settled"]["billed_wh"] = json!(150);
     with(&[energy]).expect("SESS-1");
+    // Less was metered in the end than was read before: the difference goes back.
+    with(&[settled(2, 50, -200, 199, 1)]).check().unwrap();
+    with(&[settled(2, 50, -190, 199, 1)]).expect("210/10000 became revenue");
+    with(&[settled(2, 100, -200, 199, 1)]).expect("gives money or energy back");
+    let mut moved = settled(2, 50, -200, 199, 1);
+    moved["settled"]["settled"]["by_period"] = json!([1, 0, 49, 0]);
+    with(&[moved]).check().unwrap_err();
     with(&[json!({ "melted": {} })]).expect("melted");
 }

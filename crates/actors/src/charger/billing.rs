@@ -6,6 +6,7 @@
 use crate::shared::NodeConfig;
 use chargeplane_domain::account::{AccountCommand, DebitAnswer, SessionAccount};
 use chargeplane_domain::ids::SessionId;
+use chargeplane_domain::metering::{self, Implausible, MeterWatch};
 use chargeplane_domain::session::ChargingSession;
 use chargeplane_domain::tariff::{PERIODS, Tariff, zone::TimeZone};
 use chargeplane_domain::units::{Money, Timestamp, WattHours, Watts};
@@ -20,6 +21,9 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// After a lost step the account is asked again at most this often.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// A session's readings that cannot be used are said at most this often.
+const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// What the account is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,13 +62,28 @@ pub struct Billing {
     /// As the meter has it.
     running: WattHours,
     by_period: [WattHours; PERIODS],
+    /// When that was, by the gateway's clock.
+    read_at: Timestamp,
+    /// What the meter may say next; made when the session has begun.
+    watch: Option<MeterWatch>,
+    rated: Option<Watts>,
+    made_at: Timestamp,
+    /// When it was last said that readings of this session are not used: the flag of a meter to be looked at.
+    said: Option<Instant>,
     last_debit: Instant,
 }
 
 impl Billing {
     /// For a session that begins, or that the charger's actor finds after a restart.
-    pub fn new(session: &ChargingSession, zone: Option<TimeZone>, rated: Option<Watts>, config: &NodeConfig) -> Self {
+    pub fn new(
+        session: &ChargingSession,
+        zone: Option<TimeZone>,
+        rated: Option<Watts>,
+        config: &NodeConfig,
+        now: Timestamp,
+    ) -> Self {
         let tariff = session.tariff.clone();
+        let known = rated;
         let stop_ms = i64::try_from(config.stop_time.as_millis()).unwrap_or(i64::MAX);
         let rated = rated.unwrap_or(Watts::ZERO).0;
         // Rounded up to whole Wh, and one more for the register's own rounding.
@@ -86,6 +105,12 @@ impl Billing {
             available: Money::ZERO,
             running: WattHours::ZERO,
             by_period: [WattHours::ZERO; PERIODS],
+            read_at: now,
+            watch: None,
+            rated: known,
+            // A session that was found under way began when it says; one that is to begin begins later than now.
+            made_at: session.started_at.map_or(now, |started| started.min(now)),
+            said: None,
             last_debit: Instant::now(),
             tariff,
         }
@@ -144,10 +169,25 @@ impl Billing {
         self.billed_by_period = position.by_period;
         self.hold_left = position.hold;
         self.available = position.last_debit.as_ref().map_or(Money::ZERO, |answer| answer.available);
-        if self.running < position.meter {
-            self.running = position.meter;
-            self.by_period = position.by_period;
+        let read = self.running;
+        if read < position.meter {
+            let mut watch = MeterWatch::new(self.rated, position.metered_at, position.metered_at);
+            watch.accept(position.meter, position.metered_at, position.metered_at);
+            self.watch = Some(watch);
         }
+        let follows = self.by_period.iter().zip(&position.by_period).all(|(mine, theirs)| mine >= theirs);
+        if !follows {
+            // Readings came before this answer and were counted in the period of that moment: only what is not
+            // billed yet belongs there.
+            (self.running, self.by_period) = (position.meter, position.by_period);
+            self.advance_to(self.read_at, read);
+        }
+    }
+
+    /// The account never held anything for the session.
+    pub fn on_nothing_held(&mut self) {
+        self.synced = true;
+        self.sequence = 0;
     }
 
     /// A debit was posted. Returns the new allowance.
@@ -175,8 +215,50 @@ impl Billing {
         self.sequence > 0 && self.running.saturating_sub(self.billed) >= left
     }
 
-    /// The meter stands at `energy` since the start of the session.
-    pub fn on_reading(&mut self, at: Timestamp, energy: WattHours) {
+    /// The meter stands at `energy` since the start of the session at `started_at`. A reading that cannot be true
+    /// changes nothing.
+    pub fn on_reading(
+        &mut self,
+        started_at: Timestamp,
+        at: Timestamp,
+        energy: WattHours,
+        now: Timestamp,
+    ) -> Result<(), Implausible> {
+        let watch = self.watch(started_at);
+        watch.judge(energy, at, now)?;
+        if energy >= self.running {
+            self.watch(started_at).accept(energy, at, now);
+            self.read_at = at;
+            self.advance_to(at, energy);
+        }
+        Ok(())
+    }
+
+    /// Most energy since the start that a reading may say.
+    pub fn most(&mut self, started_at: Timestamp, at: Timestamp, now: Timestamp) -> WattHours {
+        self.watch(started_at).most(at, now)
+    }
+
+    /// Energy at the last reading that was used.
+    pub fn last_reading(&self) -> WattHours {
+        self.running
+    }
+
+    /// True when it is time to say that a reading was not used.
+    pub fn should_say(&mut self) -> bool {
+        let due = self.said.is_none_or(|at| at.elapsed() >= SAY_EVERY);
+        if due {
+            self.said = Some(Instant::now());
+        }
+        due
+    }
+
+    fn watch(&mut self, started_at: Timestamp) -> &mut MeterWatch {
+        let (rated, made_at) = (self.rated, self.made_at);
+        self.watch.get_or_insert_with(|| MeterWatch::new(rated, started_at, made_at))
+    }
+
+    fn advance_to(&mut self, at: Timestamp, energy: WattHours) {
         let flowed = energy.saturating_sub(self.running);
         if flowed.is_positive() {
             let period = self.period(at);
@@ -220,11 +302,13 @@ impl Billing {
             return None;
         }
         if metered < self.running {
-            // A digest was ahead of the end that the gateway reported: start from what the account has.
-            self.running = self.billed;
-            self.by_period = self.billed_by_period;
+            // A digest was ahead of the end that the gateway reported: start from what the account has. When even
+            // that is more, a wrong reading was billed, and the settlement gives the difference back.
+            let period = self.period(stopped_at);
+            self.by_period = metering::lowered(&self.billed_by_period, metered, period, &self.tariff);
+            self.running = self.billed.min(metered);
         }
-        self.on_reading(stopped_at, metered);
+        self.advance_to(stopped_at, metered);
         Some(AccountCommand::Settle {
             session: self.session.clone(),
             sequence: self.sequence.saturating_add(1),
@@ -235,3 +319,6 @@ impl Billing {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

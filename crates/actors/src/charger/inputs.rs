@@ -2,14 +2,19 @@
 
 use super::{ChargerMessage, ChargerState, commit, commit_own, send_down};
 use crate::admission::Permit;
+use crate::bridge::moment;
+use crate::family::StationMember;
 use crate::handle::CallError;
+use crate::metric;
 use crate::reply::Reply;
+use crate::shard::AfterCommit;
 use crate::views::StartRequest;
 use chargeplane_domain::charger::{ChargerCommand, ChargerRejection, KeyTarget};
 use chargeplane_domain::command::{Action, CommandOutcome};
 use chargeplane_domain::ids::{AccountId, CommandId, ConnectorNo, SessionId};
 use chargeplane_domain::session::{Origin, StopReason};
-use chargeplane_domain::units::Timestamp;
+use chargeplane_domain::tariff::MAX_METER;
+use chargeplane_domain::units::{Timestamp, WattHours};
 use chargeplane_protocol::message::{CommandEnd, Down, GatewayEvent};
 use ractor::{ActorProcessingErr, ActorRef};
 
@@ -36,19 +41,24 @@ pub(super) fn on_gateway_event(
         done.answer(Ok(()));
         drop(permit);
     });
-    match commit(state, myself, &command, after)? {
-        Ok(()) => Ok(()),
-        Err((rejection, after)) => {
-            on_refused_event(state, myself, &event, &rejection)?;
-            // The event is dealt with: the gateway must not send it for ever. Behind what is being committed.
-            state.link.persist(Vec::new(), after);
-            Ok(())
-        }
+    let heard_at = moment(&event);
+    if let Err((rejection, after)) = commit(state, myself, &command, after)? {
+        on_refused_event(state, myself, event, &rejection, after)?;
     }
+    // After the event itself: it may be the very answer.
+    heard_at.map_or(Ok(()), |at| end_unheard_start(state, myself, at))
+}
+
+/// Ends a start whose gateway speaks of its charger and not of it, so that its hold is released.
+fn end_unheard_start(state: &mut ChargerState, myself: &ActorRef<ChargerMessage>, heard_at: Timestamp) -> Handled {
+    let Some(command) = state.charger.unheard_start(heard_at).cloned() else { return Ok(()) };
+    tracing::warn!(charger = %state.id, %command, "the charger is heard, and its start was never answered: expired");
+    let at = state.shared.clock.wall();
+    commit_own(state, myself, &ChargerCommand::ExpireCommand { command, at, heard: true })
 }
 
 /// The machine's command for a gateway's event; none for what concerns nobody here.
-fn to_command(state: &ChargerState, event: &GatewayEvent) -> Option<ChargerCommand> {
+fn to_command(state: &mut ChargerState, event: &GatewayEvent) -> Option<ChargerCommand> {
     match event.clone() {
         GatewayEvent::StartRequested { connector, account, request, at, .. } => {
             let start = request_start(state, account, connector, Origin::Driver { request }, at);
@@ -61,7 +71,8 @@ fn to_command(state: &ChargerState, event: &GatewayEvent) -> Option<ChargerComma
             Some(ChargerCommand::GatewayStarted { session, register, at })
         }
         GatewayEvent::SessionStopped { session, register, at, reason, .. } => {
-            Some(ChargerCommand::GatewayStopped { session, register, reason, at })
+            let most = most_energy(state, &session, at);
+            Some(ChargerCommand::GatewayStopped { session, register, reason, most, at })
         }
         GatewayEvent::CommandResult { command, outcome, at, .. } => {
             let outcome = match outcome {
@@ -104,29 +115,103 @@ fn request_start(
     })
 }
 
-/// What follows when the machine refuses an event.
+/// Most energy that can have flowed in a session that ended at `at`.
+fn most_energy(state: &mut ChargerState, session: &SessionId, at: Timestamp) -> WattHours {
+    let now = state.shared.clock.wall();
+    let started = state.charger.charging().filter(|open| open.id == *session).and_then(|open| open.started_at);
+    let Some(started) = started else { return MAX_METER };
+    super::billing(state).map_or(MAX_METER, |billing| billing.most(started, at, now))
+}
+
+/// What follows when the machine refuses an event. Whatever it is, it ends as something that stays: an answer to the
+/// driver, an event of the charger, or a dead letter; `after`, which tells the gateway to forget it, runs behind that.
 fn on_refused_event(
     state: &mut ChargerState,
     myself: &ActorRef<ChargerMessage>,
-    event: &GatewayEvent,
+    event: GatewayEvent,
     rejection: &ChargerRejection,
+    after: AfterCommit,
 ) -> Handled {
-    tracing::debug!(charger = %state.id, %rejection, "event refused");
+    let reason = rejection.code();
+    metrics::counter!(metric::EVENTS_REFUSED_TOTAL, "reason" => reason).increment(1);
     match (event, rejection) {
         (GatewayEvent::StartRequested { child, request, .. }, _) => {
-            let code = rejection.code().to_owned();
-            send_down(state, Down::Deny { child: *child, request: *request, code });
-            Ok(())
+            tracing::debug!(charger = %state.id, %rejection, "a start is refused");
+            send_down(state, Down::Deny { child, request, code: reason.to_owned() });
         }
         (GatewayEvent::SessionStarted { session, .. }, ChargerRejection::Unwanted { .. }) => {
-            // The event may be hours old; what it asks for begins now.
-            let at = state.shared.clock.wall();
-            let action = Action::Stop { session: session.clone(), reason: StopReason::Unwanted };
-            let deadline = deadline(state, at);
-            commit_own(state, myself, &ChargerCommand::RequestCommand { action, key: None, at, deadline })
+            tracing::info!(charger = %state.id, %session, "an unwanted session is stopped");
+            stop_session(state, myself, session, StopReason::Unwanted)?;
         }
-        _ => Ok(()),
+        (GatewayEvent::SessionStarted { session, register, .. }, ChargerRejection::MeterOutOfRange { .. }) => {
+            // Without a register to count from nobody can be billed: it ends as it began, with zero energy.
+            tracing::warn!(charger = %state.id, %session, %register, "a session began at an unusable register: stopped");
+            stop_session(state, myself, session, StopReason::MeterFault)?;
+        }
+        (
+            GatewayEvent::SessionStopped { session, register, at, .. },
+            ChargerRejection::MeterWentBack { .. }
+            | ChargerRejection::MeterOutOfRange { .. }
+            | ChargerRejection::MeterImplausible { .. },
+        ) => return close_at_last_reading(state, myself, session, register, at, rejection, after),
+        (event, _) => {
+            tracing::warn!(charger = %state.id, %rejection, ?event, "an event that cannot be applied: see the dead letters");
+            let message = ChargerMessage::FromGateway { event, done: Reply::ignored(), permit: Permit::internal() };
+            state.link.dead_letter(StationMember::Charger(message), rejection.to_string(), after);
+            return Ok(());
+        }
     }
+    state.link.persist(Vec::new(), after);
+    Ok(())
+}
+
+fn stop_session(
+    state: &mut ChargerState,
+    myself: &ActorRef<ChargerMessage>,
+    session: SessionId,
+    reason: StopReason,
+) -> Handled {
+    // The event may be hours old; what it asks for begins now.
+    let at = state.shared.clock.wall();
+    let action = Action::Stop { session, reason };
+    let deadline = deadline(state, at);
+    commit_own(state, myself, &ChargerCommand::RequestCommand { action, key: None, at, deadline })
+}
+
+/// Closes a session whose end cannot be used where it was last read, because its gateway has freed it.
+fn close_at_last_reading(
+    state: &mut ChargerState,
+    myself: &ActorRef<ChargerMessage>,
+    session: SessionId,
+    refused: WattHours,
+    at: Timestamp,
+    rejection: &ChargerRejection,
+    after: AfterCommit,
+) -> Handled {
+    let charging = state.charger.charging().is_some();
+    let energy = match super::billing(state) {
+        Some(billing) if charging && !billing.is_synced() => {
+            // What was billed is not known yet, and less must not be settled. `after` is dropped, so the event
+            // is not acknowledged and comes again; the account is asked meanwhile.
+            tracing::warn!(charger = %state.id, %session, %rejection, "an unusable end waits for the account");
+            return Ok(());
+        }
+        Some(billing) => billing.last_reading(),
+        None => WattHours::ZERO,
+    };
+    let close = ChargerCommand::CloseAtLastReading { session: session.clone(), energy, refused, at };
+    match commit(state, myself, &close, after)? {
+        Ok(()) => {
+            metrics::counter!(metric::METER_FAULTS_TOTAL, "reason" => rejection.code()).increment(1);
+            tracing::warn!(
+                charger = %state.id, %session, %rejection, %energy,
+                "the end of a session cannot be used: closed at its last reading; look at the meter"
+            );
+        }
+        // Not to be reached: the machine refused the end for its register, so the session is its own.
+        Err((rejection, _)) => tracing::error!(charger = %state.id, %session, %rejection, "cannot be closed"),
+    }
+    Ok(())
 }
 
 /// Tells the driver at the charger that the account said no.

@@ -250,6 +250,24 @@ pub(super) fn quarantine<F: Family>(state: &mut ShardState<F>, key: &F::Key) {
     }
 }
 
+/// A message that its entity cannot apply, and does not fail on. Without a place for it in the list `after` is
+/// dropped unrun: it was not taken, and comes again.
+pub(super) fn on_unusable<F: Family>(
+    state: &mut ShardState<F>,
+    key: &F::Key,
+    message: &F::Message,
+    error: String,
+    after: AfterCommit,
+) {
+    let in_hand = InHand { summary: shortened(message), kept: message.keep() };
+    let letter = letter(state, key, in_hand, error);
+    match state.letters.place(&letter) {
+        Place::Full => drop(after),
+        Place::Known => state.frames.ride(None, after),
+        Place::Free => file(state, letter, after),
+    }
+}
+
 /// Makes sure an entity runs.
 pub(super) async fn ensure_live<F: Family>(
     state: &mut ShardState<F>,

@@ -31,6 +31,11 @@ impl<F: Family> EntityLink<F> {
         let _ = self.shard.cast(ShardMessage::Persist { key: self.key.clone(), events, after });
     }
 
+    /// Keeps a message that cannot be applied, for an operator to retry or drop; `after` runs when that is durable.
+    pub fn dead_letter(&self, message: F::Message, error: String, after: AfterCommit) {
+        let _ = self.shard.cast(ShardMessage::Unusable { key: self.key.clone(), message, error, after });
+    }
+
     /// Remembers the message in hand, for the dead-letter list should handling it fail: `kept` when it can be
     /// handled again, else what it looks like. Never an error in a node; a test can make a message poisonous.
     pub fn begin(&self, message: &impl fmt::Debug, kept: Option<F::Message>) -> Result<(), ActorProcessingErr> {

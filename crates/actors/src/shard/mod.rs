@@ -152,6 +152,8 @@ pub enum ShardMessage<F: Family> {
     Deliver { key: F::Key, message: F::Message },
     /// Events of an entity to make durable, and what to run then.
     Persist { key: F::Key, events: Vec<F::Event>, after: AfterCommit },
+    /// A message that its entity cannot apply, to be kept as a dead letter, and what to run then.
+    Unusable { key: F::Key, message: F::Message, error: String, after: AfterCommit },
     /// The frame in flight ended.
     Committed { outcome: CommitOutcome },
     /// An entity's actor is gone, and so is everything it sent before.
@@ -273,6 +275,10 @@ impl<F: Family> Actor for ShardActor<F> {
             }
             ShardMessage::Persist { key, events, after } => {
                 frames::on_persist(state, key, events, after);
+                frames::start(state, &myself)?;
+            }
+            ShardMessage::Unusable { key, message, error, after } => {
+                entities::on_unusable(state, &key, &message, error, after);
                 frames::start(state, &myself)?;
             }
             ShardMessage::Committed { outcome } => {

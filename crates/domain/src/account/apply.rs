@@ -2,8 +2,8 @@
 
 use crate::account::{
     Account, AccountAnswer, AccountEvent, AccountRejection, AccountSummary, CLOSED_KEPT_MS, CLOSED_REMEMBERED,
-    DebitAnswer, KEYS_REMEMBERED, KeyContent, KeyOutcome, REFUSALS_REMEMBERED, Recent, RefusedSession, RefusedSubject,
-    SessionAccount, Settled, unpaid_energy,
+    DebitAnswer, KEYS_KEPT_MS, KEYS_REMEMBERED, KeyContent, KeyOutcome, REFUSALS_REMEMBERED, Recent, RefusedSession,
+    RefusedSubject, SessionAccount, Settled, unpaid_energy,
 };
 use crate::ids::{AccountId, SessionId};
 use crate::tariff::{PERIODS, Priced};
@@ -164,6 +164,7 @@ impl Account {
             hold: *hold,
             sequence: 0,
             meter: WattHours::ZERO,
+            metered_at: *at,
             by_period: [WattHours::ZERO; PERIODS],
             cumulative: Priced::ZERO,
             billed: Priced::ZERO,
@@ -187,6 +188,7 @@ impl Account {
             return Ok(());
         };
         session.hold = debit.hold;
+        session.metered_at = event.at();
         session.advance(debit.sequence, debit.meter, debit.by_period, debit.cumulative, billed);
         session.last_debit = Some(DebitAnswer {
             sequence: debit.sequence,
@@ -208,7 +210,9 @@ impl Account {
     ) -> Result<(), ApplyError> {
         let session = self.expect_next(id, settled.sequence, event)?;
         let paid = due.total().checked_sub(settled.overshoot).ok_or_else(|| overflow(event))?;
-        let billed = session.billed.checked_add(&due.capped(paid)).ok_or_else(|| overflow(event))?;
+        // Of what is given back nothing is left out: only what is taken can be more than there is.
+        let settles = if settled.overshoot.is_positive() { due.capped(paid) } else { due };
+        let billed = session.billed.checked_add(&settles).ok_or_else(|| overflow(event))?;
         let posted = self.posted.checked_sub(paid).ok_or_else(|| overflow(event))?;
         let held = self.held.checked_sub(session.hold).ok_or_else(|| overflow(event))?;
         let overshoot = self.overshoot.checked_add(settled.overshoot).ok_or_else(|| overflow(event))?;
@@ -219,6 +223,7 @@ impl Account {
             return Ok(());
         };
         session.hold = Money::ZERO;
+        session.metered_at = event.at();
         session.advance(settled.sequence, settled.meter, settled.by_period, settled.cumulative, billed);
         session.closed = Some(*settled);
         Ok(())
@@ -243,7 +248,7 @@ impl Account {
         at: Timestamp,
     ) {
         let outcome = KeyOutcome { content, answer, at };
-        self.keys.remember(key.to_owned(), outcome, KEYS_REMEMBERED);
+        self.keys.remember_while(key.to_owned(), outcome, KEYS_REMEMBERED, |oldest| oldest.is_kept_at(at));
     }
 
     /// Forgets closed sessions by age and number. A function of the events alone, so that a replay forgets
@@ -256,6 +261,13 @@ impl Account {
             self.holds.remove(session);
             self.closings.pop_front();
         }
+    }
+}
+
+impl KeyOutcome {
+    /// True while the key is too young to be forgotten.
+    pub(super) fn is_kept_at(&self, now: Timestamp) -> bool {
+        now.since(self.at) <= KEYS_KEPT_MS
     }
 }
 

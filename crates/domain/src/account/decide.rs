@@ -3,8 +3,8 @@
 mod metered;
 
 use crate::account::{
-    Account, AccountAnswer, AccountCommand, AccountEvent, AccountKind, AccountRejection, AccountSummary, KeyContent,
-    MAX_BALANCE, MAX_KEY_LEN, MAX_OPEN_SESSIONS, MIN_START, RefusedSubject,
+    Account, AccountAnswer, AccountCommand, AccountEvent, AccountKind, AccountRejection, AccountSummary,
+    KEYS_REMEMBERED, KeyContent, MAX_BALANCE, MAX_KEY_LEN, MAX_OPEN_SESSIONS, MIN_START, RefusedSubject,
 };
 use crate::ids::{AccountId, OperatorId, SessionId};
 use crate::tariff::Tariff;
@@ -107,6 +107,9 @@ impl Account {
                 return refuse(AccountRejection::KeyReused);
             }
             return Decision { event: None, answer: known.answer.clone() };
+        }
+        if self.keys.len() >= KEYS_REMEMBERED && self.keys.oldest().is_some_and(|oldest| oldest.is_kept_at(at)) {
+            return refuse(AccountRejection::TooManyKeys);
         }
         match decide(self) {
             Ok((event, answer)) => Decision { event: Some(event), answer: Ok(answer) },

@@ -33,15 +33,25 @@ impl<K: Ord + Clone, V> Recent<K, V> {
         self.entries.is_empty()
     }
 
+    /// The entry that would be forgotten first.
+    pub fn oldest(&self) -> Option<&V> {
+        self.order.front().and_then(|key| self.entries.get(key))
+    }
+
     /// Remembers a key, and forgets the oldest ones beyond `bound`. A key that is remembered keeps its
     /// place and its first value.
     pub fn remember(&mut self, key: K, value: V, bound: usize) {
+        self.remember_while(key, value, bound, |_| false);
+    }
+
+    /// The same, but nothing is forgotten that is still to be `kept`.
+    pub fn remember_while(&mut self, key: K, value: V, bound: usize, kept: impl Fn(&V) -> bool) {
         if self.entries.contains_key(&key) {
             return;
         }
         self.order.push_back(key.clone());
         self.entries.insert(key, value);
-        while self.entries.len() > bound {
+        while self.entries.len() > bound && !self.oldest().is_some_and(&kept) {
             let Some(oldest) = self.order.pop_front() else {
                 break;
             };

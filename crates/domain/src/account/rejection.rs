@@ -1,6 +1,6 @@
 //! Why an account refuses, as values with stable codes.
 
-use crate::account::{MAX_BALANCE, MAX_KEY_LEN, MAX_OPEN_SESSIONS};
+use crate::account::{KEYS_REMEMBERED, MAX_BALANCE, MAX_KEY_LEN, MAX_OPEN_SESSIONS};
 use crate::tariff::{MAX_METER, Priced};
 use crate::units::{Currency, Money, WattHours};
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,9 @@ pub enum AccountRejection {
     /// The key was used with another content.
     #[error("this idempotency key was used for another request: use a new key")]
     KeyReused,
+    /// Too many keys are remembered. This refusal is not.
+    #[error("this account was sent {KEYS_REMEMBERED} idempotency keys within a day: nothing was done, try again later")]
+    TooManyKeys,
     /// The key is empty or too long.
     #[error("an idempotency key has 1 to {MAX_KEY_LEN} bytes")]
     InvalidKey,
@@ -81,6 +84,7 @@ impl AccountRejection {
             Self::UnknownAccount => "unknown_account",
             Self::AlreadyOpen => "already_open",
             Self::KeyReused => "key_reused",
+            Self::TooManyKeys => "too_many_keys",
             Self::InvalidKey => "invalid_key",
             Self::InvalidAmount { .. } => "invalid_amount",
             Self::BalanceLimit => "balance_limit",

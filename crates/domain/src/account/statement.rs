@@ -67,6 +67,13 @@ pub fn statement_entries(event: &AccountEvent) -> Vec<StatementEntry> {
         AccountEvent::Settled { session, energy, service, settled, .. } => {
             let paid = energy.saturating_add(*service).saturating_sub(settled.overshoot);
             let note = match settled.overshoot {
+                Money::ZERO if paid < Money::ZERO => {
+                    let back = paid.negated();
+                    format!(
+                        "{} for {} in all; {back} of what was taken before given back",
+                        settled.meter, settled.billed
+                    )
+                }
                 Money::ZERO => format!("{} for {} in all", settled.meter, settled.billed),
                 borne => format!(
                     "{} for {} in all; {} of it, worth {borne}, borne by the operator",

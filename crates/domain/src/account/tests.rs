@@ -255,16 +255,27 @@ fn authorisation_checks_the_tariff() {
 }
 
 #[test]
-fn memory_of_keys_is_bounded() {
+fn memory_of_keys_is_bounded_and_a_young_key_is_never_forgotten() {
     let mut bank = Bank::with(AccountKind::Prepaid, 0);
-    for number in 0..=KEYS_REMEMBERED {
-        let decision = decide(bank.state.as_ref(), &bank.id, &top_up(&format!("k{number}"), 1));
+    let top_up =
+        |number: usize, at| AccountCommand::TopUp { key: format!("k{number}"), amount: Money(1), at: Timestamp(at) };
+    // With the key of the opening it is full.
+    for number in 1..KEYS_REMEMBERED {
+        let decision = decide(bank.state.as_ref(), &bank.id, &top_up(number, 1_000));
         apply(&mut bank.state, &bank.id, &decision.event.unwrap()).unwrap();
     }
-    let keys = &bank.account().keys;
-    assert_eq!(keys.len(), KEYS_REMEMBERED);
-    assert!(keys.get(&"open".into()).is_none() && keys.get(&"k0".into()).is_none());
-    assert!(keys.get(&"k1".into()).is_some());
+    let late = 500 + KEYS_KEPT_MS;
+    let refused = decide(bank.state.as_ref(), &bank.id, &top_up(0, KEYS_KEPT_MS));
+    assert_eq!((refused.event, code(refused.answer)), (None, "too_many_keys"));
+    let again = decide(bank.state.as_ref(), &bank.id, &top_up(1, late));
+    assert_eq!((again.event, again.answer), (None, Ok(AccountAnswer::ToppedUp { balance: Money(1) })));
+    // A day later the oldest one, of the opening, makes room; the next is not old enough.
+    let taken = decide(bank.state.as_ref(), &bank.id, &top_up(0, late));
+    apply(&mut bank.state, &bank.id, &taken.event.unwrap()).unwrap();
+    assert_eq!(bank.account().keys.len(), KEYS_REMEMBERED);
+    assert!(bank.account().keys.get(&"open".into()).is_none());
+    let refused = decide(bank.state.as_ref(), &bank.id, &top_up(KEYS_REMEMBERED, late));
+    assert_eq!(code(refused.answer), "too_many_keys");
 }
 
 #[test]

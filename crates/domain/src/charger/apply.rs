@@ -1,12 +1,13 @@
 //! Applying a charger's events. Replay uses this alone; an error changes nothing.
 
 use crate::charger::{
-    COMMANDS_REMEMBERED, Charger, ChargerEvent, ClosedSession, KEYS_REMEMBERED, KeyTarget, KeyedContent, KeyedRequest,
-    SESSIONS_REMEMBERED,
+    COMMANDS_REMEMBERED, Charger, ChargerEvent, ClosedSession, KEYS_KEPT_MS, KEYS_REMEMBERED, KeyTarget, KeyedContent,
+    KeyedRequest, SESSIONS_REMEMBERED,
 };
 use crate::command::{Action, Command, CommandOutcome};
 use crate::ids::{CommandId, SessionId};
 use crate::session::{ChargingSession, Origin, SessionState};
+use crate::units::Timestamp;
 use std::collections::VecDeque;
 
 /// An event that does not fit the state: the log is damaged, or was written by other code.
@@ -52,11 +53,12 @@ impl Charger {
                 current.started_at = Some(*at);
                 Ok(())
             }
-            ChargerEvent::SessionStopped { session, register, at, reason } => {
+            ChargerEvent::SessionStopped { session, register, at, reason, refused } => {
                 let from = [SessionState::Requested, SessionState::Authorised, SessionState::Charging];
                 let current = self.expect(session, &from, "session_stopped")?;
                 current.state = SessionState::Stopped;
                 current.meter_stop = Some(*register);
+                current.meter_refused = *refused;
                 current.stopped_at = Some(*at);
                 current.stop_reason = Some(*reason);
                 Ok(())
@@ -83,7 +85,7 @@ impl Charger {
             Origin::Driver { request } => self.last_request = self.last_request.max(Some(*request)),
             Origin::Api { key } => {
                 let content = KeyedContent::Start { account: session.account.clone(), connector: session.connector };
-                self.remember_key(key, content, KeyTarget::Session(session.id.clone()));
+                self.remember_key(key, content, KeyTarget::Session(session.id.clone()), session.requested_at);
             }
             Origin::Node => {}
         }
@@ -98,7 +100,7 @@ impl Charger {
         self.commands_count = self.commands_count.checked_add(1).ok_or(ApplyError::Exhausted)?;
         if let Some(key) = &command.key {
             let content = KeyedContent::Command { action: command.action.clone() };
-            self.remember_key(key, content, KeyTarget::Command(command.id.clone()));
+            self.remember_key(key, content, KeyTarget::Command(command.id.clone()), command.accepted_at);
         }
         self.commands.insert(command.id.clone(), command.clone());
         Ok(())
@@ -151,9 +153,20 @@ impl Charger {
         push_bounded(&mut self.recent, closed, SESSIONS_REMEMBERED);
     }
 
-    fn remember_key(&mut self, key: &str, content: KeyedContent, target: KeyTarget) {
-        let request = KeyedRequest { key: key.to_owned(), content, target };
-        push_bounded(&mut self.keys, request, KEYS_REMEMBERED);
+    /// Remembers a key, and forgets the oldest ones: a function of the events alone, so that a replay forgets
+    /// the same ones.
+    fn remember_key(&mut self, key: &str, content: KeyedContent, target: KeyTarget, at: Timestamp) {
+        self.keys.push_back(KeyedRequest { key: key.to_owned(), content, target, at });
+        while self.keys.len() > KEYS_REMEMBERED && self.keys.front().is_some_and(|oldest| !oldest.is_kept_at(at)) {
+            self.keys.pop_front();
+        }
+    }
+}
+
+impl KeyedRequest {
+    /// True while the key is too young to be forgotten.
+    pub(super) fn is_kept_at(&self, now: Timestamp) -> bool {
+        now.since(self.at) <= KEYS_KEPT_MS
     }
 }
 

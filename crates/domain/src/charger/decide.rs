@@ -5,10 +5,10 @@ mod commands;
 mod sessions;
 
 use crate::account::MAX_KEY_LEN;
-use crate::charger::{Charger, ChargerCommand, ChargerEvent, ChargerRejection, KeyedContent};
+use crate::charger::{Charger, ChargerCommand, ChargerEvent, ChargerRejection, KeyedContent, MAX_KEYS};
 use crate::ids::{ChargerId, CommandId, SessionId};
 use crate::session::Origin;
-use crate::units::WattHours;
+use crate::units::{Timestamp, WattHours};
 
 /// What a decision gives: events to apply and make durable, in order.
 type Decided = Result<Vec<ChargerEvent>, ChargerRejection>;
@@ -28,8 +28,11 @@ impl Charger {
                 self.authorisation_refused(id, session, code, *at)
             }
             ChargerCommand::GatewayStarted { session, register, at } => self.gateway_started(session, *register, *at),
-            ChargerCommand::GatewayStopped { session, register, reason, at } => {
-                self.gateway_stopped(id, session, *register, *reason, *at)
+            ChargerCommand::GatewayStopped { session, register, reason, most, at } => {
+                self.gateway_stopped(id, session, *register, *reason, *most, *at)
+            }
+            ChargerCommand::CloseAtLastReading { session, energy, refused, at } => {
+                self.close_at_last_reading(id, session, *energy, *refused, *at)
             }
             ChargerCommand::GatewayResult { command, outcome, at } => self.gateway_result(id, command, outcome, *at),
             ChargerCommand::GatewayFault { code, at } => Ok(self.status(self.available, Some(code), *at)),
@@ -62,12 +65,16 @@ impl Charger {
         CommandId::new(&id.tenant_id(), &local).map_err(|_| ChargerRejection::IdTooLong)
     }
 
-    /// True when a key was used for exactly this before; an error when it was used for something else.
-    fn is_repeated(&self, key: &str, content: &KeyedContent) -> Result<bool, ChargerRejection> {
+    /// True when a key was used for exactly this before; an error when it was used for something else, or when
+    /// it is new and there is no room to remember it.
+    fn is_repeated(&self, key: &str, content: &KeyedContent, at: Timestamp) -> Result<bool, ChargerRejection> {
         if key.is_empty() || key.len() > MAX_KEY_LEN {
             return Err(ChargerRejection::InvalidKey);
         }
         match self.keyed(key) {
+            None if self.keys.len() >= MAX_KEYS && self.keys.front().is_some_and(|oldest| oldest.is_kept_at(at)) => {
+                Err(ChargerRejection::TooManyKeys)
+            }
             None => Ok(false),
             Some(known) if known.content == *content => Ok(true),
             Some(_) => Err(ChargerRejection::KeyReused),

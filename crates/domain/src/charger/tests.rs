@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ids::{ChargerId, ConnectorNo};
-use crate::tariff::{PERIODS, Price, Priced, Slots};
+use crate::tariff::{MAX_METER, PERIODS, Price, Priced, Slots};
 use crate::units::{Currency, Money};
 
 mod commands;
@@ -40,6 +40,11 @@ impl Pile {
     /// Names of the events that a command causes.
     fn kinds(&mut self, command: &ChargerCommand) -> Vec<&'static str> {
         self.tell(command).unwrap().iter().map(kind).collect()
+    }
+
+    /// The same, without its effects.
+    fn clone_told(&self, command: &ChargerCommand) -> Vec<&'static str> {
+        self.charger.decide(&self.id, command).unwrap().iter().map(kind).collect()
     }
 
     fn state(&self) -> Option<SessionState> {
@@ -122,7 +127,13 @@ pub(super) fn started(number: u64, register: i64) -> ChargerCommand {
 
 pub(super) fn stopped(number: u64, register: i64) -> ChargerCommand {
     let (session, register, reason) = (session(number), WattHours(register), StopReason::TargetReached);
-    ChargerCommand::GatewayStopped { session, register, reason, at: Timestamp(13) }
+    ChargerCommand::GatewayStopped { session, register, reason, most: MAX_METER, at: Timestamp(13) }
+}
+
+/// The end of a session whose register is refused, last read at `energy`.
+pub(super) fn closed(number: u64, energy: i64, refused: i64) -> ChargerCommand {
+    let (session, energy, refused) = (session(number), WattHours(energy), WattHours(refused));
+    ChargerCommand::CloseAtLastReading { session, energy, refused, at: Timestamp(13) }
 }
 
 pub(super) fn result(number: u64, outcome: CommandOutcome) -> ChargerCommand {
@@ -265,6 +276,35 @@ fn a_key_makes_one_session() {
 }
 
 #[test]
+fn a_young_key_is_never_forgotten() {
+    let mut pile = Pile::new();
+    let start_at = |key: &str, at| {
+        let mut command = start_key(key);
+        if let ChargerCommand::RequestStart { at: moment, .. } = &mut command {
+            *moment = Timestamp(at);
+        }
+        command
+    };
+    let reset_at = |key: String, at| {
+        let (action, key) = (Action::Reset, Some(key));
+        ChargerCommand::RequestCommand { action, key, at: Timestamp(at), deadline: Timestamp(i64::MAX) }
+    };
+    assert_eq!(pile.kinds(&start_at("first", 0)), ["requested"]);
+    pile.tell(&refused(1)).unwrap();
+    for number in 1..u64::try_from(MAX_KEYS).unwrap() {
+        pile.tell(&reset_at(format!("k{number}"), 10)).unwrap();
+        pile.tell(&result(number, CommandOutcome::Done)).unwrap();
+    }
+    assert_eq!(pile.kinds(&start_at("first", KEYS_KEPT_MS)), [""; 0], "the same answer, all day");
+    assert_eq!(code(pile.tell(&start_at("more", KEYS_KEPT_MS))), "too_many_keys");
+    assert_eq!(code(pile.tell(&reset_at("more".into(), KEYS_KEPT_MS))), "too_many_keys");
+    assert_eq!(pile.kinds(&start_at("more", KEYS_KEPT_MS + 1)), ["requested"], "the oldest is a day old");
+    pile.tell(&refused(2)).unwrap();
+    pile.tell(&start_at("tomorrow", 2 * KEYS_KEPT_MS)).unwrap();
+    assert_eq!(pile.charger.keys.len(), KEYS_REMEMBERED, "old ones are forgotten but for the last few");
+}
+
+#[test]
 fn a_drivers_request_makes_one_session() {
     let mut pile = Pile::new();
     pile.tell(&start(5)).unwrap();
@@ -352,6 +392,35 @@ fn registers_and_settlements_must_fit_the_session() {
         assert_eq!(code(pile.tell(&unbalanced)), "contradiction");
     }
     assert_eq!(pile.kinds(&settled(1, 500)), ["settled"]);
+}
+
+#[test]
+fn an_end_that_cannot_be_used_closes_at_the_last_reading() {
+    let absurd = |register, most| {
+        let mut command = stopped(1, register);
+        if let ChargerCommand::GatewayStopped { most: bound, .. } = &mut command {
+            *bound = WattHours(most);
+        }
+        command
+    };
+    let mut pile = Pile::charging();
+    assert_eq!(code(pile.tell(&absurd(51_000, 49_999))), "meter_implausible");
+    assert_eq!(pile.clone_told(&absurd(51_000, 50_000)), ["stopped"]);
+    assert_eq!(pile.kinds(&closed(1, 2_500, 3)), ["stopped"]);
+    let session_now = pile.charger.needs_settlement().unwrap();
+    assert_eq!((session_now.metered(), session_now.meter_refused), (Some(WattHours(2_500)), Some(WattHours(3))));
+    assert_eq!(pile.kinds(&closed(1, 2_600, 3)), [""; 0]);
+    assert_eq!(pile.kinds(&stopped(1, 3)), [""; 0], "said again, and known");
+    assert_eq!(code(pile.tell(&stopped(1, 4))), "contradiction");
+    let events = pile.tell(&settled(1, 2_500)).unwrap();
+    let [ChargerEvent::SessionSettled { record, .. }] = &events[..] else { panic!("{events:?}") };
+    assert_eq!((record.energy, record.meter_stop), (WattHours(2_500), WattHours(3_500)));
+    assert_eq!(record.stop_reason, StopReason::MeterFault);
+    assert_eq!(pile.kinds(&start(2)), ["requested"], "the charger is free again");
+    // One that never began ends with nothing.
+    assert_eq!(pile.kinds(&closed(2, 700, -1)), ["stopped"]);
+    assert_eq!(pile.charger.needs_settlement().unwrap().metered(), Some(WattHours(0)));
+    assert_eq!(code(pile.tell(&closed(3, 0, 0))), "unknown_session");
 }
 
 #[test]

@@ -184,6 +184,7 @@ pub(super) fn reason_to_proto(reason: StopReason) -> u32 {
         StopReason::PowerLoss => 7,
         StopReason::Unwanted => 8,
         StopReason::NotStarted => 9,
+        StopReason::MeterFault => 10,
     }
 }
 
@@ -198,6 +199,7 @@ pub(super) fn reason_from_proto(reason: u32) -> StopReason {
         6 => StopReason::Remote,
         7 => StopReason::PowerLoss,
         9 => StopReason::NotStarted,
+        10 => StopReason::MeterFault,
         _ => StopReason::Unwanted,
     }
 }

@@ -64,7 +64,7 @@ impl Account {
         if hold_target < Money::ZERO {
             return Err(AccountRejection::InvalidAmount { amount: hold_target });
         }
-        let due = reading.due(session)?;
+        let due = reading.follows(session)?.due(session)?;
         let available = self.available().max(Money::ZERO);
         let paid = due.capped(session.hold.saturating_add(available));
         let from_hold = paid.total().min(session.hold);
@@ -112,13 +112,17 @@ impl Account {
     }
 
     /// What a settlement takes: all that is due, from the hold, then from what is available, then from the
-    /// operator's overshoot account.
+    /// operator's overshoot account. When less was metered in the end than was taken so far, because a reading
+    /// in between was wrong, what is due is negative: the difference goes back to the driver, out of the
+    /// revenue it was booked to.
     fn settlement(
         &self,
         session: &SessionAccount,
         reading: &Reading<'_>,
         at: Timestamp,
     ) -> Result<(Priced, Settled), AccountRejection> {
+        let reading =
+            if reading.meter < session.meter { reading.corrects(session)? } else { reading.follows(session)? };
         let due = reading.due(session)?;
         let available = self.available().max(Money::ZERO);
         let paid = due.total().min(session.hold.saturating_add(available));
@@ -133,7 +137,7 @@ impl Account {
             billed_wh: reading.meter.saturating_sub(overshoot_wh),
             overshoot,
             overshoot_wh,
-            released: session.hold.saturating_sub(paid).max(Money::ZERO),
+            released: session.hold.saturating_sub(paid.max(Money::ZERO)).max(Money::ZERO),
             at,
         };
         Ok((due, settled))
@@ -182,8 +186,29 @@ impl Reading<'_> {
         self.meter == meter && self.by_period == by_period && self.cumulative == cumulative
     }
 
-    /// What the reading leaves to pay, or why it does not follow the session's last one.
-    fn due(&self, session: &SessionAccount) -> Result<Priced, AccountRejection> {
+    /// The reading itself, when no period's energy is below the session's last one.
+    fn follows(&self, session: &SessionAccount) -> Result<&Self, AccountRejection> {
+        self.is_next(session)?;
+        if self.meter < session.meter {
+            return Err(AccountRejection::MeterWentBack { last: session.meter });
+        }
+        if self.by_period.iter().zip(&session.by_period).any(|(now, before)| now < before) {
+            return Err(AccountRejection::NotMonotone);
+        }
+        Ok(self)
+    }
+
+    /// The reading itself, when no period's energy is above the session's last one: the end of a session of
+    /// which more was billed than was metered.
+    fn corrects(&self, session: &SessionAccount) -> Result<&Self, AccountRejection> {
+        self.is_next(session)?;
+        if self.by_period.iter().zip(&session.by_period).any(|(now, before)| now > before) {
+            return Err(AccountRejection::NotMonotone);
+        }
+        Ok(self)
+    }
+
+    fn is_next(&self, session: &SessionAccount) -> Result<(), AccountRejection> {
         let (last, expected) = (session.sequence, session.next_sequence());
         if self.sequence == last {
             return Err(AccountRejection::SequenceReused { sequence: last });
@@ -197,14 +222,14 @@ impl Reading<'_> {
         if !(WattHours::ZERO..=MAX_METER).contains(&self.meter) {
             return Err(AccountRejection::MeterOutOfRange);
         }
-        if self.meter < session.meter {
-            return Err(AccountRejection::MeterWentBack { last: session.meter });
-        }
-        if self.by_period.iter().zip(&session.by_period).any(|(now, before)| now < before) {
-            return Err(AccountRejection::NotMonotone);
-        }
+        Ok(())
+    }
+
+    /// What the reading leaves to pay, or why it contradicts itself or the tariff.
+    fn due(&self, session: &SessionAccount) -> Result<Priced, AccountRejection> {
+        let negative = self.by_period.iter().any(|wh| *wh < WattHours::ZERO);
         let sum = self.by_period.iter().try_fold(WattHours::ZERO, |sum, wh| sum.checked_add(*wh));
-        if sum != Some(self.meter) {
+        if negative || sum != Some(self.meter) {
             return Err(AccountRejection::PeriodsMismatch);
         }
         let expected = session.tariff.price(self.by_period);

@@ -45,6 +45,12 @@ impl NaiveSession {
         !self.closed && sequence == self.sequence + 1 && grows
     }
 
+    /// ... or, at its end, one below the last, in which no period's energy grew.
+    fn corrects(&self, sequence: u32, energies: &[WattHours; PERIODS]) -> bool {
+        let shrinks = (0..PERIODS).all(|p| energies[p].0 <= self.energies[p]);
+        !self.closed && sequence == self.sequence + 1 && shrinks
+    }
+
     fn pay(&mut self, energies: &[WattHours; PERIODS], sequence: u32, paid: i64) {
         self.bill = bill(energies);
         self.energies = energies.map(|energy| energy.0);
@@ -107,7 +113,7 @@ impl NaiveBank {
                     }
                     return false;
                 };
-                if !known.takes(*sequence, by_period) {
+                if !known.takes(*sequence, by_period) && !known.corrects(*sequence, by_period) {
                     return false;
                 }
                 let paid = (bill(by_period) - known.paid).min(known.hold + free);

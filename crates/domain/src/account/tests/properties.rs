@@ -26,6 +26,11 @@ pub(super) enum Step {
         number: usize,
         more: [i64; PERIODS],
     },
+    /// The end of a session of which more was billed than was metered: `less` is taken off the last reading.
+    Correct {
+        number: usize,
+        less: [i64; PERIODS],
+    },
     /// The command that was sent this many steps ago, once more.
     Repeat {
         back: usize,
@@ -43,6 +48,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
             |(number, skip, more, hold_target)| Step::Debit { number, skip, more, hold_target }
         ),
         2 => (number(), more()).prop_map(|(number, more)| Step::Settle { number, more }),
+        2 => (number(), more()).prop_map(|(number, less)| Step::Correct { number, less }),
         4 => (1_usize..12).prop_map(|back| Step::Repeat { back }),
     ];
     prop::collection::vec(step, 1..70)
@@ -71,6 +77,10 @@ fn command(bank: &Bank, step: &Step, sent: &[AccountCommand]) -> Option<AccountC
             debit(*number, sequence(*number) + skip, reading(*number, more), *hold_target)
         }
         Step::Settle { number, more } => settle(*number, sequence(*number) + 1, reading(*number, more)),
+        Step::Correct { number, less } => {
+            let by_period = reading(*number, &less.map(|less| -less)).map(|wh| wh.max(WattHours(0)));
+            settle(*number, sequence(*number) + 1, by_period)
+        }
         Step::Repeat { back } => sent.get(sent.len().checked_sub(*back)?)?.clone(),
     })
 }
@@ -184,6 +194,37 @@ proptest! {
         let whole = run(&|_| false, 0);
         prop_assert_eq!(&run(&|_| true, targets[0]), &whole);
         prop_assert_eq!(&run(&|step| kept[step], targets[1]), &whole);
+    }
+
+    /// Whatever a wrong reading had billed, the settlement leaves driver, revenue and overshoot as if only the
+    /// true energy had ever been read.
+    #[test]
+    fn a_wrong_reading_costs_nobody_anything_in_the_end(
+        money in 500_i64..30_000,
+        truth in [0_i64..60, 0..60, 0..900, 0..60],
+        glitch in [0_i64..60, 0..60, 0..50_000, 0..60],
+        target in 0_i64..9_000,
+        other in prop::option::of(400_i64..4_000),
+    ) {
+        let end = truth.map(WattHours);
+        let run = |wrong: bool| {
+            let mut bank = Bank::with(AccountKind::Prepaid, money);
+            bank.tell(&authorise(1, 4_000, 0)).unwrap();
+            let _ = other.map(|want| bank.tell(&authorise(2, want, 0)));
+            let mut sequence = 0;
+            if wrong {
+                let mut by_period = end;
+                by_period.iter_mut().zip(&glitch).for_each(|(sum, more)| sum.0 += more);
+                debited(bank.tell(&debit(1, 1, by_period, target)));
+                sequence = 1;
+            }
+            let settled = settled(bank.tell(&settle(1, sequence + 1, end)));
+            let bill = (settled.billed, settled.billed_wh, settled.overshoot, settled.overshoot_wh, settled.cumulative);
+            prop_assert_eq!(bank.tell_again(&settle(1, sequence + 1, end)), (false, Ok(AccountAnswer::Settled(settled))));
+            let books: Vec<_> = bank.books.balances.into_iter().filter(|b| b.1.1 != Money::ZERO).collect();
+            Ok((bill, books))
+        };
+        prop_assert_eq!(run(true)?, run(false)?);
     }
 
     /// A debit takes from the hold first, then renews it out of the available money up to the target; it

@@ -100,6 +100,38 @@ fn settlement_takes_what_was_metered_and_the_operator_bears_the_rest() {
 }
 
 #[test]
+fn a_settlement_below_what_was_billed_gives_the_difference_back() {
+    let mut bank = Bank::with(AccountKind::Prepaid, 100_000);
+    bank.tell(&authorise(1, 30_000, 0)).unwrap();
+    // A reading that was wrong: 6,000 Wh cost 66,000, of which the hold and the rest are taken.
+    bank.tell(&debit(1, 1, flat(6_000), 30_000)).unwrap();
+    assert_eq!(bank.account().posted, Money(34_000));
+    let end = settled(bank.tell(&settle(1, 2, flat(1_000))));
+    assert_eq!((end.billed, end.overshoot, end.released), (Money(11_000), Money(0), Money(30_000)));
+    assert_eq!((end.meter, end.billed_wh, end.overshoot_wh), (WattHours(1_000), WattHours(1_000), WattHours(0)));
+    assert_eq!((bank.account().posted, bank.available()), (Money(89_000), 89_000));
+    assert_eq!(bank.books.balance(&"energy:main/op1:CNY".parse().unwrap()), Money(7_000));
+    let line = bank.log.last().map(statement_entries).unwrap().remove(0);
+    assert_eq!(
+        (line.amount, line.note.as_str()),
+        (Money(55_000), "1000 Wh for 1.1000 in all; 5.5000 of what was taken before given back")
+    );
+    assert_eq!(bank.tell_again(&settle(1, 2, flat(1_000))), (false, Ok(AccountAnswer::Settled(end))));
+}
+
+#[test]
+fn a_correction_moves_no_energy_between_periods() {
+    let mut bank = Bank::with(AccountKind::Prepaid, 100_000);
+    bank.tell(&authorise(1, 30_000, 0)).unwrap();
+    bank.tell(&debit(1, 1, flat(1_000), 30_000)).unwrap();
+    assert_eq!(code(bank.tell(&settle(1, 2, [1, 0, 900, 0].map(WattHours)))), "not_monotone");
+    assert_eq!(code(bank.tell(&settle(1, 2, [-1, 0, 900, 0].map(WattHours)))), "periods_mismatch");
+    assert_eq!(code(bank.tell(&debit(1, 2, flat(900), 30_000))), "meter_went_back", "only the end corrects");
+    settled(bank.tell(&settle(1, 2, flat(0))));
+    assert_eq!(bank.account().posted, Money(100_000));
+}
+
+#[test]
 fn the_last_debit_answers_its_duplicates_even_after_the_settlement() {
     let mut bank = Bank::with(AccountKind::Prepaid, 50_000);
     bank.tell(&authorise(1, 5_000, 0)).unwrap();

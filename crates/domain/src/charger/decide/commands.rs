@@ -21,7 +21,7 @@ impl Charger {
     ) -> Decided {
         let action = Action::Stop { session: session.clone(), reason };
         let key = key_of(origin);
-        if self.is_key_repeated(key, &action)? {
+        if self.is_key_repeated(key, &action, at)? {
             return Ok(vec![]);
         }
         let Some(current) = self.current_or_over(id, session)? else {
@@ -33,6 +33,7 @@ impl Charger {
                 register: self.last_register(),
                 at,
                 reason,
+                refused: None,
             }]),
             SessionState::Authorised | SessionState::Charging => self.accept(id, action, key, at, deadline),
             SessionState::Stopped | SessionState::Settled | SessionState::Refused => Ok(vec![]),
@@ -52,7 +53,7 @@ impl Charger {
         if matches!(action, Action::Start { .. }) {
             return Err(ChargerRejection::InvalidAction);
         }
-        if self.is_key_repeated(key, action)? {
+        if self.is_key_repeated(key, action, at)? {
             return Ok(vec![]);
         }
         self.accept(id, action.clone(), key, at, deadline)
@@ -95,9 +96,9 @@ impl Charger {
         })
     }
 
-    fn is_key_repeated(&self, key: Option<&str>, action: &Action) -> Result<bool, ChargerRejection> {
+    fn is_key_repeated(&self, key: Option<&str>, action: &Action, at: Timestamp) -> Result<bool, ChargerRejection> {
         let content = KeyedContent::Command { action: action.clone() };
-        key.map_or(Ok(false), |key| self.is_repeated(key, &content))
+        key.map_or(Ok(false), |key| self.is_repeated(key, &content, at))
     }
 
     /// The gateway says how a command ended.
@@ -157,6 +158,7 @@ impl Charger {
                     register: self.last_register(),
                     at,
                     reason: StopReason::NotStarted,
+                    refused: None,
                 });
             }
         }

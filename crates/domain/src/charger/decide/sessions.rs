@@ -28,7 +28,7 @@ impl Charger {
         else {
             return Ok(vec![]);
         };
-        if self.is_start_repeated(origin, account, *connector)? {
+        if self.is_start_repeated(origin, account, *connector, *at)? {
             return Ok(vec![]);
         }
         if !(1..=*connectors).contains(&connector.0) {
@@ -65,6 +65,7 @@ impl Charger {
             meter_start: None,
             started_at: None,
             meter_stop: None,
+            meter_refused: None,
             stopped_at: None,
             stop_reason: None,
         };
@@ -77,12 +78,13 @@ impl Charger {
         origin: &Origin,
         account: &AccountId,
         connector: ConnectorNo,
+        at: Timestamp,
     ) -> Result<bool, ChargerRejection> {
         match origin {
             Origin::Node => Err(ChargerRejection::InvalidOrigin),
             Origin::Api { key } => {
                 let content = KeyedContent::Start { account: account.clone(), connector };
-                self.is_repeated(key, &content)
+                self.is_repeated(key, &content, at)
             }
             Origin::Driver { request } => {
                 let current = self.current.iter().map(|s| (&s.origin, &s.account, s.connector));
@@ -187,6 +189,7 @@ impl Charger {
         session: &SessionId,
         register: WattHours,
         reason: StopReason,
+        most: WattHours,
         at: Timestamp,
     ) -> Decided {
         let Some(current) = self.current_or_over(id, session)? else {
@@ -194,6 +197,7 @@ impl Charger {
         };
         if current.state == SessionState::Stopped {
             return match (current.meter_start, current.meter_stop) {
+                _ if current.meter_refused == Some(register) => Ok(vec![]),
                 (Some(_), Some(known)) if known != register => {
                     let what = format!("session {session} ended at {known}, and is now said to at {register}");
                     Err(ChargerRejection::Contradiction { what })
@@ -209,9 +213,41 @@ impl Charger {
             (_, Some(energy)) if energy > MAX_METER => {
                 return Err(ChargerRejection::MeterOutOfRange { register });
             }
+            (_, Some(energy)) if energy > most => return Err(ChargerRejection::MeterImplausible { register, most }),
             _ => {}
         }
-        Ok(vec![ChargerEvent::SessionStopped { session: session.clone(), register, at, reason }])
+        Ok(vec![ChargerEvent::SessionStopped { session: session.clone(), register, at, reason, refused: None }])
+    }
+
+    /// The gateway has freed a session whose end cannot be used. It would be open for ever otherwise, so it ends
+    /// at the last reading: SESS-1 holds for that register, and the other one stays in the log.
+    pub(super) fn close_at_last_reading(
+        &self,
+        id: &ChargerId,
+        session: &SessionId,
+        energy: WattHours,
+        refused: WattHours,
+        at: Timestamp,
+    ) -> Decided {
+        let Some(current) = self.current_or_over(id, session)? else {
+            return Ok(vec![]);
+        };
+        if current.state == SessionState::Stopped {
+            return Ok(vec![]);
+        }
+        let energy = energy.clamp(WattHours::ZERO, MAX_METER);
+        let register = match current.meter_start {
+            Some(start) => start.checked_add(energy).ok_or(ChargerRejection::MeterOutOfRange { register: start })?,
+            None => self.last_register(),
+        };
+        let reason = StopReason::MeterFault;
+        Ok(vec![ChargerEvent::SessionStopped {
+            session: session.clone(),
+            register,
+            at,
+            reason,
+            refused: Some(refused),
+        }])
     }
 
     /// The account has settled. Its energy must be the meter's difference, or the two books differ.

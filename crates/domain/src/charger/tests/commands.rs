@@ -22,6 +22,28 @@ fn a_start_that_the_hardware_refuses_ends_with_zero_energy() {
 }
 
 #[test]
+fn a_start_of_which_its_gateway_says_nothing_ends_when_the_charger_is_heard_again() {
+    let mut pile = Pile::new();
+    let late = Timestamp(99 + HEARD_AFTER_MS + 1);
+    pile.tell(&start(1)).unwrap();
+    pile.tell(&authorised(1)).unwrap();
+    assert_eq!(pile.charger.unheard_start(late), None, "not before it is told as unconfirmed");
+    pile.tell(&expire(1, false)).unwrap();
+    assert_eq!(pile.charger.unheard_start(Timestamp(99 + HEARD_AFTER_MS)), None);
+    assert_eq!(pile.charger.unheard_start(late), Some(&command(1)));
+    assert_eq!(pile.kinds(&expire(1, true)), ["resolved", "stopped"]);
+    assert_eq!(pile.charger.unheard_start(late), None);
+    // It did begin: the session is unwanted, and the end that was told becomes true.
+    assert_eq!(code(pile.tell(&started(1, 7))), "unwanted");
+    assert_eq!(pile.kinds(&result(1, CommandOutcome::Done)), ["resolved"]);
+    let mut pile = Pile::charging();
+    assert_eq!(pile.charger.unheard_start(late), None);
+    pile.tell(&order(Action::Reset, None)).unwrap();
+    pile.tell(&expire(2, false)).unwrap();
+    assert_eq!(pile.charger.unheard_start(late), None, "only starts hold money");
+}
+
+#[test]
 fn an_unconfirmed_start_may_still_begin() {
     let mut pile = Pile::new();
     pile.tell(&start(1)).unwrap();

@@ -28,6 +28,10 @@ enum Word {
         back: u64,
         register: i64,
     },
+    Closed {
+        back: u64,
+        energy: i64,
+    },
     Result {
         back: u64,
         outcome: CommandOutcome,
@@ -73,6 +77,7 @@ fn words() -> impl Strategy<Value = Vec<Word>> {
         1 => back().prop_map(|back| Word::Refused { back }),
         6 => (back(), 0_i64..5_000).prop_map(|(back, register)| Word::Started { back, register }),
         5 => (back(), 0_i64..9_000).prop_map(|(back, register)| Word::Stopped { back, register }),
+        1 => (back(), -9_i64..9_000).prop_map(|(back, energy)| Word::Closed { back, energy }),
         4 => (back(), outcome).prop_map(|(back, outcome)| Word::Result { back, outcome }),
         2 => (back(), any::<bool>()).prop_map(|(back, heard)| Word::Expire { back, heard }),
         2 => (back(), key()).prop_map(|(back, key)| Word::Stop { back, key }),
@@ -98,6 +103,7 @@ fn command_of(pile: &Pile, word: &Word, said: &[ChargerCommand]) -> Option<Charg
         Word::Refused { back } => refused(of_session(back)),
         Word::Started { back, register } => started(of_session(back), *register),
         Word::Stopped { back, register } => stopped(of_session(back), *register),
+        Word::Closed { back, energy } => closed(of_session(back), *energy, -1),
         Word::Result { back, outcome } => result(of_command(back), outcome.clone()),
         Word::Expire { back, heard } => expire(of_command(back), *heard),
         Word::Stop { back, key } => {
@@ -242,7 +248,7 @@ proptest! {
         let (pile, _) = play(&words);
         let charger = &pile.charger;
         prop_assert!(charger.recent.len() <= SESSIONS_REMEMBERED);
-        prop_assert!(charger.keys.len() <= KEYS_REMEMBERED);
+        prop_assert!(charger.keys.len() <= MAX_KEYS);
         prop_assert!(charger.ended.len() <= COMMANDS_REMEMBERED);
         prop_assert_eq!(charger.commands.len(), charger.ended.len() + charger.unresolved_commands().len());
         prop_assert!(charger.unresolved_commands().len() <= MAX_UNRESOLVED_STOPS + 1);
