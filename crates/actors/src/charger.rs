@@ -423,7 +423,8 @@ fn on_digest(state: &mut ChargerState, at: Timestamp, register: WattHours) {
         let session = billing.session.clone();
         tracing::warn!(charger = %state.id, %session, %what, "a reading is not used for money: look at the meter");
         let detail = format!("session {session}: {what}").chars().take(MAX_DETAIL).collect();
-        send_down(state, Down::Notice(Notice { code: "reading_refused".to_owned(), detail }));
+        let code = "reading_refused".to_owned();
+        send_down(state, Down::Notice(Notice { code, detail, revoked_upto: 0 }));
     }
 }
 

@@ -394,7 +394,7 @@ async fn no_dead_letter_revives_a_quarantined_charger() {
     let stores = MemoryStores::default();
     let (register, reason) = (WattHours(5), StopReason::Driver);
     let session = id("c0.1");
-    let unfit = ChargerEvent::SessionStopped { session, register, at: now(), reason };
+    let unfit = ChargerEvent::SessionStopped { session, register, at: now(), reason, refused: None };
     let unfit = chargeplane_actors::family::StationFamilyEvent::Charger(unfit);
     write(&stores, Family::Station, "main/s1", vec![("charger:main/c0", unfit)]).await;
     let (node, mut gateway) = station(&stores).await;
