@@ -25,7 +25,7 @@ struct Pending<F: Family> {
     key: Option<F::Key>,
     entries: Vec<Entry<F::Event>>,
     encoded: EncodedEntries,
-    after: AfterCommit,
+    afters: Vec<AfterCommit>,
 }
 
 impl<F: Family> Pending<F> {
@@ -35,7 +35,7 @@ impl<F: Family> Pending<F> {
         if encoded.len() > MAX_PART_BYTES {
             return Err(PayloadError::Encode(format!("{} bytes, at most {MAX_PART_BYTES}", encoded.len())));
         }
-        Ok(Self { key, entries, encoded, after })
+        Ok(Self { key, entries, encoded, afters: vec![after] })
     }
 }
 
@@ -88,9 +88,9 @@ impl<F: Family> Frames<F> {
             let entries = entries.collect();
             self.pending.push_back(Pending::new(Some(key), entries, after)?);
         } else if let Some(last) = self.pending.back_mut() {
-            chain(&mut last.after, after);
+            last.afters.push(after);
         } else if let Some(last) = self.in_flight.as_mut().and_then(|frame| frame.parts.last_mut()) {
-            chain(&mut last.after, after);
+            last.afters.push(after);
         } else {
             after();
         }
@@ -118,14 +118,6 @@ impl<F: Family> Frames<F> {
         let count = count.count();
         self.pending.drain(..count).collect()
     }
-}
-
-fn chain(slot: &mut AfterCommit, next: AfterCommit) {
-    let first = std::mem::replace(slot, Box::new(|| ()));
-    *slot = Box::new(move || {
-        first();
-        next();
-    });
 }
 
 /// Queues what an entity handed over. An entity whose events cannot be written is parked: its memory is ahead
@@ -196,7 +188,7 @@ pub(super) fn on_committed<F: Family>(
             }
         }
         resolved.extend(part.key);
-        afters.push(part.after);
+        afters.extend(part.afters);
     }
     for after in afters {
         after();
@@ -262,6 +254,20 @@ mod tests {
         assert_eq!(sizes[..3], [2, 2, 2]);
         assert_eq!(sizes.iter().sum::<usize>(), 7 + MAX_ENTRIES);
         assert!(sizes.iter().all(|count| *count <= MAX_ENTRIES));
+    }
+
+    #[test]
+    fn any_number_of_answers_rides_behind_one_commit() {
+        let mut frames = frames();
+        push(&mut frames, 1).unwrap();
+        let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        for _ in 0..200_000 {
+            let count = count.clone();
+            let after = move || drop(count.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+            frames.push(AccountKey("a".parse().unwrap()), Vec::new(), Box::new(after)).unwrap();
+        }
+        frames.take_parts().into_iter().flat_map(|part| part.afters).for_each(|after| after());
+        assert_eq!(count.load(std::sync::atomic::Ordering::Relaxed), 200_000);
     }
 
     #[test]
