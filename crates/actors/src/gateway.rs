@@ -6,6 +6,7 @@
 //! the shard's map; what was not acknowledged is delivered again, and chargers recognise what they have had.
 
 use crate::admission::{Lane, Permit};
+use crate::bridge::count_not_used;
 use crate::charger::ChargerMessage;
 use crate::downlink::SealingCounter;
 use crate::family::{StationFamily, StationFamilyEvent, StationKey, StationMember};
@@ -36,7 +37,7 @@ pub enum GatewayMessage {
     /// A batch of the events stream.
     Events { boot: u32, seq: u64, events: Vec<NumberedEvent>, permit: Permit },
     /// A batch of the events stream that was authentic but cannot be used.
-    Refused { boot: u32, seq: u64, reason: String },
+    Refused { boot: u32, seq: u64, reason: String, permit: Permit },
     /// One event of the batch in work is durable at its charger, or not.
     EventEnded { boot: u32, seq: u64, result: Result<(), CallError> },
     /// The cursor is durable.
@@ -46,7 +47,7 @@ pub enum GatewayMessage {
     /// Send the collected commands.
     FlushCommands,
     /// A message that needs no durability.
-    SendDown(Down),
+    SendDown { down: Down, permit: Permit },
     /// Tell the gateway where its streams stand.
     Resume { telemetry: Vec<Cursor> },
 }
@@ -83,7 +84,7 @@ struct Boot {
 
 enum Waiting {
     Events(Vec<NumberedEvent>, #[allow(dead_code, reason = "held for its drop")] Permit),
-    Refused,
+    Refused(#[allow(dead_code, reason = "held for its drop")] Permit),
 }
 
 /// State of the gateway actor.
@@ -125,8 +126,8 @@ impl Actor for GatewayActor {
                 on_batch(state, boot, seq, Waiting::Events(events, permit));
                 work(state, &myself, boot)
             }
-            GatewayMessage::Refused { boot, seq, reason } => {
-                on_refused(state, boot, seq, reason);
+            GatewayMessage::Refused { boot, seq, reason, permit } => {
+                on_refused(state, boot, seq, reason, permit);
                 work(state, &myself, boot)
             }
             GatewayMessage::EventEnded { boot, seq, result } => {
@@ -149,7 +150,7 @@ impl Actor for GatewayActor {
                 }
                 Ok(())
             }
-            GatewayMessage::SendDown(down) => {
+            GatewayMessage::SendDown { down, permit: _ } => {
                 send(state, &down);
                 Ok(())
             }
@@ -165,24 +166,25 @@ fn on_batch(state: &mut GatewayActorState, boot: u32, seq: u64, batch: Waiting) 
     if seq <= state.state.cursor(Stream::Events.as_u8(), boot) {
         // Delivered again: its acknowledgement was lost. The cursor may still be on its way to the disk, so
         // the answer rides behind it.
+        count_not_used("repeated");
         return ride(state, boot);
     }
     let entry = state.boots.entry(boot).or_default();
     if entry.in_work.is_some_and(|(in_work, _)| in_work == seq) {
-        return;
+        return count_not_used("repeated");
     }
     if entry.waiting.len() < MAX_AHEAD {
         entry.waiting.entry(seq).or_insert(batch);
     }
 }
 
-fn on_refused(state: &mut GatewayActorState, boot: u32, seq: u64, reason: String) {
+fn on_refused(state: &mut GatewayActorState, boot: u32, seq: u64, reason: String, permit: Permit) {
     let entry = state.boots.entry(boot).or_default();
     entry.refused.insert(seq, reason);
     while entry.refused.len() > MAX_REFUSALS {
         entry.refused.pop_first();
     }
-    on_batch(state, boot, seq, Waiting::Refused);
+    on_batch(state, boot, seq, Waiting::Refused(permit));
 }
 
 /// Starts the next batch of a boot when it is there and none is in work.
@@ -195,7 +197,7 @@ fn work(state: &mut GatewayActorState, myself: &ActorRef<GatewayMessage>, boot: 
         }
         let Some(batch) = entry.waiting.remove(&next) else { return Ok(()) };
         match batch {
-            Waiting::Refused => move_cursor(state, myself, boot, next)?,
+            Waiting::Refused(_permit) => move_cursor(state, myself, boot, next)?,
             Waiting::Events(events, _permit) if events.is_empty() => move_cursor(state, myself, boot, next)?,
             Waiting::Events(events, _permit) => {
                 entry.in_work = Some((next, events.len()));

@@ -10,6 +10,7 @@ mod columns;
 mod streams;
 
 use crate::admission::{Lane, Permit, as_f64};
+use crate::bridge::count_not_used;
 use crate::charger::ChargerMessage;
 use crate::downlink::SealingCounter;
 use crate::family::{StationFamily, StationKey, StationMember};
@@ -76,16 +77,16 @@ pub enum TelemetryMessage {
         permit: Permit,
     },
     /// A batch that was authentic but cannot be used.
-    Refused { gateway: GatewayId, stream: Stream, boot: u32, seq: u64, reason: String },
+    Refused { gateway: GatewayId, stream: Stream, boot: u32, seq: u64, reason: String, permit: Permit },
     /// A beat passed by: what the gateway knows of this owner, and what it will not send any more.
-    Beat { gateway: GatewayId, epoch_seen: u64, floors: Vec<Cursor>, acked: Vec<Cursor> },
+    Beat { gateway: GatewayId, epoch_seen: u64, floors: Vec<Cursor>, acked: Vec<Cursor>, permit: Permit },
     /// Look for gateways that are due.
     Look,
     /// A write ended.
     Written { gateway: GatewayId, cursors: Vec<Cursor>, samples: u64, took: Duration, result: Result<(), StoreError> },
-    /// Newest samples of all chargers.
-    Latest(Reply<BTreeMap<ChargerId, Sample>>),
-    /// Write everything, then run this.
+    /// Newest samples of these chargers.
+    Latest { of: Vec<ChargerId>, reply: Reply<BTreeMap<ChargerId, Sample>> },
+    /// Take nothing more, write everything, then run this.
     Drain(Box<dyn FnOnce() + Send>),
 }
 
@@ -133,7 +134,10 @@ pub struct TelemetryState {
     feeds: BTreeMap<GatewayId, Feed>,
     latest: BTreeMap<ChargerId, Sample>,
     digested: BTreeMap<ChargerId, Timestamp>,
-    drain: Option<Box<dyn FnOnce() + Send>>,
+    /// Nothing is taken any more: what comes now stays in its gateway's ring.
+    draining: bool,
+    /// Runs when everything is written.
+    drained: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl Actor for TelemetryActor {
@@ -161,7 +165,8 @@ impl Actor for TelemetryActor {
             feeds,
             latest: BTreeMap::new(),
             digested: BTreeMap::new(),
-            drain: None,
+            draining: false,
+            drained: None,
         };
         let gateways: Vec<_> = {
             let directory = state.shared.directory.load();
@@ -185,11 +190,11 @@ impl Actor for TelemetryActor {
                 let batch = Batch { incarnation, stream, boot, seq, runs, gaps };
                 on_batch(state, &gateway, batch);
             }
-            TelemetryMessage::Refused { gateway, stream, boot, seq, reason } => {
+            TelemetryMessage::Refused { gateway, stream, boot, seq, reason, permit: _ } => {
                 state.feeds.entry(gateway.clone()).or_default().streams.refuse(stream, boot, seq, reason);
                 ack(state, &gateway, stream, boot);
             }
-            TelemetryMessage::Beat { gateway, epoch_seen, floors, acked } => {
+            TelemetryMessage::Beat { gateway, epoch_seen, floors, acked, permit: _ } => {
                 on_beat(state, &gateway, epoch_seen, &floors, &acked);
             }
             TelemetryMessage::Look => on_look(state, &myself),
@@ -198,9 +203,12 @@ impl Actor for TelemetryActor {
                 on_written(state, &gateway, cursors, samples, result);
                 on_look(state, &myself);
             }
-            TelemetryMessage::Latest(reply) => reply.answer(Ok(state.latest.clone())),
+            TelemetryMessage::Latest { of, reply } => {
+                let newest = |id: ChargerId| state.latest.get(&id).map(|sample| (id, *sample));
+                reply.answer(Ok(of.into_iter().filter_map(newest).collect()));
+            }
             TelemetryMessage::Drain(done) => {
-                state.drain = Some(done);
+                (state.draining, state.drained) = (true, Some(done));
                 on_look(state, &myself);
             }
         }
@@ -218,6 +226,9 @@ struct Batch {
 }
 
 fn on_batch(state: &mut TelemetryState, gateway: &GatewayId, batch: Batch) {
+    if state.draining {
+        return count_not_used("not_serving");
+    }
     let Batch { incarnation, stream, boot, seq, runs, gaps } = batch;
     let samples: usize = runs.iter().map(|run| run.samples.len()).sum();
     let buffered: usize = state.feeds.values().map(|feed| feed.unwritten).sum();
@@ -234,12 +245,11 @@ fn on_batch(state: &mut TelemetryState, gateway: &GatewayId, batch: Batch) {
         }
         feed.incarnation = incarnation;
     }
-    if feed.streams.is_durable(stream, boot, seq) {
-        return ack(state, gateway, stream, boot);
-    }
     if feed.streams.is_received(stream, boot, seq) {
+        // Delivered again: answered with what is durable, which may be less than this batch.
+        count_not_used("repeated");
         metrics::counter!(metric::SAMPLES_DUPLICATE_TOTAL).increment(samples as u64);
-        return;
+        return ack(state, gateway, stream, boot);
     }
     if buffered.saturating_add(samples) > limit || !feed.streams.receive(stream, boot, seq) {
         // Not taken: the gateway's ring keeps it and sends it again.
@@ -270,7 +280,8 @@ fn on_batch(state: &mut TelemetryState, gateway: &GatewayId, batch: Batch) {
     }
 }
 
-/// Hands the newest sample to its charger, unless one went there within the last second.
+/// Hands the newest sample to its charger, unless one went there within the last second. The shard passes it
+/// on only while the charger has a session.
 fn digest(state: &mut TelemetryState, charger: ChargerId, newest: Sample) {
     let known = state.latest.get(&charger).is_some_and(|sample| sample.at >= newest.at);
     if known {
@@ -314,7 +325,7 @@ fn resume(state: &mut TelemetryState, gateway: &GatewayId) {
 
 /// Starts the writes that are due.
 fn on_look(state: &mut TelemetryState, myself: &ActorRef<TelemetryMessage>) {
-    let draining = state.drain.is_some();
+    let draining = state.draining;
     let every = state.shared.config.flush_every;
     let due: Vec<GatewayId> = state
         .feeds
@@ -336,7 +347,7 @@ fn on_look(state: &mut TelemetryState, myself: &ActorRef<TelemetryMessage>) {
     let buffered: usize = state.feeds.values().map(|feed| feed.unwritten).sum();
     metrics::gauge!(metric::SAMPLES_BUFFERED).set(as_f64(buffered));
     let quiet = state.feeds.values().all(|feed| !feed.writing && feed.dirty_since.is_none());
-    if quiet && let Some(done) = state.drain.take() {
+    if quiet && let Some(done) = state.drained.take() {
         done();
     }
 }

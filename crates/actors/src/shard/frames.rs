@@ -76,12 +76,7 @@ impl<F: Family> Frames<F> {
 
     /// Queues an entity's events. Without events, `after` rides behind everything queued so far: a read is
     /// answered only when what it saw is durable. An error queues nothing.
-    pub(super) fn push(
-        &mut self,
-        key: F::Key,
-        events: Vec<F::Event>,
-        after: AfterCommit,
-    ) -> Result<(), PayloadError> {
+    pub(super) fn push(&mut self, key: F::Key, events: Vec<F::Event>, after: AfterCommit) -> Result<(), PayloadError> {
         if !events.is_empty() {
             let name = key.to_string();
             let entries = events.into_iter().map(|event| Entry::Entity { key: name.clone(), event });
@@ -122,12 +117,7 @@ impl<F: Family> Frames<F> {
 
 /// Queues what an entity handed over. An entity whose events cannot be written is parked: its memory is ahead
 /// of what the store will ever have.
-pub(super) fn on_persist<F: Family>(
-    state: &mut ShardState<F>,
-    key: F::Key,
-    events: Vec<F::Event>,
-    after: AfterCommit,
-) {
+pub(super) fn on_persist<F: Family>(state: &mut ShardState<F>, key: F::Key, events: Vec<F::Event>, after: AfterCommit) {
     let count = events.len();
     match state.frames.push(key.clone(), events, after) {
         Ok(()) => state.entities.persisted(&key, count),

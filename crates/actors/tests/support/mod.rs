@@ -1,5 +1,7 @@
 //! A catalogue with one charger and a gateway that is driven by hand.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use chargeplane_actors::handle::NodeHandle;
 use chargeplane_actors::node::Node;
 use chargeplane_actors::testing::RecordingLink;
