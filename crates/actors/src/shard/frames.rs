@@ -253,7 +253,9 @@ mod tests {
         let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
         for _ in 0..200_000 {
             let count = count.clone();
-            let after = move || drop(count.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+            let after = move || {
+                count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            };
             frames.push(AccountKey("a".parse().unwrap()), Vec::new(), Box::new(after)).unwrap();
         }
         frames.take_parts().into_iter().flat_map(|part| part.afters).for_each(|after| after());
