@@ -355,7 +355,7 @@ async fn drain(
     mut signals: Signals,
 ) -> Result<(), Failure> {
     tracing::info!("draining; a second signal ends at once");
-    end_after(DRAIN_LIMIT, Code::Internal as i32);
+    end_after(DRAIN_LIMIT, Code::Undrained as i32);
     tokio::spawn(async move {
         signals.next().await;
         tracing::warn!("second signal: ending without draining");
@@ -372,7 +372,11 @@ async fn drain(
     tokio::select! {
         clean = orderly => {
             if !clean {
-                tracing::warn!("not everything was flushed; what was not was not acknowledged either");
+                return Err(Failure::new(
+                    Code::Undrained,
+                    "not everything was flushed in time. What was not was not acknowledged, and is sent again; the log \
+                     names the shards that were not given up, and the next start opens them",
+                ));
             }
             tracing::info!("drained");
             Ok(())

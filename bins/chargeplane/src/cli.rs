@@ -171,7 +171,7 @@ pub enum StationCommand {
         /// The station, `tenant/local` or `local`
         station: String,
     },
-    /// Set the limit of a node of its tree
+    /// Set the limit of a node of its tree; it holds until it is lifted
     SetLimit {
         /// The station
         station: String,
@@ -179,6 +179,13 @@ pub enum StationCommand {
         node: String,
         /// The limit in W
         watts: i64,
+    },
+    /// Lift what was set for a node: the catalogue's limit is in effect again
+    LiftLimit {
+        /// The station
+        station: String,
+        /// The node, such as `grid`
+        node: String,
     },
 }
 

@@ -17,6 +17,8 @@ pub enum Code {
     Store = 4,
     /// A port or the data directory is in use.
     Busy = 5,
+    /// A node was told to end and did not flush everything in time.
+    Undrained = 6,
     /// The program failed.
     Internal = 70,
     /// A second signal ended the node without draining.
@@ -73,8 +75,16 @@ mod tests {
     #[test]
     fn the_page_of_exit_codes_lists_them_all() {
         let page = include_str!("../../../docs/errors/exit-codes.md");
-        let all =
-            [Code::Refused, Code::Usage, Code::Unreachable, Code::Store, Code::Busy, Code::Internal, Code::Interrupted];
+        let all = [
+            Code::Refused,
+            Code::Usage,
+            Code::Unreachable,
+            Code::Store,
+            Code::Busy,
+            Code::Undrained,
+            Code::Internal,
+            Code::Interrupted,
+        ];
         for code in all {
             let row = format!("| {} | {} |", code as u8, format!("{code:?}").to_lowercase());
             assert!(page.contains(&row), "{row}");

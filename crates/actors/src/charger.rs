@@ -567,6 +567,6 @@ fn on_position(
 /// A message down to the charger's gateway.
 fn send_down(state: &ChargerState, down: Down) {
     if let Some(gateway) = gateway_of(state) {
-        to_gateway(&state.link.shard, &gateway, GatewayMessage::SendDown(down));
+        to_gateway(&state.link.shard, &gateway, GatewayMessage::SendDown { down, permit: Permit::internal() });
     }
 }

@@ -261,6 +261,17 @@ impl Family for StationFamily {
         }
     }
 
+    /// A digest is for the bill of an open session. A charger that idles is a row of the map: what is shown of
+    /// it, the telemetry and the station actors know.
+    fn is_of_use(map: &StationMap, key: &StationKey, message: &StationMember) -> bool {
+        match (key, message) {
+            (StationKey::Charger(id), StationMember::Charger(ChargerMessage::Digest { .. })) => {
+                map.chargers.get(id).is_some_and(|charger| charger.current.is_some())
+            }
+            _ => true,
+        }
+    }
+
     async fn spawn(
         shared: &Arc<NodeShared>,
         map: &StationMap,
@@ -409,6 +420,10 @@ impl Family for AccountFamily {
 
     fn is_pinned(_map: &AccountMap, _key: &AccountKey) -> bool {
         false
+    }
+
+    fn is_of_use(_map: &AccountMap, _key: &AccountKey, _message: &AccountMessage) -> bool {
+        true
     }
 
     async fn spawn(

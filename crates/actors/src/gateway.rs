@@ -10,6 +10,7 @@
 //! they wait.
 
 use crate::admission::{Lane, Permit};
+use crate::bridge::count_not_used;
 use crate::charger::ChargerMessage;
 use crate::downlink::SealingCounter;
 use crate::family::{StationFamily, StationFamilyEvent, StationKey, StationMember};
@@ -44,7 +45,7 @@ pub enum GatewayMessage {
     /// A batch of the events stream.
     Events { boot: BootId, seq: u64, events: Vec<NumberedEvent>, permit: Permit },
     /// A batch of the events stream that was authentic but cannot be used.
-    Refused { boot: BootId, seq: u64, reason: String },
+    Refused { boot: BootId, seq: u64, reason: String, permit: Permit },
     /// One event of the batch in work is durable at its charger, or not.
     EventEnded { boot: BootId, seq: u64, result: Result<(), CallError> },
     /// The cursor is durable.
@@ -52,9 +53,9 @@ pub enum GatewayMessage {
     /// A durable command of a charger, to be sent with others.
     Send { charger: ChargerId, command: Command },
     /// Send the collected commands; also said when a beat came that they wait for.
-    FlushCommands,
+    FlushCommands { permit: Permit },
     /// A message that needs no durability.
-    SendDown(Down),
+    SendDown { down: Down, permit: Permit },
     /// Tell the gateway where its streams stand.
     Resume { telemetry: Vec<Cursor> },
 }
@@ -89,7 +90,7 @@ struct Boot {
 
 enum Waiting {
     Events(Vec<NumberedEvent>, #[allow(dead_code, reason = "held for its drop")] Permit),
-    Refused(String),
+    Refused(String, #[allow(dead_code, reason = "held for its drop")] Permit),
 }
 
 /// State of the gateway actor.
@@ -133,8 +134,8 @@ impl Actor for GatewayActor {
                 on_batch(state, boot, seq, Waiting::Events(events, permit));
                 work(state, &myself, boot)
             }
-            GatewayMessage::Refused { boot, seq, reason } => {
-                on_batch(state, boot, seq, Waiting::Refused(reason));
+            GatewayMessage::Refused { boot, seq, reason, permit } => {
+                on_batch(state, boot, seq, Waiting::Refused(reason, permit));
                 work(state, &myself, boot)
             }
             GatewayMessage::EventEnded { boot, seq, result } => {
@@ -149,12 +150,12 @@ impl Actor for GatewayActor {
                 on_send(state, &myself, &charger, command);
                 Ok(())
             }
-            GatewayMessage::FlushCommands => {
+            GatewayMessage::FlushCommands { permit: _ } => {
                 state.flush_queued = false;
                 send_commands(state);
                 Ok(())
             }
-            GatewayMessage::SendDown(down) => {
+            GatewayMessage::SendDown { down, permit: _ } => {
                 send(state, &down);
                 Ok(())
             }
@@ -170,6 +171,7 @@ fn on_batch(state: &mut GatewayActorState, boot: BootId, seq: u64, batch: Waitin
     if seq <= state.state.cursor(Stream::Events.as_u8(), boot) {
         // Delivered again: its acknowledgement was lost. The cursor may still be on its way to the disk, so
         // the answer rides behind it.
+        count_not_used("repeated");
         return ride(state, boot);
     }
     if state.state.is_stale(Stream::Events.as_u8(), boot) {
@@ -182,7 +184,7 @@ fn on_batch(state: &mut GatewayActorState, boot: BootId, seq: u64, batch: Waitin
     }
     let entry = state.boots.entry(boot).or_default();
     if entry.in_work.is_some_and(|(in_work, _)| in_work == seq) {
-        return;
+        return count_not_used("repeated");
     }
     if entry.waiting.len() < MAX_AHEAD {
         entry.waiting.entry(seq).or_insert(batch);
@@ -203,7 +205,7 @@ fn work(
         }
         let Some(batch) = entry.waiting.remove(&next) else { return Ok(()) };
         match batch {
-            Waiting::Refused(reason) => move_cursor(state, myself, boot, next, Some(reason))?,
+            Waiting::Refused(reason, _permit) => move_cursor(state, myself, boot, next, Some(reason))?,
             Waiting::Events(events, _permit) if events.is_empty() => move_cursor(state, myself, boot, next, None)?,
             Waiting::Events(events, _permit) => {
                 entry.in_work = Some((next, events.len()));
@@ -352,7 +354,7 @@ fn on_send(state: &mut GatewayActorState, myself: &ActorRef<GatewayMessage>, cha
         state.commands.push((entry.child, command));
     }
     if !state.flush_queued {
-        state.flush_queued = myself.cast(GatewayMessage::FlushCommands).is_ok();
+        state.flush_queued = myself.cast(GatewayMessage::FlushCommands { permit: Permit::internal() }).is_ok();
     }
 }
 

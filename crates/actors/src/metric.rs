@@ -36,6 +36,8 @@ pub const SESSIONS_SETTLED_TOTAL: &str = "chargeplane_sessions_settled_total";
 pub const SESSIONS_STARTED_TOTAL: &str = "chargeplane_sessions_started_total";
 /// Station ticks with at least one session.
 pub const TICKS_TOTAL: &str = "chargeplane_station_ticks_total";
+/// Station ticks at which a node was over its limit with an excuse: after a cut, until grants end.
+pub const POWER_DEFICIT_TICKS_TOTAL: &str = "chargeplane_power_deficit_ticks_total";
 /// From the start of a tick to its last grant handed to the link.
 pub const TICK_SECONDS: &str = "chargeplane_station_tick_seconds";
 /// Longest tick since the start.
@@ -62,7 +64,7 @@ pub const SAMPLES_BUFFERED: &str = "chargeplane_samples_buffered";
 pub const FLUSH_SECONDS: &str = "chargeplane_telemetry_flush_seconds";
 /// Chunks written.
 pub const CHUNKS_TOTAL: &str = "chargeplane_chunks_written_total";
-/// Batches refused, label `reason`.
+/// Batches that were not used, label `reason`; `repeated` is an exact re-delivery, which is answered.
 pub const BATCHES_REFUSED_TOTAL: &str = "chargeplane_batches_refused_total";
 /// Batches taken in, label `stream`.
 pub const BATCHES_TOTAL: &str = "chargeplane_batches_total";

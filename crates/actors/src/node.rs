@@ -135,6 +135,9 @@ impl Node {
     /// Stops admitting, flushes, releases the shards and the lease. True when everything was flushed in time.
     pub async fn drain(self) -> bool {
         self.shared.draining.store(true, Ordering::Release);
+        self.shared.router.close();
+        // One limit for all shards together.
+        let limit = Instant::now() + DRAIN_LIMIT;
         let _ = self.supervisor.cast(SupervisorMessage::Drain);
         let mut waits = Vec::new();
         let all = ShardId::all(self.shared.config.shards);
@@ -155,9 +158,16 @@ impl Node {
         }
         let mut clean = true;
         for (shard, wait) in waits {
-            if let Err(error) = wait.await {
-                tracing::warn!(%shard, %error, "not drained");
-                clean = false;
+            match tokio::time::timeout_at(limit, wait).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(%shard, %error, "not drained");
+                    clean = false;
+                }
+                Err(_) => {
+                    tracing::warn!(%shard, "not drained in time");
+                    clean = false;
+                }
             }
         }
         self.lease.release().await;

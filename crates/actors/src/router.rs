@@ -14,6 +14,7 @@ use chargeplane_cluster::node_lease::ServeRight;
 use chargeplane_domain::ids::AccountId;
 use chargeplane_domain::placement::{self, ShardId, shard_of};
 use ractor::ActorRef;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// One life of a shard, as the router reaches it.
@@ -61,6 +62,7 @@ pub struct Router {
     telemetry: Vec<ArcSwapOption<ActorRef<TelemetryMessage>>>,
     shards: u16,
     right: OnceLock<ServeRight>,
+    closed: AtomicBool,
 }
 
 impl Router {
@@ -73,12 +75,23 @@ impl Router {
             telemetry: (0..shards).map(|_| ArcSwapOption::empty()).collect(),
             shards,
             right: OnceLock::new(),
+            closed: AtomicBool::new(false),
         }
     }
 
     /// Nothing is admitted while this right does not hold. Set once.
     pub fn bind(&self, right: ServeRight) {
         let _ = self.right.set(right);
+    }
+
+    /// Admits nothing from now on: the node drains. What was admitted before goes its way.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// True once the node drains.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// True while the node's lease allows it to serve.
@@ -154,7 +167,7 @@ impl Router {
 
     /// Takes a place in the lanes of a shard, or refuses.
     pub fn admit(&self, shard: ShardId, lane: Lane, bytes: usize) -> Result<Permit, CallError> {
-        if !self.may_serve() {
+        if self.is_closed() || !self.may_serve() {
             return Err(CallError::NotServing(shard.to_string()));
         }
         let index = usize::from(shard.index);

@@ -1,11 +1,17 @@
 //! The station actor: shares the grid connection among the chargers, once a second and when a limit falls.
 //!
-//! Supervised by its shard. Holds the soft machine [`StationPower`] and the durable ceilings. A tick poses the
-//! problem, gives it to the solver's threads and goes on with its mailbox; the answer, or the end of the time
+//! Supervised by its shard. Holds the soft machine [`StationPower`], the durable ceilings and the limits that
+//! an operator set. A tick poses the problem, gives it to the solver's threads and goes on with its mailbox; the answer, or the end of the time
 //! allowed, comes back as a message and turns into grants (POWER-1). Water-filling answers whenever the solver
-//! does not. A restart reloads the ceilings and counts them until beats tell the grants in force.
+//! does not. A restart reloads the limits and the ceilings, and counts these until beats tell the grants in force.
+
+mod limits;
+mod report;
+
+pub use report::{ChargerStatus, NodeReport, StationReport};
 
 use crate::admission::Permit;
+use crate::bridge::count_not_used;
 use crate::downlink::SealingCounter;
 use crate::family::{StationFamily, StationFamilyEvent};
 use crate::handle::CallError;
@@ -13,12 +19,14 @@ use crate::metric;
 use crate::reply::Reply;
 use crate::shard::EntityLink;
 use crate::shared::NodeShared;
-use chargeplane_domain::allocation::Problem;
 use chargeplane_domain::allocation::lp::{Fallback, Programme, SolveOutcome, Source, allocate_with};
+use chargeplane_domain::allocation::{Problem, Tree};
 use chargeplane_domain::gateway::BootId;
 use chargeplane_domain::ids::{ChargerId, GatewayId, StationId};
+use chargeplane_domain::presence::{OFFLINE_AFTER_MS, Presence};
 use chargeplane_domain::station::{
-    BeatReport, BeatVerdict, ChargerBeat, PowerConfig, StationEffect, StationEvent, StationPower, StationState,
+    BeatReport, BeatVerdict, ChargerBeat, LimitCommand, PowerConfig, StationEffect, StationEvent, StationPower,
+    StationState,
 };
 use chargeplane_domain::units::{Mono, WattHours, Watts};
 use chargeplane_protocol::message::{Beat, Down, GrantEntry, Grants};
@@ -34,47 +42,6 @@ const TICK_EVERY: Duration = Duration::from_secs(1);
 /// The tick waits for the solver's answer this much longer than the solver's own time limit.
 const ANSWER_MARGIN: Duration = Duration::from_millis(50);
 
-/// Gateways not heard for this long are shown as offline.
-const OFFLINE_AFTER_MS: u64 = 10_000;
-
-/// What the station last heard of a charger.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ChargerStatus {
-    /// Its gateway was heard lately.
-    pub online: bool,
-    /// Power to the car.
-    pub power: Watts,
-    /// What the car would take.
-    pub demand: Watts,
-    /// The grant in force.
-    pub granted: Watts,
-    /// The energy register.
-    pub register: WattHours,
-    /// It draws more than it may.
-    pub disobeying: bool,
-}
-
-/// The station at a glance, with its chargers.
-#[derive(Debug, Clone, Default)]
-pub struct StationReport {
-    /// Limit of the grid connection.
-    pub limit: Watts,
-    /// Worst load now.
-    pub worst: Watts,
-    /// Sum of grants.
-    pub granted: Watts,
-    /// Sum of power.
-    pub power: Watts,
-    /// Sum of demand.
-    pub demand: Watts,
-    /// Chargers with a session.
-    pub charging: usize,
-    /// Every node: id, limit, worst load.
-    pub nodes: Vec<(String, Watts, Watts)>,
-    /// Every charger that was heard of.
-    pub chargers: BTreeMap<ChargerId, ChargerStatus>,
-}
-
 /// Messages of the station actor.
 #[derive(Debug)]
 pub enum StationMessage {
@@ -86,12 +53,18 @@ pub enum StationMessage {
     SessionEnded { charger: ChargerId },
     /// How much energy the charger's session may take.
     Allowance { charger: ChargerId, allowance: WattHours },
-    /// A node of the tree has another limit.
-    SetLimit { node: String, limit: Watts, reply: Reply<()>, permit: Permit },
-    /// The station as it is.
-    View { reply: Reply<Box<StationReport>>, permit: Permit },
-    /// The catalogue changed.
-    CatalogueChanged,
+    /// An operator sets or lifts the limit of a node of the tree.
+    SetLimit { command: LimitCommand, reply: Reply<()>, permit: Permit },
+    /// That is durable, with the limit that it leaves in effect.
+    LimitDurable { node: String, limit: Option<Watts>, reply: Reply<()>, permit: Permit },
+    /// The station as it is, with the nodes of its tree or without.
+    View { tree: bool, reply: Reply<Box<StationReport>>, permit: Permit },
+    /// What was last heard of these chargers.
+    Statuses { of: Vec<ChargerId>, reply: Reply<BTreeMap<ChargerId, ChargerStatus>>, permit: Permit },
+    /// The gateways that are online.
+    Online { reply: Reply<BTreeSet<GatewayId>>, permit: Permit },
+    /// The catalogue changed. Without it the next tick notices.
+    CatalogueChanged { permit: Permit },
     /// Once a second.
     Tick,
     /// The solver answered.
@@ -108,6 +81,8 @@ impl StationMessage {
         match self {
             Self::SetLimit { reply, .. } => reply.answer(Err(why)),
             Self::View { reply, .. } => reply.answer(Err(why)),
+            Self::Statuses { reply, .. } => reply.answer(Err(why)),
+            Self::Online { reply, .. } => reply.answer(Err(why)),
             _ => {}
         }
     }
@@ -124,7 +99,7 @@ pub struct StationArguments {
     pub link: EntityLink<StationFamily>,
     /// Its id.
     pub id: StationId,
-    /// Its durable ceilings.
+    /// Its durable ceilings and limits.
     pub state: StationState,
     /// Chargers of the shard that may draw power now.
     pub may_draw: BTreeSet<ChargerId>,
@@ -149,11 +124,14 @@ pub struct StationActorState {
     power: Option<StationPower>,
     may_draw: BTreeSet<ChargerId>,
     statuses: BTreeMap<ChargerId, ChargerStatus>,
-    heard: BTreeMap<GatewayId, Mono>,
+    presence: Presence<GatewayId>,
     disobeying: BTreeSet<ChargerId>,
     allowances: BTreeMap<ChargerId, WattHours>,
-    /// Limits set over the API; they hold until the catalogue says otherwise or the station restarts.
-    limits: BTreeMap<String, Watts>,
+    /// The tree with the catalogue's limits, and which catalogue that was.
+    catalogue: Option<Tree>,
+    catalogue_version: u64,
+    /// A node is over its limit, and that was said.
+    in_deficit: bool,
     posed: Option<Posed>,
     ticks: u64,
     longest_tick: Duration,
@@ -180,10 +158,12 @@ impl Actor for StationActor {
             power: None,
             may_draw,
             statuses: BTreeMap::new(),
-            heard: BTreeMap::new(),
+            presence: Presence::new(OFFLINE_AFTER_MS),
             disobeying: BTreeSet::new(),
             allowances: BTreeMap::new(),
-            limits: BTreeMap::new(),
+            catalogue: None,
+            catalogue_version: 0,
+            in_deficit: false,
             posed: None,
             ticks: 0,
             longest_tick: Duration::ZERO,
@@ -208,15 +188,21 @@ impl Actor for StationActor {
             StationMessage::Allowance { charger, allowance } => {
                 state.allowances.insert(charger, allowance);
             }
-            StationMessage::SetLimit { node, limit, reply, permit: _ } => {
-                reply.answer(on_set_limit(state, &myself, &node, limit));
+            StationMessage::SetLimit { command, reply, permit } => {
+                limits::on_set_limit(state, &myself, &command, reply, permit);
             }
-            StationMessage::View { reply, permit: _ } => reply.answer(Ok(Box::new(report(state)))),
-            StationMessage::CatalogueChanged => {
-                state.limits.clear();
-                build(state);
+            StationMessage::LimitDurable { node, limit, reply, permit: _ } => {
+                limits::on_durable(state, &myself, &node, limit);
+                reply.answer(Ok(()));
             }
-            StationMessage::Tick => on_tick(state, &myself),
+            StationMessage::View { tree, reply, permit: _ } => reply.answer(Ok(Box::new(report::station(state, tree)))),
+            StationMessage::Statuses { of, reply, permit: _ } => reply.answer(Ok(report::statuses(state, of))),
+            StationMessage::Online { reply, permit: _ } => reply.answer(Ok(report::online(state))),
+            StationMessage::CatalogueChanged { permit: _ } => on_catalogue(state),
+            StationMessage::Tick => {
+                on_catalogue(state);
+                on_tick(state, &myself);
+            }
             StationMessage::Solved { tick, outcome } => on_solved(state, &myself, tick, Some(&outcome)),
             StationMessage::SolverLate { tick } => on_solved(state, &myself, tick, None),
             StationMessage::CeilingsDurable { ceilings } => on_ceilings_durable(state, &myself, &ceilings),
@@ -225,12 +211,20 @@ impl Actor for StationActor {
     }
 }
 
-/// Makes the machine from the catalogue. What chargers may draw is taken over from the ceilings: the machine
+/// Builds anew when the catalogue is another one.
+fn on_catalogue(state: &mut StationActorState) {
+    if state.shared.directory.load().version != state.catalogue_version {
+        build(state);
+    }
+}
+
+/// Makes the machine from the catalogue, with the limits that an operator set. What chargers may draw is taken over from the ceilings: the machine
 /// counts them until the next beats, as after a restart.
 fn build(state: &mut StationActorState) {
     let directory = state.shared.directory.load();
+    state.catalogue_version = directory.version;
     let Some(station) = directory.catalogue.stations.get(&state.id) else {
-        state.power = None;
+        (state.power, state.catalogue) = (None, None);
         return;
     };
     let chargers = directory.chargers_of(&state.id);
@@ -243,13 +237,18 @@ fn build(state: &mut StationActorState) {
             for charger in &state.may_draw {
                 power.on_session_restored(now, charger);
             }
+            state.catalogue = Some(power.tree().clone());
+            power.on_limits(now, &state.durable);
             state.statuses.retain(|charger, _| chargers.contains_key(charger));
+            let gone = |gateway: &GatewayId| directory.gateway(gateway).is_none_or(|known| known.station != state.id);
+            let gone: Vec<GatewayId> = state.presence.known().filter(|gateway| gone(gateway)).cloned().collect();
+            gone.iter().for_each(|gateway| state.presence.on_removed(gateway));
             state.power = Some(power);
         }
         // The catalogue is checked before it is applied, so this is a defect: grant nothing.
         Err(error) => {
             tracing::error!(station = %state.id, %error, "the tree of limits is not usable: no grants");
-            state.power = None;
+            (state.power, state.catalogue) = (None, None);
         }
     }
 }
@@ -264,7 +263,9 @@ fn on_beat(
     let directory = state.shared.directory.load();
     let Some(entry) = directory.gateway(gateway) else { return };
     let now = state.shared.clock.mono();
-    state.heard.insert(gateway.clone(), now);
+    let mut changes = Vec::new();
+    state.presence.on_heard(now, gateway, &mut changes);
+    report::log(state, &changes);
     for seen in &beat.chargers {
         let Some(charger) = entry.children.get(&seen.child) else { continue };
         let status = ChargerStatus {
@@ -295,8 +296,13 @@ fn on_beat(
     let Some(power) = &mut state.power else { return };
     let mut effects = Vec::new();
     let verdict = power.on_beat(now, gateway, &report, &mut effects);
-    if verdict == BeatVerdict::Fenced {
-        tracing::warn!(%gateway, seen = beat.epoch_seen, mine = state.link.epoch, "the gateway obeys a later owner");
+    match verdict {
+        BeatVerdict::Taken => {}
+        BeatVerdict::Stale => count_not_used("repeated"),
+        BeatVerdict::UnknownGateway => count_not_used("unknown_gateway"),
+        BeatVerdict::Fenced => {
+            tracing::warn!(%gateway, seen = beat.epoch_seen, mine = state.link.epoch, "the gateway obeys a later owner");
+        }
     }
     carry_out(state, myself, effects);
 }
@@ -317,23 +323,6 @@ fn on_session_ended(state: &mut StationActorState, charger: &ChargerId) {
     if let Some(power) = &mut state.power {
         power.on_session_ended(now, charger);
     }
-}
-
-fn on_set_limit(
-    state: &mut StationActorState,
-    myself: &ActorRef<StationMessage>,
-    node: &str,
-    limit: Watts,
-) -> Result<(), CallError> {
-    let now = state.shared.clock.mono();
-    let missing = || CallError::NotFound(format!("station {}", state.id));
-    let power = state.power.as_mut().ok_or_else(missing)?;
-    let changed = power.on_limit_changed(now, node, limit);
-    changed.map_err(|error| CallError::Invalid(error.to_string()))?;
-    state.limits.insert(node.to_owned(), limit);
-    // A fallen limit does not wait for the next second.
-    on_tick(state, myself);
-    Ok(())
 }
 
 /// Poses the tick's problem to the solver.
@@ -467,7 +456,7 @@ fn with_allowances(state: &StationActorState, gateway: &GatewayId, entries: Vec<
     entries.into_iter().map(entry).collect()
 }
 
-/// POWER-1 on the node's own state, at every tick.
+/// POWER-1 on the node's own state, at every tick. A deficit is no violation: after a cut, for one lease.
 fn self_check(state: &mut StationActorState, now: Mono) {
     let Some(power) = &mut state.power else { return };
     let violations = power.self_check(now);
@@ -476,34 +465,13 @@ fn self_check(state: &mut StationActorState, now: Mono) {
         tracing::error!(station = %state.id, ?violation, "POWER-1: worst grants are over a limit");
         metrics::counter!(metric::INVARIANT_VIOLATIONS_TOTAL, "invariant" => "POWER-1").increment(1);
     }
-}
-
-fn report(state: &mut StationActorState) -> StationReport {
-    let now = state.shared.clock.mono();
-    let directory = state.shared.directory.load();
-    let heard = |charger: &ChargerId| {
-        let gateway = directory.charger(charger).map(|(charger, _)| &charger.gateway);
-        let at = gateway.and_then(|gateway| state.heard.get(gateway));
-        at.is_some_and(|at| now.since(*at) <= OFFLINE_AFTER_MS)
-    };
-    let chargers = state.statuses.iter().map(|(id, status)| {
-        let disobeying = state.disobeying.contains(id);
-        (id.clone(), ChargerStatus { online: heard(id), disobeying, ..*status })
-    });
-    let chargers = chargers.collect();
-    let Some(power) = &mut state.power else { return StationReport { chargers, ..StationReport::default() } };
-    let worst = power.worst_now(now);
-    let nodes = power.tree().nodes().iter().zip(worst).map(|(node, worst)| (node.id.clone(), node.limit, worst));
-    let nodes = nodes.collect();
-    let seen = power.overview(now);
-    StationReport {
-        limit: seen.limit,
-        worst: seen.worst,
-        granted: seen.granted,
-        power: seen.power,
-        demand: seen.demand,
-        charging: seen.charging,
-        nodes,
-        chargers,
+    let deficits = power.deficits_now(now);
+    if let Some(worst) = deficits.first() {
+        metrics::counter!(metric::POWER_DEFICIT_TICKS_TOTAL).increment(1);
+        if !state.in_deficit {
+            let (station, nodes) = (&state.id, deficits.len());
+            tracing::warn!(%station, nodes, ?worst, "over a limit until grants end; loads only fall");
+        }
     }
+    state.in_deficit = !deficits.is_empty();
 }

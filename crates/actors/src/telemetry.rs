@@ -10,6 +10,7 @@ mod columns;
 mod streams;
 
 use crate::admission::{Lane, Permit, as_f64};
+use crate::bridge::count_not_used;
 use crate::charger::ChargerMessage;
 use crate::downlink::SealingCounter;
 use crate::family::{StationFamily, StationKey, StationMember};
@@ -78,16 +79,16 @@ pub enum TelemetryMessage {
         permit: Permit,
     },
     /// A batch that was authentic but cannot be used.
-    Refused { gateway: GatewayId, stream: Stream, boot: BootId, seq: u64, reason: String },
+    Refused { gateway: GatewayId, stream: Stream, boot: BootId, seq: u64, reason: String, permit: Permit },
     /// A beat passed by: what the gateway knows of this owner, and what it will not send any more.
-    Beat { gateway: GatewayId, epoch_seen: u64, floors: Vec<Cursor>, acked: Vec<Cursor> },
+    Beat { gateway: GatewayId, epoch_seen: u64, floors: Vec<Cursor>, acked: Vec<Cursor>, permit: Permit },
     /// Look for gateways that are due.
     Look,
     /// A write ended.
     Written { gateway: GatewayId, cursors: Vec<Cursor>, samples: u64, took: Duration, result: Result<(), StoreError> },
-    /// Newest samples of all chargers.
-    Latest(Reply<BTreeMap<ChargerId, Sample>>),
-    /// Write everything, then run this.
+    /// Newest samples of these chargers.
+    Latest { of: Vec<ChargerId>, reply: Reply<BTreeMap<ChargerId, Sample>> },
+    /// Take nothing more, write everything, then run this.
     Drain(Box<dyn FnOnce() + Send>),
 }
 
@@ -143,7 +144,10 @@ pub struct TelemetryState {
     feeds: BTreeMap<GatewayId, Feed>,
     latest: BTreeMap<ChargerId, Newest>,
     digested: BTreeMap<ChargerId, Timestamp>,
-    drain: Option<Box<dyn FnOnce() + Send>>,
+    /// Nothing is taken any more: what comes now stays in its gateway's ring.
+    draining: bool,
+    /// Runs when everything is written.
+    drained: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl Actor for TelemetryActor {
@@ -171,7 +175,8 @@ impl Actor for TelemetryActor {
             feeds,
             latest: BTreeMap::new(),
             digested: BTreeMap::new(),
-            drain: None,
+            draining: false,
+            drained: None,
         };
         let gateways: Vec<_> = {
             let directory = state.shared.directory.load();
@@ -195,11 +200,11 @@ impl Actor for TelemetryActor {
                 let batch = Batch { incarnation, stream, boot, seq, runs, gaps };
                 on_batch(state, &gateway, batch);
             }
-            TelemetryMessage::Refused { gateway, stream, boot, seq, reason } => {
+            TelemetryMessage::Refused { gateway, stream, boot, seq, reason, permit: _ } => {
                 state.feeds.entry(gateway.clone()).or_default().streams.refuse(stream, boot, seq, reason);
                 ack(state, &gateway, stream, boot);
             }
-            TelemetryMessage::Beat { gateway, epoch_seen, floors, acked } => {
+            TelemetryMessage::Beat { gateway, epoch_seen, floors, acked, permit: _ } => {
                 on_beat(state, &gateway, epoch_seen, &floors, &acked);
             }
             TelemetryMessage::Look => on_look(state, &myself),
@@ -208,12 +213,12 @@ impl Actor for TelemetryActor {
                 on_written(state, &gateway, cursors, samples, result);
                 on_look(state, &myself);
             }
-            TelemetryMessage::Latest(reply) => {
-                let latest = state.latest.iter().map(|(charger, newest)| (charger.clone(), newest.sample));
-                reply.answer(Ok(latest.collect()));
+            TelemetryMessage::Latest { of, reply } => {
+                let newest = |id: ChargerId| state.latest.get(&id).map(|newest| (id, newest.sample));
+                reply.answer(Ok(of.into_iter().filter_map(newest).collect()));
             }
             TelemetryMessage::Drain(done) => {
-                state.drain = Some(done);
+                (state.draining, state.drained) = (true, Some(done));
                 on_look(state, &myself);
             }
         }
@@ -231,6 +236,9 @@ struct Batch {
 }
 
 fn on_batch(state: &mut TelemetryState, gateway: &GatewayId, batch: Batch) {
+    if state.draining {
+        return count_not_used("not_serving");
+    }
     let Batch { incarnation, stream, boot, seq, runs, gaps } = batch;
     let samples: usize = runs.iter().map(|run| run.samples.len()).sum();
     let buffered: usize = state.feeds.values().map(|feed| feed.unwritten).sum();
@@ -240,12 +248,11 @@ fn on_batch(state: &mut TelemetryState, gateway: &GatewayId, batch: Batch) {
         None => return,
     };
     let feed = state.feeds.entry(gateway.clone()).or_default();
-    if feed.streams.is_durable(stream, boot, seq) {
-        return ack(state, gateway, stream, boot);
-    }
     if feed.streams.is_received(stream, boot, seq) {
+        // Delivered again: answered with what is durable, which may be less than this batch.
+        count_not_used("repeated");
         metrics::counter!(metric::SAMPLES_DUPLICATE_TOTAL).increment(samples as u64);
-        return;
+        return ack(state, gateway, stream, boot);
     }
     if buffered.saturating_add(samples) > limit || !feed.streams.receive(stream, boot, seq) {
         // Not taken: the gateway's ring keeps it and sends it again.
@@ -277,7 +284,8 @@ fn on_batch(state: &mut TelemetryState, gateway: &GatewayId, batch: Batch) {
     }
 }
 
-/// Hands the newest sample to its charger, unless one went there within the last second.
+/// Hands the newest sample to its charger, unless one went there within the last second. The shard passes it
+/// on only while the charger has a session.
 fn digest(state: &mut TelemetryState, charger: ChargerId, newest: Newest) {
     let place = |newest: &Newest| (newest.incarnation, newest.number);
     if state.latest.get(&charger).is_some_and(|known| place(known) >= place(&newest)) {
@@ -322,7 +330,7 @@ fn resume(state: &mut TelemetryState, gateway: &GatewayId) {
 
 /// Starts the writes that are due.
 fn on_look(state: &mut TelemetryState, myself: &ActorRef<TelemetryMessage>) {
-    let draining = state.drain.is_some();
+    let draining = state.draining;
     let every = state.shared.config.flush_every;
     let due: Vec<GatewayId> = state
         .feeds
@@ -344,7 +352,7 @@ fn on_look(state: &mut TelemetryState, myself: &ActorRef<TelemetryMessage>) {
     let buffered: usize = state.feeds.values().map(|feed| feed.unwritten).sum();
     metrics::gauge!(metric::SAMPLES_BUFFERED).set(as_f64(buffered));
     let quiet = state.feeds.values().all(|feed| !feed.writing && feed.dirty_since.is_none());
-    if quiet && let Some(done) = state.drain.take() {
+    if quiet && let Some(done) = state.drained.take() {
         done();
     }
 }

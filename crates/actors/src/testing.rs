@@ -69,6 +69,8 @@ pub struct MemoryTelemetry {
     cursors: Mutex<BTreeMap<(ShardId, String, u8, BootId), StreamCursor>>,
     /// When set, every write fails with it.
     pub fail: Mutex<Option<StoreError>>,
+    /// Every write takes this long.
+    pub delay: Mutex<std::time::Duration>,
 }
 
 impl TelemetryStore for MemoryTelemetry {
@@ -80,6 +82,10 @@ impl TelemetryStore for MemoryTelemetry {
 
     fn write(&self, flush: Flush) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
+            let delay = *lock(&self.delay);
+            if !delay.is_zero() {
+                tokio::time::sleep(delay).await;
+            }
             if let Some(error) = lock(&self.fail).clone() {
                 return Err(error);
             }

@@ -4,6 +4,7 @@ use chargeplane_domain::account::AccountKind;
 use chargeplane_domain::command::Command;
 use chargeplane_domain::ids::{AccountId, ChargerId, ConnectorNo, GatewayId, SessionId, StationId};
 use chargeplane_domain::session::ChargingSession;
+use chargeplane_domain::station::{Deficit, OperatorLimit};
 use chargeplane_domain::units::{Currency, Money, Timestamp, WattHours, Watts};
 use serde::{Deserialize, Serialize};
 
@@ -59,8 +60,59 @@ pub struct StationView {
     pub power_w: Watts,
     /// Sum of what the cars would take.
     pub demand_w: Watts,
-    /// Every node of the tree: id, limit, worst load.
-    pub nodes: Vec<(String, Watts, Watts)>,
+    /// Nodes that are over their limit until grants end: after a cut, or when something was learnt.
+    pub deficits: Vec<Deficit>,
+    /// Every node of the tree; empty in a list.
+    pub nodes: Vec<NodeLimitView>,
+}
+
+/// A node of a station's tree of limits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeLimitView {
+    /// Its name in the station.
+    pub id: String,
+    /// The limit in effect: the lower of the catalogue's and the operator's.
+    pub limit_w: Watts,
+    /// Worst load that grants, fallbacks and base load allow now.
+    pub worst_w: Watts,
+    /// What an operator set.
+    pub set: Option<OperatorLimit>,
+}
+
+/// A part of a list: what comes after `after`, of the tenants that `tenant` names (none: all), at most `limit`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageOf<T> {
+    /// The last id of the part before.
+    pub after: Option<T>,
+    /// At most so many.
+    pub limit: usize,
+    /// Only of this tenant.
+    pub tenant: Option<String>,
+}
+
+impl<T> PageOf<T> {
+    /// The first `limit`, of all tenants.
+    pub fn first(limit: usize) -> Self {
+        Self { after: None, limit, tenant: None }
+    }
+
+    /// True when the page shows things of this tenant.
+    pub fn covers(&self, tenant: &str) -> bool {
+        self.tenant.as_deref().is_none_or(|own| own == tenant)
+    }
+}
+
+/// A gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayView {
+    /// The gateway.
+    pub id: GatewayId,
+    /// Its station.
+    pub station: StationId,
+    /// It was heard within the last seconds.
+    pub online: bool,
+    /// It has a key.
+    pub enrolled: bool,
 }
 
 /// An account.

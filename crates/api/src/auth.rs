@@ -34,6 +34,19 @@ impl Scope {
         }
     }
 
+    /// Who it is, for the records: the tenant, or `*`.
+    pub fn name(&self) -> &str {
+        self.tenant().unwrap_or("*")
+    }
+
+    /// The only tenant it covers; none for all.
+    pub fn tenant(&self) -> Option<&str> {
+        match self {
+            Self::AllTenants => None,
+            Self::Tenant(own) => Some(own.as_str()),
+        }
+    }
+
     /// Refuses what belongs to another tenant.
     pub fn require(&self, tenant: &str) -> Result<(), Problem> {
         if self.covers(tenant) {

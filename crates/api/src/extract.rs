@@ -7,6 +7,7 @@ use crate::problem::Problem;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::{HeaderMap, StatusCode, header, request::Parts};
+use chargeplane_actors::views::PageOf;
 use chargeplane_domain::ids::*;
 use chargeplane_domain::units::Timestamp;
 use serde::Deserialize;
@@ -185,6 +186,17 @@ pub fn page_limit(limit: Option<usize>) -> Result<usize, Problem> {
         limit @ 1..=MAX_PAGE => Ok(limit),
         limit => Err(Problem::new("bad_query", format!("limit {limit}: write 1 to {MAX_PAGE}"))),
     }
+}
+
+/// The part of a list of ids that a request asks for, and one more: whether there is more is then known.
+pub fn page_of<T: FromStr<Err = IdError>>(
+    after: Option<&str>,
+    limit: usize,
+    scope: &Scope,
+) -> Result<PageOf<T>, Problem> {
+    let after = after.map(str::parse).transpose();
+    let after = after.map_err(|e: IdError| Problem::new("bad_query", format!("after: {e}")))?;
+    Ok(PageOf { after, limit: limit.saturating_add(1), tenant: scope.tenant().map(str::to_owned) })
 }
 
 /// Reads a moment: RFC 3339, or integer milliseconds since 1970.

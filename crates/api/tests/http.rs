@@ -324,10 +324,24 @@ async fn stations_chargers_and_limits() {
     let answer = server.ask(ALL, "PUT", "/stations/s1/limits/grid", None, Some(&cut)).await;
     assert_eq!(answer.status, StatusCode::NO_CONTENT, "{}", answer.text);
     assert_eq!(server.get("/stations/s1").await.ok()["limit_w"], 90_000);
+    let set = server.get("/stations/s1").await.ok()["nodes"][0].clone();
+    assert_eq!((&set["id"], &set["set"]["limit_w"], &set["set"]["by"]), (&json!("grid"), &json!(90_000), &json!("*")));
+    let above = json!({ "limit_w": 200_001 });
+    server.ask(ALL, "PUT", "/stations/s1/limits/grid", None, Some(&above)).await.refused(422, "invalid");
+    for _ in 0..2 {
+        let lifted = server.ask(ALL, "DELETE", "/stations/s1/limits/grid", None, None).await;
+        assert_eq!(lifted.status, StatusCode::NO_CONTENT, "{}", lifted.text);
+        let station = server.get("/stations/s1").await.ok();
+        assert_eq!((&station["limit_w"], station["nodes"][0].get("set")), (&json!(200_000), None));
+    }
+    server.ask(ALL, "DELETE", "/stations/s1/limits/nowhere", None, None).await.refused(404, "not_found");
     let below = json!({ "limit_w": -1 });
     server.ask(ALL, "PUT", "/stations/s1/limits/grid", None, Some(&below)).await.refused(422, "invalid");
     let unknown = server.ask(ALL, "PUT", "/stations/s1/limits/nowhere", None, Some(&cut)).await;
-    assert!(unknown.status.is_client_error(), "{}", unknown.text);
+    unknown.refused(404, "not_found");
+    let gateways = server.get("/gateways?limit=1").await.ok();
+    assert_eq!((&gateways["items"][0]["online"], gateways["items"].as_array().unwrap().len()), (&json!(false), 1));
+    server.get("/chargers?after=a%20b").await.refused(400, "bad_query");
 }
 
 #[tokio::test]

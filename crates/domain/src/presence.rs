@@ -54,15 +54,6 @@ impl<K: Ord + Clone> Presence<K> {
         effects.push(PresenceEffect::CameOnline(who.clone()));
     }
 
-    /// The link of `who` is known to be gone (last will, revoked): offline at once.
-    pub fn on_lost(&mut self, who: &K, effects: &mut Vec<PresenceEffect<K>>) {
-        if let Some(row) = self.rows.get_mut(who).filter(|row| row.online) {
-            row.online = false;
-            self.online = self.online.saturating_sub(1);
-            effects.push(PresenceEffect::WentOffline(who.clone()));
-        }
-    }
-
     /// `who` left the catalogue.
     pub fn on_removed(&mut self, who: &K) {
         if self.rows.remove(who).is_some_and(|row| row.online) {
@@ -84,6 +75,11 @@ impl<K: Ord + Clone> Presence<K> {
     /// Whether `who` is online, as of the last tick.
     pub fn is_online(&self, who: &K) -> bool {
         self.rows.get(who).is_some_and(|row| row.online)
+    }
+
+    /// Everybody who was ever heard and is in the catalogue, in the order of their ids.
+    pub fn known(&self) -> impl Iterator<Item = &K> {
+        self.rows.keys()
     }
 
     /// When `who` was last heard.
@@ -118,9 +114,9 @@ mod tests {
         assert_eq!(effects, [WentOffline("b")]);
         assert!(presence.is_online(&"a") && !presence.is_online(&"b"));
         effects.clear();
-        presence.on_lost(&"a", &mut effects);
-        presence.on_lost(&"a", &mut effects);
-        presence.on_heard(Mono(1_600), &"b", &mut effects);
+        presence.on_tick(Mono(1_900), &mut effects);
+        presence.on_tick(Mono(1_900), &mut effects);
+        presence.on_heard(Mono(1_950), &"b", &mut effects);
         assert_eq!(effects, [WentOffline("a"), CameOnline("b")]);
         presence.on_removed(&"b");
         assert_eq!(presence.online_count(), 0);
@@ -139,7 +135,10 @@ mod tests {
                 let mut effects = Vec::new();
                 match step {
                     0 | 1 => presence.on_heard(Mono(now), &who, &mut effects),
-                    2 => presence.on_lost(&who, &mut effects),
+                    2 => {
+                        presence.on_removed(&who);
+                        believed.remove(&who);
+                    }
                     _ => presence.on_tick(Mono(now), &mut effects),
                 }
                 for effect in effects {

@@ -164,6 +164,11 @@ impl Call {
                 self.api.call("PUT", &path, None, Body::Json(&body))?;
                 output::done(self.output, &format!("the limit of {node} is {watts} W"), &body)
             }
+            StationCommand::LiftLimit { station, node } => {
+                let path = format!("/stations/{}/limits/{}", encode(station), encode(node));
+                self.api.call("DELETE", &path, None, Body::Empty)?;
+                output::done(self.output, &format!("{node} has the catalogue's limit"), &json!({ "lifted": node }))
+            }
         }
     }
 

@@ -65,24 +65,11 @@ impl NodeHandle {
         let directory = self.directory();
         for station in directory.catalogue.stations.keys() {
             let (shard, key) = (directory.station_shard(station), StationKey::Station(station.clone()));
-            self.shared.router.station(shard, key, Lane::Safety, 16, |_permit| {
-                StationMember::Station(StationMessage::CatalogueChanged)
+            // A station that is not told for want of room notices at its next tick.
+            self.shared.router.station(shard, key, Lane::Safety, 16, |permit| {
+                StationMember::Station(StationMessage::CatalogueChanged { permit })
             });
         }
-    }
-
-    /// Gateways with their station, whether they were heard lately, and whether they are enrolled.
-    pub async fn gateways(&self) -> Result<Vec<(GatewayId, StationId, bool, bool)>, CallError> {
-        let directory = self.directory();
-        let mut online: BTreeMap<GatewayId, bool> = BTreeMap::new();
-        for view in self.chargers(None).await? {
-            *online.entry(view.gateway).or_default() |= view.online;
-        }
-        let gateways = directory.catalogue.gateways.iter().map(|(id, gateway)| {
-            let enrolled = directory.gateway(id).is_some_and(|entry| entry.newest().is_some());
-            (id.clone(), gateway.station.clone(), online.get(id).copied().unwrap_or(false), enrolled)
-        });
-        Ok(gateways.collect())
     }
 
     /// Enrols a gateway (again): a new key, a new password, a new numbering of batches and samples. Former keys

@@ -1,6 +1,8 @@
 //! Stations, chargers, sessions and commands.
 
 use super::*;
+use std::collections::BTreeSet;
+use std::ops::Bound;
 
 impl NodeHandle {
     fn station_actor(&self, station: &StationId) -> Result<ActorRef<ShardMessage<StationFamily>>, CallError> {
@@ -20,92 +22,145 @@ impl NodeHandle {
         wait.await
     }
 
-    async fn report(&self, station: &StationId) -> Result<Box<StationReport>, CallError> {
+    /// Asks a station's actor through the lane of reads.
+    async fn ask_station<T: Send + 'static>(
+        &self,
+        station: &StationId,
+        question: impl FnOnce(Reply<T>, Permit) -> StationMessage,
+    ) -> Result<T, CallError> {
         let shard = self.directory().station_shard(station);
         let (reply, wait) = self.reply();
         let key = StationKey::Station(station.clone());
-        self.shared.router.station(shard, key, Lane::Status, 64, move |permit| {
-            StationMember::Station(StationMessage::View { reply, permit })
-        });
+        self.shared
+            .router
+            .station(shard, key, Lane::Status, 64, move |permit| StationMember::Station(question(reply, permit)));
         wait.await
     }
 
-    /// All stations.
-    pub async fn stations(&self) -> Result<Vec<StationView>, CallError> {
+    /// Stations by id, without their trees.
+    pub async fn stations(&self, page: PageOf<StationId>) -> Result<Vec<StationView>, CallError> {
+        let directory = self.directory();
+        let stations = from(&directory.catalogue.stations, page.after.as_ref());
+        let stations = stations.map(|(id, _)| id).filter(|id| page.covers(id.tenant())).take(page.limit);
         let mut views = Vec::new();
-        for station in self.directory().catalogue.stations.keys() {
-            views.push(self.station(station).await?);
+        for station in stations {
+            views.push(self.station_view(&directory, station, false).await?);
         }
         Ok(views)
     }
 
-    /// A station.
+    /// A station with its tree.
     pub async fn station(&self, station: &StationId) -> Result<StationView, CallError> {
-        let directory = self.directory();
+        self.station_view(&self.directory(), station, true).await
+    }
+
+    async fn station_view(
+        &self,
+        directory: &Directory,
+        station: &StationId,
+        tree: bool,
+    ) -> Result<StationView, CallError> {
         let known = directory.catalogue.stations.get(station);
         let known = known.ok_or_else(|| CallError::NotFound(format!("station {station}")))?;
-        let report = self.report(station).await?;
+        let report = self.ask_station(station, move |reply, permit| StationMessage::View { tree, reply, permit });
+        let report = report.await?;
+        let node =
+            |node: NodeReport| NodeLimitView { id: node.id, limit_w: node.limit, worst_w: node.worst, set: node.set };
         Ok(StationView {
             id: station.clone(),
             city: known.city.clone(),
             chargers: directory.chargers_of(station).len(),
-            online: report.chargers.values().filter(|status| status.online).count(),
+            online: report.online,
             charging: report.charging,
             limit_w: report.limit,
             granted_w: report.granted,
             worst_w: report.worst,
             power_w: report.power,
             demand_w: report.demand,
-            nodes: report.nodes,
+            deficits: report.deficits,
+            nodes: report.nodes.into_iter().map(node).collect(),
         })
     }
 
-    /// Sets the limit of a node of a station's tree; in effect at once for new grants, for grants in force
-    /// when their gateways obey or their leases end.
-    pub async fn set_limit(&self, station: &StationId, node: &str, limit: Watts) -> Result<(), CallError> {
+    /// Sets the limit of a node of a station's tree, or lifts what was set (`None`: what the catalogue says).
+    /// Returns when it is durable. A cut is in effect at once for new grants, for grants in force when their
+    /// gateways obey or their leases end.
+    pub async fn set_limit(
+        &self,
+        station: &StationId,
+        node: &str,
+        limit: Option<Watts>,
+        by: &str,
+    ) -> Result<(), CallError> {
         let directory = self.directory();
         if !directory.catalogue.stations.contains_key(station) {
             return Err(CallError::NotFound(format!("station {station}")));
         }
         let (reply, wait) = self.reply();
-        let (node, key) = (node.to_owned(), StationKey::Station(station.clone()));
+        let at = self.shared.clock.wall();
+        let command = LimitCommand { node: node.to_owned(), limit, by: by.to_owned(), at };
+        let key = StationKey::Station(station.clone());
         self.shared.router.station(directory.station_shard(station), key, Lane::Safety, 64, move |permit| {
-            StationMember::Station(StationMessage::SetLimit { node, limit, reply, permit })
+            StationMember::Station(StationMessage::SetLimit { command, reply, permit })
         });
         wait.await
     }
 
     /// Chargers of all stations or of one, by id.
-    pub async fn chargers(&self, station: Option<StationId>) -> Result<Vec<ChargerView>, CallError> {
+    pub async fn chargers(
+        &self,
+        station: Option<StationId>,
+        page: PageOf<ChargerId>,
+    ) -> Result<Vec<ChargerView>, CallError> {
         let directory = self.directory();
-        let stations: Vec<StationId> = match station {
-            Some(station) if !directory.catalogue.stations.contains_key(&station) => {
-                return Err(CallError::NotFound(format!("station {station}")));
-            }
-            Some(station) => vec![station],
-            None => directory.catalogue.stations.keys().cloned().collect(),
-        };
+        if let Some(station) = &station
+            && !directory.catalogue.stations.contains_key(station)
+        {
+            return Err(CallError::NotFound(format!("station {station}")));
+        }
+        let shown = from(&directory.catalogue.chargers, page.after.as_ref()).filter_map(|(id, _)| {
+            let (_, of) = directory.charger(id)?;
+            let wanted = page.covers(id.tenant()) && station.as_ref().is_none_or(|station| station == of);
+            wanted.then(|| (of.clone(), id.clone()))
+        });
+        let mut by_station: BTreeMap<StationId, Vec<ChargerId>> = BTreeMap::new();
+        for (of, id) in shown.take(page.limit) {
+            by_station.entry(of).or_default().push(id);
+        }
         let mut views = Vec::new();
-        for station in stations {
-            views.extend(self.chargers_of(&directory, &station).await?);
+        for (station, ids) in by_station {
+            views.extend(self.charger_views(&directory, &station, ids).await?);
         }
         views.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(views)
     }
 
-    async fn chargers_of(&self, directory: &Directory, station: &StationId) -> Result<Vec<ChargerView>, CallError> {
-        let report = self.report(station).await?;
-        let actor = self.station_actor(station)?;
-        let durable = self.ask_stations(&actor, |map| map.chargers.clone()).await?;
-        let latest = self.latest(directory.station_shard(station)).await?;
-        let of = directory.chargers_of(station);
-        let views = of.into_iter().map(|(id, charger)| {
-            let status = report.chargers.get(&id).copied().unwrap_or_default();
-            let (state, session) = durable.get(&id).map_or(("idle", None), durable_state);
+    /// Views of these chargers of one station. Asks its actors for the fields shown and no more: whole states
+    /// copied inside the shard would hold up its commits.
+    async fn charger_views(
+        &self,
+        directory: &Directory,
+        station: &StationId,
+        ids: Vec<ChargerId>,
+    ) -> Result<Vec<ChargerView>, CallError> {
+        let of = ids.clone();
+        let statuses = self.ask_station(station, move |reply, permit| StationMessage::Statuses { of, reply, permit });
+        let mut statuses = statuses.await?;
+        let (actor, of) = (self.station_actor(station)?, ids.clone());
+        let durable = self.ask_stations(&actor, move |map| {
+            let known = |id: ChargerId| map.chargers.get(&id).map(durable_state).map(|state| (id, state));
+            of.into_iter().filter_map(known).collect::<BTreeMap<_, _>>()
+        });
+        let mut durable = durable.await?;
+        let latest = self.latest(directory.station_shard(station), ids.clone()).await?;
+        let view = |id: ChargerId| {
+            let (charger, _) = directory.charger(&id)?;
+            let status = statuses.remove(&id).unwrap_or_default();
+            let (state, session) = durable.remove(&id).unwrap_or(("idle", None));
             let newest = latest.get(&id);
-            ChargerView {
+            Some(ChargerView {
                 station: station.clone(),
-                gateway: charger.gateway,
+                gateway: charger.gateway.clone(),
                 online: status.online,
                 state: state.to_owned(),
                 session,
@@ -116,15 +171,15 @@ impl NodeHandle {
                 soc_permille: newest.map(|sample| sample.soc_permille),
                 disobeying: status.disobeying,
                 id,
-            }
-        });
-        Ok(views.collect())
+            })
+        };
+        Ok(ids.into_iter().filter_map(view).collect())
     }
 
-    async fn latest(&self, shard: ShardId) -> Result<BTreeMap<ChargerId, Sample>, CallError> {
+    async fn latest(&self, shard: ShardId, of: Vec<ChargerId>) -> Result<BTreeMap<ChargerId, Sample>, CallError> {
         let Some(telemetry) = self.shared.router.telemetry(shard.index) else { return Ok(BTreeMap::new()) };
         let (reply, wait) = self.reply();
-        let _ = telemetry.cast(TelemetryMessage::Latest(reply));
+        let _ = telemetry.cast(TelemetryMessage::Latest { of, reply });
         wait.await
     }
 
@@ -133,8 +188,28 @@ impl NodeHandle {
         let directory = self.directory();
         let missing = || CallError::NotFound(format!("charger {charger}"));
         let (_, station) = directory.charger(charger).ok_or_else(missing)?;
-        let views = self.chargers_of(&directory, station).await?;
-        views.into_iter().find(|view| view.id == *charger).ok_or_else(missing)
+        let views = self.charger_views(&directory, station, vec![charger.clone()]).await?;
+        views.into_iter().next().ok_or_else(missing)
+    }
+
+    /// Gateways by id.
+    pub async fn gateways(&self, page: PageOf<GatewayId>) -> Result<Vec<GatewayView>, CallError> {
+        let directory = self.directory();
+        let shown = from(&directory.catalogue.gateways, page.after.as_ref());
+        let shown: Vec<_> = shown.filter(|(id, _)| page.covers(id.tenant())).take(page.limit).collect();
+        let stations: BTreeSet<&StationId> = shown.iter().map(|(_, gateway)| &gateway.station).collect();
+        let mut online = BTreeSet::new();
+        for station in stations {
+            let heard = self.ask_station(station, |reply, permit| StationMessage::Online { reply, permit });
+            online.extend(heard.await?);
+        }
+        let view = |(id, gateway): (&GatewayId, &Gateway)| GatewayView {
+            id: id.clone(),
+            station: gateway.station.clone(),
+            online: online.contains(id),
+            enrolled: directory.gateway(id).is_some_and(|entry| entry.newest().is_some()),
+        };
+        Ok(shown.into_iter().map(view).collect())
     }
 
     fn to_charger(
@@ -182,20 +257,25 @@ impl NodeHandle {
         wait.await
     }
 
-    /// Open sessions.
-    pub async fn sessions(&self) -> Result<Vec<SessionView>, CallError> {
+    /// Open sessions by id.
+    pub async fn sessions(&self, page: PageOf<SessionId>) -> Result<Vec<SessionView>, CallError> {
         let mut views = Vec::new();
         for actor in self.shared.router.station_shards() {
-            let open = |map: &StationMap| {
-                let open = map.chargers.iter().filter_map(|(charger, state)| {
-                    let session = state.current.clone()?;
-                    Some(SessionView { charger: charger.clone(), session })
-                });
-                open.collect::<Vec<_>>()
+            let page = page.clone();
+            let open = move |map: &StationMap| {
+                let open = map.chargers.iter().filter_map(|(charger, state)| Some((charger, state.current.as_ref()?)));
+                let shown =
+                    part_of(&page, open.map(|(charger, session)| (&session.id, charger.tenant(), (charger, session))));
+                let view = |(charger, session): (&ChargerId, &ChargingSession)| SessionView {
+                    charger: charger.clone(),
+                    session: session.clone(),
+                };
+                shown.into_iter().map(view).collect::<Vec<_>>()
             };
             views.extend(self.ask_stations(&actor, open).await?);
         }
         views.sort_by(|a, b| a.session.id.cmp(&b.session.id));
+        views.truncate(page.limit);
         Ok(views)
     }
 
@@ -206,6 +286,16 @@ impl NodeHandle {
         let state = self.durable_charger(&charger).await?;
         let current = state.and_then(|state| state.current).filter(|current| current.id == *session);
         current.map(|session| SessionView { charger, session }).ok_or_else(missing)
+    }
+
+    /// How many sessions are open.
+    pub(super) async fn count_sessions(&self) -> Result<usize, CallError> {
+        let mut count: usize = 0;
+        for actor in self.shared.router.station_shards() {
+            let open = |map: &StationMap| map.chargers.values().filter(|charger| charger.current.is_some()).count();
+            count = count.saturating_add(self.ask_stations(&actor, open).await?);
+        }
+        Ok(count)
     }
 
     async fn durable_charger(&self, charger: &ChargerId) -> Result<Option<Charger>, CallError> {
@@ -223,22 +313,25 @@ impl NodeHandle {
         Ok(commands.map(|command| CommandView { charger: charger.clone(), command }).collect())
     }
 
-    /// Commands of all chargers.
-    pub async fn all_commands(&self) -> Result<Vec<CommandView>, CallError> {
+    /// Commands of all chargers by id.
+    pub async fn all_commands(&self, page: PageOf<CommandId>) -> Result<Vec<CommandView>, CallError> {
         let mut views = Vec::new();
         for actor in self.shared.router.station_shards() {
-            let all = |map: &StationMap| {
+            let page = page.clone();
+            let some = move |map: &StationMap| {
                 let all = map.chargers.iter().flat_map(|(charger, state)| {
-                    let view = |command: &chargeplane_domain::command::Command| CommandView {
-                        charger: charger.clone(),
-                        command: command.clone(),
-                    };
-                    state.commands.values().map(view).collect::<Vec<_>>()
+                    state.commands.values().map(move |command| (&command.id, charger.tenant(), (charger, command)))
                 });
-                all.collect::<Vec<_>>()
+                let view = |(charger, command): (&ChargerId, &Command)| CommandView {
+                    charger: charger.clone(),
+                    command: command.clone(),
+                };
+                part_of(&page, all).into_iter().map(view).collect::<Vec<_>>()
             };
-            views.extend(self.ask_stations(&actor, all).await?);
+            views.extend(self.ask_stations(&actor, some).await?);
         }
+        views.sort_by(|a, b| a.command.id.cmp(&b.command.id));
+        views.truncate(page.limit);
         Ok(views)
     }
 
@@ -249,6 +342,21 @@ impl NodeHandle {
         let commands = self.commands(&charger).await?;
         commands.into_iter().find(|view| view.command.id == *command).ok_or_else(missing)
     }
+}
+
+/// The part of a list that a page shows, by id. Items are (id, tenant, what is shown), not copied yet: the shard
+/// waits for this.
+fn part_of<'a, K: Ord + 'a, T>(page: &PageOf<K>, all: impl Iterator<Item = (&'a K, &'a str, T)>) -> Vec<T> {
+    let after = |id: &K| page.after.as_ref().is_none_or(|after| id > after);
+    let mut shown: Vec<_> = all.filter(|(id, tenant, _)| after(id) && page.covers(tenant)).collect();
+    shown.sort_by_key(|(id, ..)| *id);
+    shown.truncate(page.limit);
+    shown.into_iter().map(|(.., item)| item).collect()
+}
+
+/// The entries after a key, or all.
+fn from<'a, K: Ord, V>(map: &'a BTreeMap<K, V>, after: Option<&K>) -> impl Iterator<Item = (&'a K, &'a V)> {
+    map.range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded))
 }
 
 /// The charger in a session's or command's id: everything before the last dot.

@@ -95,7 +95,7 @@ impl NodeHandle {
             shards_open: open,
             shards_wanted: usize::from(self.shared.config.shards).saturating_mul(2),
             projection_lag: lag,
-            open_sessions: self.sessions().await.map_or(0, |sessions| sessions.len()),
+            open_sessions: self.count_sessions().await.unwrap_or(0),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
@@ -116,6 +116,9 @@ impl NodeHandle {
         }
         if !self.shared.router.may_serve() {
             reasons.push("the node's lease is not renewed".to_owned());
+        }
+        if self.shared.router.is_closed() {
+            reasons.push("the node drains".to_owned());
         }
         if !self.shared.is_link_up() {
             reasons.push("the broker is not connected".to_owned());

@@ -295,6 +295,22 @@ mod tests {
     }
 
     #[test]
+    fn any_number_of_answers_rides_behind_one_commit() {
+        let mut frames = frames();
+        push(&mut frames, 1).unwrap();
+        let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        for _ in 0..200_000 {
+            let count = count.clone();
+            let after = move || {
+                count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            };
+            frames.push(AccountKey("a".parse().unwrap()), Vec::new(), Box::new(after)).unwrap();
+        }
+        frames.take_parts().into_iter().flat_map(|part| part.rides).for_each(|(_, after)| after());
+        assert_eq!(count.load(std::sync::atomic::Ordering::Relaxed), 200_000);
+    }
+
+    #[test]
     fn what_fits_no_frame_is_refused_alone() {
         let mut frames = frames();
         push(&mut frames, MAX_PART_BYTES - 1_000).unwrap();

@@ -93,6 +93,8 @@ pub trait Family: Sized + Send + Sync + 'static {
     fn wakes_at_open(map: &Self::Map) -> Vec<Self::Key>;
     /// True while an entity must not be passivated.
     fn is_pinned(map: &Self::Map, key: &Self::Key) -> bool;
+    /// True when a message is of use to its entity. One that is not starts no actor and keeps none.
+    fn is_of_use(map: &Self::Map, key: &Self::Key, message: &Self::Message) -> bool;
     /// Starts an entity from the map, linked to its shard.
     fn spawn(
         shared: &Arc<NodeShared>,
@@ -376,6 +378,7 @@ async fn on_deliver<F: Family>(
         Phase::Failed { .. } | Phase::Draining { .. } => {
             message.refuse(CallError::NotServing(state.shard.to_string()));
         }
+        Phase::Open { .. } if !F::is_of_use(&state.map, &key, &message) => {}
         Phase::Open { .. } => entities::deliver(state, myself, key, message).await,
     }
 }

@@ -45,10 +45,6 @@ impl Streams {
         progress.received = progress.received.max(upto);
     }
 
-    pub(super) fn is_durable(&self, stream: Stream, boot: BootId, seq: u64) -> bool {
-        self.0.get(&(stream, boot)).is_some_and(|progress| seq <= progress.durable)
-    }
-
     pub(super) fn is_received(&self, stream: Stream, boot: BootId, seq: u64) -> bool {
         let progress = self.0.get(&(stream, boot));
         progress.is_some_and(|progress| seq <= progress.received || progress.ahead.contains(&seq))

@@ -1,8 +1,8 @@
 //! The node, its shards, gateways, dead letters, the catalogue's difference.
 
 use crate::extract::rfc3339;
-use chargeplane_actors::views::{CatalogueDiff, DeadLetterView, Enrolment, NodeView, ShardView};
-use chargeplane_domain::ids::{ChargerId, GatewayId, StationId};
+use chargeplane_actors::views::{CatalogueDiff, DeadLetterView, Enrolment, GatewayView, NodeView, ShardView};
+use chargeplane_domain::ids::ChargerId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -124,8 +124,9 @@ pub struct GatewayDto {
     pub enrolled: bool,
 }
 
-impl From<(GatewayId, StationId, bool, bool)> for GatewayDto {
-    fn from((id, station, online, enrolled): (GatewayId, StationId, bool, bool)) -> Self {
+impl From<GatewayView> for GatewayDto {
+    fn from(view: GatewayView) -> Self {
+        let GatewayView { id, station, online, enrolled } = view;
         Self { id: id.to_string(), station: station.to_string(), online, enrolled }
     }
 }

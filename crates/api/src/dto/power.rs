@@ -1,6 +1,8 @@
 //! Stations and chargers.
 
-use chargeplane_actors::views::{ChargerView, StationView};
+use crate::extract::rfc3339;
+use chargeplane_actors::views::{ChargerView, NodeLimitView, StationView};
+use chargeplane_domain::station::Deficit;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -9,10 +11,51 @@ use utoipa::ToSchema;
 pub struct LimitDto {
     /// Its name in the station.
     pub id: String,
-    /// The limit in effect.
+    /// The limit in effect: the lower of the catalogue's and the one that was set.
     pub limit_w: i64,
     /// The worst load that grants, fallbacks and base load allow now.
     pub worst_w: i64,
+    /// What was set over this interface and not lifted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<SetLimitDto>,
+}
+
+/// A limit that was set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SetLimitDto {
+    /// The limit.
+    pub limit_w: i64,
+    /// The tenant of the token that set it; `*` for one of all tenants.
+    pub by: String,
+    /// When.
+    pub at: String,
+}
+
+impl From<NodeLimitView> for LimitDto {
+    fn from(view: NodeLimitView) -> Self {
+        let set = view.set.map(|set| SetLimitDto { limit_w: set.limit.0, by: set.by, at: rfc3339(set.at) });
+        Self { id: view.id, limit_w: view.limit_w.0, worst_w: view.worst_w.0, set }
+    }
+}
+
+/// A node that is over its limit: after a cut, or when something was learnt. Its load only falls.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeficitDto {
+    /// The node with those above it, `grid/tr1`.
+    pub node: String,
+    /// The worst load now.
+    pub worst_w: i64,
+    /// The limit in effect.
+    pub limit_w: i64,
+    /// It ends within so many milliseconds.
+    pub within_ms: u64,
+}
+
+impl From<Deficit> for DeficitDto {
+    fn from(deficit: Deficit) -> Self {
+        let Deficit { node, worst, limit, within_ms } = deficit;
+        Self { node, worst_w: worst.0, limit_w: limit.0, within_ms }
+    }
 }
 
 /// A station as the node sees it now.
@@ -38,6 +81,9 @@ pub struct StationDto {
     pub power_w: i64,
     /// What the cars would take.
     pub demand_w: i64,
+    /// Nodes that are over their limit, until grants end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deficits: Vec<DeficitDto>,
     /// Every node of its tree; only when one station is asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<LimitDto>,
@@ -45,10 +91,6 @@ pub struct StationDto {
 
 impl From<StationView> for StationDto {
     fn from(view: StationView) -> Self {
-        let node = |(id, limit, worst): (String, _, _)| -> LimitDto {
-            let (limit, worst): (chargeplane_domain::units::Watts, chargeplane_domain::units::Watts) = (limit, worst);
-            LimitDto { id, limit_w: limit.0, worst_w: worst.0 }
-        };
         Self {
             id: view.id.to_string(),
             city: view.city,
@@ -60,7 +102,8 @@ impl From<StationView> for StationDto {
             worst_w: view.worst_w.0,
             power_w: view.power_w.0,
             demand_w: view.demand_w.0,
-            nodes: view.nodes.into_iter().map(node).collect(),
+            deficits: view.deficits.into_iter().map(DeficitDto::from).collect(),
+            nodes: view.nodes.into_iter().map(LimitDto::from).collect(),
         }
     }
 }

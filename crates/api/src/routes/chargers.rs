@@ -3,7 +3,7 @@
 use crate::ApiState;
 use crate::auth::Scope;
 use crate::dto::{ChargerDto, Page};
-use crate::extract::{IdPath, QueryOf, id, page_limit};
+use crate::extract::{IdPath, QueryOf, id, page_limit, page_of};
 use crate::problem::Problem;
 use axum::Json;
 use axum::extract::State;
@@ -33,11 +33,9 @@ pub(crate) async fn list(
 ) -> Result<Json<Page<ChargerDto>>, Problem> {
     let limit = page_limit(query.limit)?;
     let station = query.station.as_deref().map(|text| id(text, &scope)).transpose()?;
-    let mut views = state.handle.chargers(station).await?;
-    views.retain(|view| scope.covers(view.id.tenant()));
-    views.sort_by(|a, b| a.id.cmp(&b.id));
+    let views = state.handle.chargers(station, page_of(query.after.as_deref(), limit, &scope)?).await?;
     let items = views.into_iter().map(ChargerDto::from).collect();
-    Ok(Json(Page::of(items, query.after.as_deref(), limit, |c: &ChargerDto| c.id.clone())))
+    Ok(Json(Page::part(items, limit, |c: &ChargerDto| c.id.clone())))
 }
 
 /// A charger.

@@ -3,7 +3,7 @@
 use crate::ApiState;
 use crate::auth::Scope;
 use crate::dto::{CommandDto, CommandIdDto, CommandRequest, Page};
-use crate::extract::{IdPath, IdempotencyKey, JsonBody, PageQuery, QueryOf};
+use crate::extract::{IdPath, IdempotencyKey, JsonBody, PageQuery, QueryOf, page_of};
 use crate::problem::Problem;
 use axum::Json;
 use axum::extract::State;
@@ -20,11 +20,9 @@ pub(crate) async fn list(
     QueryOf(query): QueryOf<PageQuery>,
 ) -> Result<Json<Page<CommandDto>>, Problem> {
     let limit = query.limit()?;
-    let mut views = state.handle.all_commands().await?;
-    views.retain(|view| scope.covers(view.charger.tenant()));
-    views.sort_by(|a, b| a.command.id.cmp(&b.command.id));
+    let views = state.handle.all_commands(page_of(query.after.as_deref(), limit, &scope)?).await?;
     let items = views.into_iter().map(CommandDto::from).collect();
-    Ok(Json(Page::of(items, query.after.as_deref(), limit, |c: &CommandDto| c.id.clone())))
+    Ok(Json(Page::part(items, limit, |c: &CommandDto| c.id.clone())))
 }
 
 /// Commands of a charger: those under way and the last that ended.

@@ -25,7 +25,7 @@ pub(crate) fn all() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(stations::list))
         .routes(routes!(stations::get))
-        .routes(routes!(stations::set_limit))
+        .routes(routes!(stations::set_limit, stations::lift_limit))
         .routes(routes!(chargers::list))
         .routes(routes!(chargers::get))
         .routes(routes!(telemetry::raw))

@@ -3,7 +3,7 @@
 use crate::ApiState;
 use crate::auth::Scope;
 use crate::dto::{BalanceDto, DeadLetterDto, EnrolmentDto, GatewayDto, NodeDto, Page, ShardDto};
-use crate::extract::{IdPath, PageQuery, QueryOf};
+use crate::extract::{IdPath, PageQuery, QueryOf, page_of};
 use crate::problem::Problem;
 use axum::Json;
 use axum::extract::{Path, State};
@@ -95,11 +95,9 @@ pub(crate) async fn gateways(
     QueryOf(query): QueryOf<PageQuery>,
 ) -> Result<Json<Page<GatewayDto>>, Problem> {
     let limit = query.limit()?;
-    let mut gateways = state.handle.gateways().await?;
-    gateways.retain(|(gateway, ..)| scope.covers(gateway.tenant()));
-    gateways.sort_by(|a, b| a.0.cmp(&b.0));
+    let gateways = state.handle.gateways(page_of(query.after.as_deref(), limit, &scope)?).await?;
     let items = gateways.into_iter().map(GatewayDto::from).collect();
-    Ok(Json(Page::of(items, query.after.as_deref(), limit, |g: &GatewayDto| g.id.clone())))
+    Ok(Json(Page::part(items, limit, |g: &GatewayDto| g.id.clone())))
 }
 
 /// Enrols a gateway: a new key and a new broker password, shown this once. Former keys end.

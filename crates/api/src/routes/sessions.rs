@@ -3,7 +3,7 @@
 use crate::ApiState;
 use crate::auth::Scope;
 use crate::dto::{ChargeRecordDto, Page, SessionDto, SessionIdDto, StartSessionRequest};
-use crate::extract::{IdPath, IdempotencyKey, JsonBody, PageQuery, QueryOf, id, page_limit};
+use crate::extract::{IdPath, IdempotencyKey, JsonBody, PageQuery, QueryOf, id, page_limit, page_of};
 use crate::problem::Problem;
 use axum::Json;
 use axum::extract::State;
@@ -23,11 +23,9 @@ pub(crate) async fn list(
     QueryOf(query): QueryOf<PageQuery>,
 ) -> Result<Json<Page<SessionDto>>, Problem> {
     let limit = query.limit()?;
-    let mut views = state.handle.sessions().await?;
-    views.retain(|view| scope.covers(view.charger.tenant()));
-    views.sort_by(|a, b| a.session.id.cmp(&b.session.id));
+    let views = state.handle.sessions(page_of(query.after.as_deref(), limit, &scope)?).await?;
     let items = views.into_iter().map(SessionDto::from).collect();
-    Ok(Json(Page::of(items, query.after.as_deref(), limit, |s: &SessionDto| s.id.clone())))
+    Ok(Json(Page::part(items, limit, |s: &SessionDto| s.id.clone())))
 }
 
 /// A session that is open or was lately; older ones are charge records.

@@ -53,8 +53,9 @@ impl StationPower {
         found
     }
 
-    /// The nodes that are over their limit with an excuse.
-    pub fn deficits(&self, now: Mono) -> Vec<Deficit> {
+    /// The nodes that are over their limit with an excuse, the grid connection first.
+    pub fn deficits_now(&mut self, now: Mono) -> Vec<Deficit> {
+        self.books.recount(now);
         let nodes = self.books.tree.nodes().iter().enumerate();
         let over = nodes.filter(|(at, node)| self.books.load[*at] > node.limit.0);
         over.map(|(at, node)| Deficit {

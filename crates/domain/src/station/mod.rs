@@ -4,8 +4,9 @@
 //! and at every instant, base load plus the worst that each charger may draw is within the limit. The worst
 //! of a charger is the greatest of what it was last reported to have, of every grant message that may still
 //! reach it, and of its fallback; increases are sent only into the room that this leaves.
-//! [`StationState`] is the durable part: a ceiling per charger that no grant exceeds, written before the
-//! first grant beyond it, so that a new owner knows the worst before it has heard anything.
+//! [`StationState`] is the durable part: the limits an operator set, and a ceiling per charger that no grant
+//! exceeds, written before the first grant beyond it, so that a new owner knows the worst before it has heard
+//! anything.
 //!
 //! What the machine relies on at the gateway (the edge keeps these rules):
 //! - a grant message is taken in only when its (epoch, seq) is newer than the last one taken in, and when it
@@ -28,7 +29,7 @@ mod grants;
 mod judge;
 mod plan;
 
-pub use durable::{StationEvent, StationState};
+pub use durable::{LimitCommand, LimitRejection, OperatorLimit, StationEvent, StationState};
 pub use judge::{Deficit, PowerViolation};
 
 use crate::allocation::{Allocation, Problem, Tree, TreeError};
@@ -209,6 +210,20 @@ impl StationPower {
                 let pile = &mut self.books.piles[at];
                 (pile.ceiling, pile.inherited) = (watts.0.max(0), watts.0.max(0));
                 self.books.recount_pile(now, at, true);
+            }
+        }
+    }
+
+    /// Takes in the limits an operator set, after the ceilings and the open sessions: what is on its way down
+    /// to them is a deficit for at most a lease, as after the cut itself.
+    pub fn on_limits(&mut self, now: Mono, state: &StationState) {
+        for at in 0..self.books.tree.nodes().len() {
+            let node = &self.books.tree.nodes()[at];
+            let limit = state.effective_limit(&node.id, node.limit);
+            if limit < node.limit {
+                let id = node.id.clone();
+                // Known, and in range: it is lower than one that is.
+                let _ = self.on_limit_changed(now, &id, limit);
             }
         }
     }

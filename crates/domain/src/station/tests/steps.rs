@@ -340,6 +340,29 @@ fn a_charger_that_disobeys_is_counted_at_its_rating_and_listed() {
 }
 
 #[test]
+fn a_new_owner_keeps_the_limit_an_operator_set() {
+    let mut desk = Desk::new(100_000, 1);
+    desk.session(0, 120_000);
+    (0..4).for_each(|_| drop(desk.second()));
+    assert_eq!(desk.worst(), 100_000);
+    let (limit, node) =
+        (OperatorLimit { limit: Watts(40_000), by: "op".into(), at: Default::default() }, "grid".into());
+    desk.durable.apply(&StationEvent::LimitSet { node, limit });
+
+    let mut next = Desk::opened(100_000, 1, desk.now, 7, desk.durable.clone(), &[0]);
+    next.power.on_limits(Mono(next.now), &next.durable);
+    assert_eq!(next.power.tree().nodes()[0].limit, Watts(40_000));
+    // The former owner's grant may be in force until its lease ends; then the cut holds.
+    assert_eq!(next.power.self_check(Mono(next.now)), Vec::new());
+    assert_eq!(next.power.deficits_now(Mono(next.now))[0].limit, Watts(40_000));
+    next.demand[0] = 120_000;
+    next.now += LEASE_MS + 600;
+    (0..4).for_each(|_| drop(next.second()));
+    assert_eq!(next.power.self_check(Mono(next.now)), Vec::new());
+    assert_eq!((next.worst(), next.granted[0]), (40_000, 40_000));
+}
+
+#[test]
 fn a_cut_is_a_deficit_that_only_falls_and_then_a_violation() {
     let mut desk = Desk::new(100_000, 1);
     desk.session(0, 120_000);
@@ -348,7 +371,7 @@ fn a_cut_is_a_deficit_that_only_falls_and_then_a_violation() {
     // The gateway hears nothing: its grant of 100 kW stays until it ends.
     desk.tick(false);
     assert_eq!(desk.power.self_check(Mono(desk.now)), Vec::new());
-    let deficits = desk.power.deficits(Mono(desk.now));
+    let deficits = desk.power.deficits_now(Mono(desk.now));
     assert_eq!((deficits[0].worst, deficits[0].limit, deficits[0].within_ms), (Watts(100_000), Watts(40_000), 30_600));
     desk.now += LEASE_MS + 600;
     assert_eq!(desk.worst(), 12_000);
