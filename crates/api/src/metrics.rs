@@ -90,10 +90,14 @@ mod tests {
         }
     }
 
-    /// The page lists the metrics of this crate and of the actors, and no others.
+    /// The page lists the metrics of this crate, of the actors and of the broker, and no others.
     #[test]
     fn the_reference_page_lists_what_exists() {
-        let sources = [include_str!("metrics.rs"), include_str!("../../actors/src/metric.rs")];
+        let sources = [
+            include_str!("metrics.rs"),
+            include_str!("../../actors/src/metric.rs"),
+            include_str!("../../adapters/mqtt/src/lib.rs"),
+        ];
         let constants = sources.iter().flat_map(|source| source.lines()).filter(|line| line.starts_with("pub const"));
         let names: std::collections::BTreeSet<&str> = constants
             .filter_map(|line| line.split('"').nth(1))

@@ -26,15 +26,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rumqttd::local::LinkBuilder;
+use rumqttd::protocol;
 use rumqttd::{Router, RouterConfig, SegmentConfig};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::PACKETS_REFUSED_TOTAL;
 use connection::Common;
 use flow::Flow;
 
@@ -95,9 +97,37 @@ pub struct EmbeddedBroker {
 struct Counters {
     refused: AtomicU64,
     restarts: AtomicU64,
+    bad_packets: AtomicU64,
+    /// When a bad packet was last logged.
+    logged: Mutex<Option<Instant>>,
     /// A way into the router of the present generation, to kill it.
     #[cfg(test)]
     way_in: tests::WayIn,
+}
+
+/// Reasons of an MQTT 5 DISCONNECT.
+const MALFORMED_PACKET: u8 = 0x81;
+const PACKET_TOO_LARGE: u8 = 0x95;
+
+/// Bad packets are logged at most this often; all are counted.
+const LOG_EVERY: Duration = Duration::from_secs(30);
+
+impl Counters {
+    /// Counts a packet that ended its connection, says so once in a while, and finds the reason to tell the client.
+    fn refuse_packet(&self, client_id: &str, error: &protocol::Error) -> u8 {
+        let (reason, told) = match error {
+            protocol::Error::PayloadSizeLimitExceeded(_) => ("packet_too_large", PACKET_TOO_LARGE),
+            _ => ("protocol", MALFORMED_PACKET),
+        };
+        self.bad_packets.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!(PACKETS_REFUSED_TOTAL, "reason" => reason).increment(1);
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
+            *logged = Some(Instant::now());
+            tracing::warn!(client_id, reason, %error, "MQTT connection ended by its packet (further ones only counted)");
+        }
+        told
+    }
 }
 
 impl EmbeddedBroker {
@@ -131,6 +161,11 @@ impl EmbeddedBroker {
     /// Connections refused because of their credentials or their client id.
     pub fn refused(&self) -> u64 {
         self.counters.refused.load(Ordering::Relaxed)
+    }
+
+    /// Packets that were too large or no MQTT, and ended their connections.
+    pub fn bad_packets(&self) -> u64 {
+        self.counters.bad_packets.load(Ordering::Relaxed)
     }
 
     /// How often the router had died and was started again. Not zero means a bug in rumqttd was

@@ -22,6 +22,10 @@ pub use client::{MqttLink, Options, OptionsError};
 /// Largest MQTT packet: the largest sealed packet and room for its topic and headers.
 pub const MAX_MQTT_PACKET: usize = chargeplane_protocol::limits::MAX_PACKET + (4 << 10);
 
+/// Counter: connections of the embedded broker that were ended because a client sent what no gateway may,
+/// label `reason`: `packet_too_large`, `protocol`.
+pub const PACKETS_REFUSED_TOTAL: &str = "chargeplane_broker_packets_refused_total";
+
 /// Directives for a `tracing` filter that silence the MQTT crates; what matters of them is logged
 /// by this crate.
 pub const QUIET_LOGS: &str = "rumqttc=off,rumqttd=off";

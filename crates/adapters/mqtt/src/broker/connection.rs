@@ -11,6 +11,7 @@ use std::future::ready;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -27,8 +28,8 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
-use super::Gate;
 use super::flow::{Flow, batch_bytes};
+use super::{Gate, MALFORMED_PACKET, PACKET_TOO_LARGE};
 use crate::MAX_MQTT_PACKET;
 
 /// Registers a client id with the router; nothing when the router is full or dead. A closure because
@@ -109,9 +110,28 @@ pub(super) async fn serve(stream: TcpStream, common: Arc<Common>) -> Result<(), 
     writer.write_all(&connack(version, ConnectReturnCode::Success)?).await?;
 
     let patience = Duration::from_secs(u64::from(connect.keep_alive)).mul_f32(1.5);
-    tokio::select! {
+    let writing = AtomicBool::new(false);
+    let ended = tokio::select! {
         ended = read_loop(&mut reader, &mut farewell.0, &common.flow, patience) => ended,
-        ended = write_loop(version, receiver, writer, &common.flow) => ended,
+        ended = write_loop(version, receiver, &mut writer, &common.flow, &writing) => ended,
+    };
+    if let Err(Lost::Protocol(error)) = &ended {
+        let reason = common.gate.counters.refuse_packet(&connect.client_id, error);
+        // Behind a packet that went out by half, a goodbye would be read as its rest.
+        if !writing.load(Ordering::Relaxed) {
+            writer.write_all(goodbye(version, reason)).await?;
+        }
+    }
+    ended
+}
+
+/// The client learns why it is let go, where its version of the protocol has words for it. Written by hand:
+/// rumqttd leaves the reason out when there are no properties.
+fn goodbye(version: Version, reason: u8) -> &'static [u8] {
+    match (version, reason) {
+        (Version::V4, _) => &[],
+        (Version::V5, PACKET_TOO_LARGE) => &[0xe0, 2, PACKET_TOO_LARGE, 0],
+        (Version::V5, _) => &[0xe0, 2, MALFORMED_PACKET, 0],
     }
 }
 
@@ -257,8 +277,9 @@ async fn read_loop(reader: &mut Reader, sender: &mut LinkTx, flow: &Flow, patien
 async fn write_loop(
     version: Version,
     mut receiver: LinkRx,
-    mut socket: OwnedWriteHalf,
+    socket: &mut OwnedWriteHalf,
     flow: &Flow,
+    writing: &AtomicBool,
 ) -> Result<(), Lost> {
     let mut bytes = BytesMut::with_capacity(READ_ROOM);
     loop {
@@ -286,7 +307,9 @@ async fn write_loop(
                 () = ready(()) => break,
             }
         }
+        writing.store(true, Ordering::Relaxed);
         socket.write_all(&bytes).await?;
+        writing.store(false, Ordering::Relaxed);
         bytes.clear();
         flow.delivered(batches);
         if paused {

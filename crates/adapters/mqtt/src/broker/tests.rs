@@ -1,8 +1,7 @@
 use super::*;
 use rumqttd::protocol::{Disconnect, DisconnectReasonCode, Packet};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Mutex, Weak};
-use std::time::Instant;
+use std::sync::Weak;
 
 fn anywhere() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
@@ -104,4 +103,30 @@ fn a_dead_router_is_replaced_on_the_same_port() {
         assert!(Instant::now() < deadline, "the new router's listener never came");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+#[test]
+fn a_packet_that_is_too_large_is_counted_and_its_sender_is_told() {
+    use std::io::{Read, Write};
+    let broker = EmbeddedBroker::start(anywhere(), Arc::new(|_, _, _| true)).unwrap();
+    let mut connection = TcpStream::connect(broker.address()).unwrap();
+    connection.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    // CONNECT of MQTT 5: user name and password, keep-alive 60 s, no properties.
+    let mut connect = b"\x00\x04MQTT\x05\xc2\x00\x3c\x00".to_vec();
+    for text in ["main:gw-1", "main/gw-1", "pw"] {
+        connect.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
+        connect.extend(text.as_bytes());
+    }
+    connection.write_all(&[0x10, u8::try_from(connect.len()).unwrap()]).unwrap();
+    connection.write_all(&connect).unwrap();
+    let mut answer = [0; 2];
+    connection.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[0], 0x20, "CONNACK");
+    connection.read_exact(&mut vec![0; usize::from(answer[1])]).unwrap();
+    // PUBLISH of a megabyte: its head is enough.
+    connection.write_all(&[0x30, 0x80, 0x80, 0x40]).unwrap();
+    let mut goodbye = Vec::new();
+    connection.read_to_end(&mut goodbye).expect("the connection is closed");
+    assert_eq!(goodbye, [0xe0, 2, 0x95, 0], "DISCONNECT, packet too large");
+    assert_eq!((broker.bad_packets(), broker.refused()), (1, 0));
 }
