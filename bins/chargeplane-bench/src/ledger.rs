@@ -189,7 +189,9 @@ async fn read_log(data: &Path) -> anyhow::Result<(BTreeMap<SessionId, u32>, Mone
         for frame in &frames {
             for entry in entry::read(&frame.payload)? {
                 let StoredEntry::Entity { event, .. } = entry else { continue };
-                let AccountEvent::Debited { session, sequence, energy, service, .. } = event.decode()? else { continue };
+                let AccountEvent::Debited { session, sequence, energy, service, .. } = event.decode()? else {
+                    continue;
+                };
                 taken = Money(taken.0 + energy.0 + service.0);
                 let before = last.insert(session.clone(), sequence).unwrap_or(0);
                 anyhow::ensure!(sequence == before + 1, "{session}: {sequence} follows {before}");

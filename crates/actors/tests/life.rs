@@ -232,10 +232,13 @@ async fn a_poisonous_message_parks_a_station_and_the_letter_says_what_it_was() {
     let handle = node.handle();
     let _poison = Poison::new("station:main/s1", "burnt-limit");
     for _ in 0..5 {
-        assert_eq!(handle.set_limit(&id("s1"), "burnt-limit", Watts(1)).await, Err(CallError::Interrupted));
+        assert_eq!(
+            handle.set_limit(&id("s1"), "burnt-limit", Some(Watts(1)), "main").await,
+            Err(CallError::Interrupted)
+        );
         sleep(REPEAT).await;
     }
-    let parked = handle.set_limit(&id("s1"), "grid", Watts(50_000)).await;
+    let parked = handle.set_limit(&id("s1"), "grid", Some(Watts(50_000)), "main").await;
     assert!(matches!(parked, Err(CallError::Parked(_))), "{parked:?}");
     let listed = letters(&handle).await;
     assert_eq!(listed.len(), 1);
@@ -243,7 +246,7 @@ async fn a_poisonous_message_parks_a_station_and_the_letter_says_what_it_was() {
     let retried = handle.retry_dead_letter(&listed[0].id).await;
     assert!(matches!(retried, Err(CallError::Invalid(_))), "{retried:?}");
     handle.drop_dead_letter(&listed[0].id).await.expect("dropped");
-    handle.set_limit(&id("s1"), "grid", Watts(50_000)).await.expect("lives again");
+    handle.set_limit(&id("s1"), "grid", Some(Watts(50_000)), "main").await.expect("lives again");
     assert_eq!(handle.station(&id("s1")).await.expect("a station").limit_w, Watts(50_000));
 }
 
