@@ -7,6 +7,7 @@ use chargeplane_actors::node::Node;
 use chargeplane_actors::ports::{CatalogueStore, GatewayCredentials, StoreError};
 use chargeplane_actors::shared::{NodeConfig, Ports};
 use chargeplane_actors::testing::{MemoryCatalogue, MemoryStores};
+use chargeplane_actors::views::PageOf;
 use chargeplane_domain::catalogue::{Catalogue, Gateway};
 use chargeplane_domain::ids::{GatewayId, StationId};
 use chargeplane_domain::session::StopReason;
@@ -208,7 +209,8 @@ async fn changes_of_the_catalogue_and_of_keys_do_not_undo_each_other() {
     assert_eq!((other.expect("enrols").key_epoch, applied.expect("applies").to_version), (1, 2));
     revoked.expect("revokes what was enrolled before");
     assert_eq!(handle.catalogue().0, 2, "the node runs on what is stored");
-    let enrolled: Vec<_> = handle.gateways().await.expect("gateways").into_iter().map(|row| (row.0, row.3)).collect();
+    let gateways = handle.gateways(PageOf::first(10)).await.expect("gateways");
+    let enrolled: Vec<_> = gateways.into_iter().map(|gateway| (gateway.id, gateway.enrolled)).collect();
     assert_eq!(enrolled, [(id("g1"), true), (id("g2"), false), (id("g3"), false)]);
     let again = handle.apply_catalogue(with_gateway(larger, "g4"), false).await;
     assert_eq!(again.expect("no conflict").to_version, 3);
