@@ -1,6 +1,5 @@
 //! Meters that lie: absurd registers cost nobody money, and a session always ends.
 
-#[allow(dead_code, reason = "shared with the other tests")]
 mod support;
 
 use chargeplane_actors::handle::NodeHandle;

@@ -1,6 +1,5 @@
 //! A start that its gateway never answers does not keep its driver's money for ever.
 
-#[allow(dead_code, reason = "shared with the other tests")]
 mod support;
 
 use chargeplane_actors::testing::MemoryStores;
