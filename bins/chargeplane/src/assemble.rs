@@ -194,9 +194,19 @@ fn tokens(config: &Config, dir: &Path) -> Result<Tokens, Failure> {
     } else {
         PathBuf::from(&config.http.token_file)
     };
+    read_tokens(&path)
+}
+
+fn read_tokens(path: &Path) -> Result<Tokens, Failure> {
     let fail = |e: String| Failure::usage(format!("tokens of {}: {e}", path.display()));
-    let text = std::fs::read_to_string(&path).map_err(|e| fail(e.to_string()))?;
+    let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
     Tokens::parse(&text).map_err(fail)
+}
+
+/// Whether `http.token_file` can be used, when it is given.
+pub fn check_token_file(config: &Config) -> Result<(), Failure> {
+    let file = &config.http.token_file;
+    if file.is_empty() { Ok(()) } else { read_tokens(Path::new(file)).map(drop) }
 }
 
 async fn bind(listen: &str) -> Result<TcpListener, Failure> {

@@ -41,6 +41,7 @@ pub fn check(args: &ConfigArgs) -> Result<(), Failure> {
         let (stations, chargers) = (catalogue.stations.len(), catalogue.chargers.len());
         output::write(&format!("catalogue: {stations} stations, {chargers} chargers\n"))?;
     }
+    crate::assemble::check_token_file(&loaded.config)?;
     output::write("the configuration is good\n")
 }
 
@@ -60,7 +61,7 @@ A node reads, each over the one before: the defaults below, the TOML file of `--
 from; `chargeplane config check` checks it. Unknown sections, keys and variables are refused.
 
 No key holds a secret; keys that end in `_file` name files that do. A token file has a line for each token: \
-`TOKEN` for all tenants, or `TENANT TOKEN`; `#` begins a comment.
+`TOKEN` for all tenants, or `TENANT TOKEN`, a token of at least 32 visible ASCII characters; a line that begins with `#` is a comment.
 ";
 
 fn reference_page() -> String {

@@ -2,19 +2,23 @@
 //!
 //! Reads `journal.sqlite` by the layout of `docs/reference/storage.md` alone: checksums, the chain of hashes,
 //! epochs and log numbers against the head (OWN-1), and for the account shards the books, event by event
-//! ([`books`]: MONEY-1, MONEY-2, SESS-1). It shares no rule with the node on purpose: a mistake there must not
+//! ([`books`]: MONEY-1, MONEY-2, SESS-1); then the shards against each other and against what the read models had
+//! seen ([`across`]). It shares no rule with the node on purpose: a mistake there must not
 //! hide itself here. Works beside a running node, on one consistent view. Stops at the first difference.
 
+mod across;
 mod books;
 
 use crate::cli::{Connection, Output};
 use crate::exit::{Code, Failure};
 use crate::output;
+use across::Records;
 use books::Books;
 use rmpv::Value;
 use rusqlite::{Connection as Database, OpenFlags};
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 const HEADER: usize = 64;
@@ -30,6 +34,10 @@ struct Summary {
     frames: u64,
     snapshots: u64,
     books: Books,
+    /// What the stations say of sessions that are settled.
+    records: Records,
+    /// The last log number of each shard.
+    logs: BTreeMap<String, u64>,
 }
 
 /// Where a difference is and what it is.
@@ -39,7 +47,13 @@ type Checked<T> = Result<T, String>;
 pub fn run(connection: &Connection) -> Result<(), Failure> {
     let path = connection.data_dir().join("journal.sqlite");
     let mut database = open(&path)?;
-    match check(&mut database) {
+    // Before the journal: what they have seen by then is in it.
+    let checked = across::seen_by_projections(&connection.data_dir()).and_then(|seen| {
+        let summary = check(&mut database)?;
+        across::check_seen(&seen, &summary.logs)?;
+        Ok(summary)
+    });
+    match checked {
         Ok(summary) => print(&summary, connection.output),
         Err(difference) => Err(Failure::new(
             Code::Refused,
@@ -101,12 +115,14 @@ fn check(database: &mut Database) -> Checked<Summary> {
             return Err(format!("{name}: frame {} is of epoch {}, the head of {epoch}", chain.lsn, chain.epoch));
         }
         summary.shards += 1;
+        summary.logs.insert(chain.name, chain.lsn);
     }
     let known = "SELECT count(*) FROM frames WHERE shard NOT IN (SELECT shard FROM heads)";
     let strays: i64 = view.query_row(known, [], |row| row.get(0)).map_err(stored)?;
     if strays > 0 {
         return Err(format!("{strays} frames belong to shards without a head"));
     }
+    summary.records.check(&summary.books)?;
     Ok(summary)
 }
 
@@ -141,9 +157,7 @@ fn check_shard(view: &Database, code: i64, summary: &mut Summary) -> Checked<Cha
         let (key, bytes) = (unsigned(row, 0).map_err(at)?, row.get_ref(1).map_err(at)?.as_blob());
         let bytes = bytes.map_err(|e| format!("{} frame {key}: {e}", chain.name))?;
         let payload = chain.follow(code, key, bytes)?;
-        if code >> 16 == 1 {
-            take_entries(&chain, payload, &mut summary.books)?;
-        }
+        take_entries(&chain, code >> 16 == 1, payload, summary)?;
         if snapshots.iter().any(|(lsn, hash)| *lsn == chain.lsn && *hash != chain.hash) {
             return Err(format!("{}: the snapshot at frame {} names another hash", chain.name, chain.lsn));
         }
@@ -240,8 +254,9 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Books the account events of a frame, then checks that the shard's sums are zero.
-fn take_entries(chain: &Chain, payload: &[u8], books: &mut Books) -> Checked<()> {
+/// Books the account events of a frame, then checks that the shard's sums are zero; of a station's, keeps what is
+/// settled.
+fn take_entries(chain: &Chain, of_accounts: bool, payload: &[u8], summary: &mut Summary) -> Checked<()> {
     let at = format!("{} frame {}", chain.name, chain.lsn);
     let mut rest = payload;
     let value = rmpv::decode::read_value(&mut rest).map_err(|e| format!("{at}: the payload cannot be read: {e}"))?;
@@ -255,11 +270,15 @@ fn take_entries(chain: &Chain, payload: &[u8], books: &mut Books) -> Checked<()>
     for (n, entry) in entries.iter().enumerate() {
         let Some(entity) = field(entry, "entity") else { continue };
         let key = field(entity, "key").and_then(Value::as_str).unwrap_or("");
-        let account = key.strip_prefix("account:").unwrap_or(key);
         let event = field(entity, "event").unwrap_or(&Value::Nil);
-        books.take(&chain.name, account, event).map_err(|what| format!("{at}, entry {n}, {key}: {what}"))?;
+        let taken = if of_accounts {
+            summary.books.take(&chain.name, key.strip_prefix("account:").unwrap_or(key), event)
+        } else {
+            summary.records.take(&at, event)
+        };
+        taken.map_err(|what| format!("{at}, entry {n}, {key}: {what}"))?;
     }
-    books.check_shard(&chain.name).map_err(|what| format!("{at}: {what}"))
+    summary.books.check_shard(&chain.name).map_err(|what| format!("{at}: {what}"))
 }
 
 /// A field of a MessagePack map.

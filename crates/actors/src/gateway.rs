@@ -36,6 +36,9 @@ const MAX_AHEAD: usize = 64;
 /// Commands kept until they can be sent; their chargers send further ones again.
 const MAX_COMMANDS: usize = MAX_ITEMS;
 
+/// Boots of a gateway whose events are in memory at once.
+const MAX_BOOTS: usize = 16;
+
 /// Why a batch of a boot whose cursor is forgotten cannot be used.
 const STALE_BOOT: &str = "stale_boot";
 
@@ -181,6 +184,13 @@ fn on_batch(state: &mut GatewayActorState, boot: BootId, seq: u64, batch: Waitin
         tracing::warn!(gateway = %state.id, %boot, seq, "events of a boot that is too old are refused");
         let refused = vec![Refusal { seq, reason: STALE_BOOT.to_owned() }];
         return send(state, &ack_of(state, boot, 0, refused));
+    }
+    if !state.boots.contains_key(&boot) && state.boots.len() >= MAX_BOOTS {
+        // Its turn comes when the others of this gateway are done; until then it stays in the ring.
+        state.boots.retain(|_, other| other.in_work.is_some() || !other.waiting.is_empty());
+        if state.boots.len() >= MAX_BOOTS {
+            return count_not_used("too_many_boots");
+        }
     }
     let entry = state.boots.entry(boot).or_default();
     if entry.in_work.is_some_and(|(in_work, _)| in_work == seq) {

@@ -30,8 +30,22 @@ struct Session {
     meter: i128,
     by_period: Vec<i128>,
     paid: i128,
+    overshoot: i128,
     revenue: i128,
     settled: bool,
+}
+
+/// What a session was settled for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Settlement<'a> {
+    /// Who paid.
+    pub account: &'a str,
+    /// Metered, Wh.
+    pub energy: i128,
+    /// Paid by the driver, 1/10,000.
+    pub billed: i128,
+    /// Paid by the operator.
+    pub overshoot: i128,
 }
 
 impl Books {
@@ -48,6 +62,12 @@ impl Books {
     /// Sessions that are settled.
     pub fn settled(&self) -> u64 {
         self.settled
+    }
+
+    /// What a session was settled for; none when it was not.
+    pub fn settlement(&self, session: &str) -> Option<Settlement<'_>> {
+        let Session { account, meter, paid, overshoot, .. } = self.sessions.get(session).filter(|s| s.settled)?;
+        Some(Settlement { account, energy: *meter, billed: *paid, overshoot: *overshoot })
     }
 
     /// Debits.
@@ -157,6 +177,7 @@ impl Books {
         let session = self.reading(account, text(value, "session")?, settled, true)?;
         let paid_now = billed - session.paid;
         session.paid = billed;
+        session.overshoot = overshoot;
         session.revenue += revenue;
         session.settled = true;
         if session.revenue != total {

@@ -204,3 +204,34 @@ fn wrong_books_are_found() {
     with(&[moved]).check().unwrap_err();
     with(&[json!({ "melted": {} })]).expect("melted");
 }
+
+fn settled_at_the_station(session: &str, billed: i64) -> Value {
+    let record = json!({ "session": session, "account": "main/a1", "energy": 150, "billed": billed, "overshoot": 50 });
+    pack(&json!({ "charger": { "session_settled": { "session": session, "record": record } } }))
+}
+
+#[test]
+fn what_a_station_calls_settled_must_be_what_its_account_paid() {
+    let books = good().check().unwrap().books;
+    let check = |session, billed| {
+        let mut records = across::Records::default();
+        records.take("station-0001 frame 2", &settled_at_the_station(session, billed)).unwrap();
+        records.check(&books)
+    };
+    check("main/c1.1", 550).unwrap();
+    assert!(check("main/c1.1", 551).unwrap_err().contains("550/10000 billed"));
+    assert!(check("main/c1.2", 550).unwrap_err().contains("not in the log of its account"));
+}
+
+#[test]
+fn a_log_shorter_than_it_once_was_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(across::seen_by_projections(dir.path()).unwrap().is_empty());
+    let projections = Database::open(dir.path().join("projections.sqlite")).unwrap();
+    let rows = "CREATE TABLE cursors(shard TEXT, upto_lsn INTEGER); INSERT INTO cursors VALUES ('account-0003', 4);";
+    projections.execute_batch(rows).unwrap();
+    let seen = across::seen_by_projections(dir.path()).unwrap();
+    let logs = good().check().unwrap().logs;
+    across::check_seen(&seen, &logs).unwrap();
+    assert!(across::check_seen(&seen, &BTreeMap::new()).unwrap_err().contains("have seen frame 4"));
+}

@@ -10,6 +10,10 @@ const MAX_AHEAD: usize = 4_096;
 /// Refusals repeated in each acknowledgement.
 const MAX_REFUSALS: usize = 64;
 
+/// Boots of a stream that are kept in memory. What an older one still sends is not
+/// taken: a gateway has long sent or thinned what is as old.
+const MAX_BOOTS: usize = 64;
+
 #[derive(Debug, Default)]
 struct Progress {
     /// Up to here the store has it.
@@ -43,6 +47,15 @@ impl Streams {
         let progress = self.0.entry((stream, boot)).or_default();
         progress.durable = progress.durable.max(upto);
         progress.received = progress.received.max(upto);
+        self.forget_oldest(stream);
+    }
+
+    fn forget_oldest(&mut self, stream: Stream) {
+        let of_stream = |(of, _): &&(Stream, BootId)| *of == stream;
+        while self.0.keys().filter(of_stream).count() > MAX_BOOTS {
+            let Some(oldest) = self.0.keys().find(of_stream).copied() else { return };
+            self.0.remove(&oldest);
+        }
     }
 
     pub(super) fn is_received(&self, stream: Stream, boot: BootId, seq: u64) -> bool {
@@ -52,7 +65,11 @@ impl Streams {
 
     /// Takes a sequence in; false when too much is missing below it.
     pub(super) fn receive(&mut self, stream: Stream, boot: BootId, seq: u64) -> bool {
-        let progress = self.0.entry((stream, boot)).or_default();
+        if !self.0.contains_key(&(stream, boot)) {
+            self.0.insert((stream, boot), Progress::default());
+            self.forget_oldest(stream);
+        }
+        let Some(progress) = self.0.get_mut(&(stream, boot)) else { return false };
         if seq > progress.received.saturating_add(1) && progress.ahead.len() >= MAX_AHEAD {
             return false;
         }
@@ -64,14 +81,15 @@ impl Streams {
     /// A batch that cannot be used is done with, and its refusal is repeated until the gateway has seen it. One
     /// that was received before (its charger may have left the catalogue since) stays received.
     pub(super) fn refuse(&mut self, stream: Stream, boot: BootId, seq: u64, reason: String) {
-        if !self.is_received(stream, boot, seq)
+        // With too many that the gateway has not seen it is not taken, and comes again: a refusal that is
+        // forgotten would be told as durable.
+        let full = self.0.get(&(stream, boot)).is_some_and(|progress| progress.refused.len() >= MAX_REFUSALS);
+        if !full
+            && !self.is_received(stream, boot, seq)
             && self.receive(stream, boot, seq)
             && let Some(progress) = self.0.get_mut(&(stream, boot))
         {
             progress.refused.insert(seq, reason);
-            while progress.refused.len() > MAX_REFUSALS {
-                progress.refused.pop_first();
-            }
         }
     }
 
@@ -211,5 +229,26 @@ mod tests {
         assert!(!streams.receive(Stream::Fast, boot(1), 1_000_000));
         assert!(streams.receive(Stream::Fast, boot(1), 1), "the missing one is always taken");
         assert_eq!(received(&streams), MAX_AHEAD as u64 + 1);
+    }
+
+    #[test]
+    fn boots_and_refusals_are_bounded() {
+        let mut streams = Streams::default();
+        for number in 1..=200 {
+            assert!(streams.receive(Stream::Fast, boot(number), 1));
+            assert!(streams.receive(Stream::Replay, boot(number), 1));
+        }
+        assert_eq!(streams.0.len(), 2 * MAX_BOOTS);
+        assert!(streams.is_received(Stream::Fast, boot(200), 1) && !streams.is_received(Stream::Fast, boot(1), 1));
+        assert!(!streams.receive(Stream::Fast, boot(1), 2), "one older than all that are kept is not taken");
+        for seq in 2..=200 {
+            streams.refuse(Stream::Fast, boot(200), seq, "unknown_child".to_owned());
+        }
+        assert_eq!(streams.refusals(Stream::Fast, boot(200)).count(), MAX_REFUSALS);
+        let told = 1 + MAX_REFUSALS as u64;
+        assert!(
+            streams.is_received(Stream::Fast, boot(200), told)
+                && !streams.is_received(Stream::Fast, boot(200), told + 1)
+        );
     }
 }
