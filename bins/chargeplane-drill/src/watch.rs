@@ -3,7 +3,7 @@
 use crate::finish::resident_kib;
 use crate::fleet;
 use crate::live::{Snapshot, View};
-use crate::metrics::{Scrape, Totals};
+use crate::metrics::{Totals, scrape};
 use crate::setup::{Setup, sibling};
 use anyhow::Context;
 use serde_json::Value;
@@ -258,8 +258,8 @@ impl Loop<'_> {
         let resident = self.setup.node.state().pid.and_then(resident_kib);
         self.resident_peak_kib = self.resident_peak_kib.max(resident.unwrap_or(0));
         // While the node is down there is nothing to scrape.
-        if let Ok(text) = self.setup.client.text("/metrics") {
-            self.totals.observe(Scrape::parse(&text));
+        if let Some((process, scrape)) = scrape(&self.setup.client) {
+            self.totals.observe(process, scrape);
         }
     }
 
