@@ -37,6 +37,8 @@ pub struct Fleet {
 struct Said {
     /// The last line of figures.
     live: Value,
+    /// The phase of that line, and since when the fleet is in it.
+    phase: Option<(String, Instant)>,
     /// When the first car could come: second 0 of the load.
     began: Option<Instant>,
     /// All evidence is written.
@@ -152,7 +154,11 @@ fn follow(stdout: std::process::ChildStdout, said: &Mutex<Said>, mut file: File)
             {
                 said.began = Instant::now().checked_sub(Duration::from_secs(second));
             }
-            said.done |= value.get("phase").and_then(Value::as_str) == Some("idle");
+            let phase = value.get("phase").and_then(Value::as_str).unwrap_or("starting");
+            said.done |= phase == "idle";
+            if said.phase.as_ref().is_none_or(|(before, _)| before != phase) {
+                said.phase = Some((phase.to_owned(), Instant::now()));
+            }
             said.live = value;
         }
     }
@@ -285,13 +291,15 @@ impl Loop<'_> {
         let outstanding = samples.saturating_sub(count("samples_acked") + count("samples_gap"));
         let state = self.setup.node.state();
         let scenario = &self.setup.plan.scenario;
+        let (phase, since) = said.phase.clone().unwrap_or_else(|| ("starting".to_owned(), self.began));
         Snapshot {
             second: load_time(said).as_secs_f64(),
             seconds: scenario.seconds,
-            phase: said.live.get("phase").and_then(Value::as_str).unwrap_or("starting").to_owned(),
+            phase,
+            phase_second: since.elapsed().as_secs_f64(),
             online: (count("online"), u64::from(scenario.station.chargers)),
             sessions: count("charging"),
-            finished: count("completed") + count("cut_for_funds") + count("faulted"),
+            finished: count("sessions_started").saturating_sub(count("charging")),
             load: (number("load_w"), number("limit_w")),
             demand_w: number("demand_w"),
             energy_wh: number("wh_flowed"),
