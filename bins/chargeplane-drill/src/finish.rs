@@ -27,6 +27,9 @@ const READ_BACK_CHARGERS: usize = 12;
 /// Most readings of one answer, as the API has it.
 const READ_BACK_SAMPLES: u32 = 100_000;
 
+/// How often the node is asked for its last metrics.
+const LAST_SCRAPES: u32 = 10;
+
 /// Names of files within a run directory.
 pub const BALANCES: &str = "balances.json";
 /// Charge records as served.
@@ -84,7 +87,12 @@ pub fn finish(setup: &Setup, mut totals: Totals, resident_peak_kib: u64, keep: b
     write_json(&setup.dir.join(RECORDS), &served.records)?;
     write_json(&setup.dir.join(TELEMETRY), &served.telemetry)?;
     let unsettled = served.unsettled;
-    if let Some((process, scrape)) = scrape(&setup.client) {
+    // The last word counts for everything since the last scrape, so it is worth asking again.
+    let asked = (0..LAST_SCRAPES).find_map(|n| {
+        std::thread::sleep(Duration::from_millis(500) * u32::from(n > 0));
+        scrape(&setup.client)
+    });
+    if let Some((process, scrape)) = asked {
         totals.observe(process, scrape);
     }
     let resident_peak_kib = resident_peak_kib.max(setup.node.state().pid.and_then(resident_kib).unwrap_or(0));

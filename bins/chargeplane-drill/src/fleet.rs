@@ -138,6 +138,11 @@ impl Figures {
         self.summary.get(name).and_then(Value::as_u64).unwrap_or(0)
     }
 
+    /// Sessions that ended in one way, by the fleet's word for it.
+    pub fn outcome(&self, name: &str) -> u64 {
+        self.summary.get("outcomes").and_then(|outcomes| outcomes.get(name)).and_then(Value::as_u64).unwrap_or(0)
+    }
+
     /// A signed number of the summary.
     pub fn signed(&self, name: &str) -> i64 {
         self.summary.get(name).and_then(Value::as_i64).unwrap_or(0)
@@ -324,6 +329,13 @@ fn cut_nodes(config: &Value, silent: &BTreeSet<&str>) -> Vec<(String, i64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn outcomes_are_found_by_the_fleets_words() {
+        let summary = json!({ "outcomes": { "remote": 15, "left_early": 3 } });
+        let figures = Figures { summary, ..Figures::default() };
+        assert_eq!((figures.outcome("remote"), figures.outcome("other")), (15, 0));
+    }
 
     #[test]
     fn gateways_that_are_cut_together_have_nodes_together() {
