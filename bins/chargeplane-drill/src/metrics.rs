@@ -260,6 +260,32 @@ mod tests {
         );
     }
 
+    /// A node that gives these answers, one after the other.
+    fn answering(answers: Vec<String>) -> Client {
+        use std::io::{Read, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for (answer, stream) in answers.iter().zip(listener.incoming()) {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 2048]).unwrap();
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", answer.len());
+                stream.write_all((head + answer).as_bytes()).unwrap();
+            }
+        });
+        Client::new(&base, "t")
+    }
+
+    #[test]
+    fn a_scrape_belongs_to_the_process_that_served_before_and_after_it() {
+        let node = |n: u64| format!("{{\"pid\":{n},\"incarnation\":{n},\"started_at\":\"t{n}\"}}");
+        let answers = vec![node(7), FIRST.to_owned(), node(8), node(8), FIRST.to_owned(), node(8)];
+        let client = answering(answers);
+        assert_eq!(scrape(&client), None, "another took over meanwhile");
+        let (process, scrape) = scrape(&client).expect("one process");
+        assert_eq!((process.0, scrape.sum("c")), (8, Some(5.0)));
+    }
+
     #[test]
     fn quantiles_are_interpolated_in_their_bucket() {
         let mut totals = Totals::default();

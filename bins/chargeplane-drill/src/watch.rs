@@ -137,6 +137,22 @@ fn never_ending_input(dir: &Path) -> anyhow::Result<Stdio> {
     Ok(File::options().read(true).write(true).open(&path)?.into())
 }
 
+impl Said {
+    fn hear(&mut self, value: Value) {
+        if self.began.is_none()
+            && let Some(second) = value.get("t").and_then(Value::as_u64)
+        {
+            self.began = Instant::now().checked_sub(Duration::from_secs(second));
+        }
+        let phase = value.get("phase").and_then(Value::as_str).unwrap_or("starting");
+        self.done |= phase == "idle";
+        if self.phase.as_ref().is_none_or(|(before, _)| before != phase) {
+            self.phase = Some((phase.to_owned(), Instant::now()));
+        }
+        self.live = value;
+    }
+}
+
 /// Time since the first car could come; zero before.
 fn load_time(said: &Said) -> Duration {
     said.began.map_or(Duration::ZERO, |began| began.elapsed())
@@ -148,18 +164,7 @@ fn follow(stdout: std::process::ChildStdout, said: &Mutex<Said>, mut file: File)
         // The copy is for people; losing it is no reason to stop following.
         let _ = writeln!(file, "{line}");
         if let Ok(value) = serde_json::from_str::<Value>(&line) {
-            let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-            if said.began.is_none()
-                && let Some(second) = value.get("t").and_then(Value::as_u64)
-            {
-                said.began = Instant::now().checked_sub(Duration::from_secs(second));
-            }
-            let phase = value.get("phase").and_then(Value::as_str).unwrap_or("starting");
-            said.done |= phase == "idle";
-            if said.phase.as_ref().is_none_or(|(before, _)| before != phase) {
-                said.phase = Some((phase.to_owned(), Instant::now()));
-            }
-            said.live = value;
+            said.lock().unwrap_or_else(PoisonError::into_inner).hear(value);
         }
     }
 }
@@ -309,5 +314,25 @@ impl Loop<'_> {
             node: (state.pid, state.ready),
             restarts: state.restarts(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phase_has_a_beginning_of_its_own() {
+        let mut said = Said::default();
+        let mut hear = |t: u64, phase: &str| {
+            said.hear(serde_json::json!({ "t": t, "phase": phase }));
+            (said.phase.clone().expect("it has one"), said.done)
+        };
+        let (running, _) = hear(119, "running");
+        assert_eq!(hear(120, "running").0, running, "it goes on");
+        let (draining, done) = hear(121, "draining");
+        assert!(draining.0 == "draining" && draining.1 >= running.1 && !done);
+        assert!(hear(150, "idle").1);
+        assert!(load_time(&said) >= Duration::from_secs(119), "of the load, by its first line");
     }
 }
