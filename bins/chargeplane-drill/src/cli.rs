@@ -47,10 +47,10 @@ pub struct Flags {
     /// Number of chargers; limits and counts scale with it.
     #[arg(long)]
     pub chargers: Option<u32>,
-    /// Number of gateways.
+    /// Number of gateways; the scenario's cut takes those that POWER-2 needs, all of them when there is one.
     #[arg(long)]
     pub gateways: Option<u32>,
-    /// Length of the load in seconds; the timeline scales with it.
+    /// Length of the load in seconds; the timeline scales with it, and a cut stays as long as it is.
     #[arg(long)]
     pub seconds: Option<u32>,
     /// Limit of the grid connection, kW.

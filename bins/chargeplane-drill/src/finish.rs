@@ -5,7 +5,7 @@
 
 use crate::http::{Answer, Client};
 use crate::judge::ledger::Balance;
-use crate::metrics::{Scrape, Totals};
+use crate::metrics::{Totals, scrape};
 use crate::node::{DrainOutcome, LOST_FOR, Node};
 use crate::setup::{Setup, write_json};
 use anyhow::{Context, ensure};
@@ -26,6 +26,9 @@ const READ_BACK_CHARGERS: usize = 12;
 
 /// Most readings of one answer, as the API has it.
 const READ_BACK_SAMPLES: u32 = 100_000;
+
+/// How often the node is asked for its last metrics.
+const LAST_SCRAPES: u32 = 10;
 
 /// Names of files within a run directory.
 pub const BALANCES: &str = "balances.json";
@@ -84,8 +87,13 @@ pub fn finish(setup: &Setup, mut totals: Totals, resident_peak_kib: u64, keep: b
     write_json(&setup.dir.join(RECORDS), &served.records)?;
     write_json(&setup.dir.join(TELEMETRY), &served.telemetry)?;
     let unsettled = served.unsettled;
-    if let Ok(text) = setup.client.text("/metrics") {
-        totals.observe(Scrape::parse(&text));
+    // The last word counts for everything since the last scrape, so it is worth asking again.
+    let asked = (0..LAST_SCRAPES).find_map(|n| {
+        std::thread::sleep(Duration::from_millis(500) * u32::from(n > 0));
+        scrape(&setup.client)
+    });
+    if let Some((process, scrape)) = asked {
+        totals.observe(process, scrape);
     }
     let resident_peak_kib = resident_peak_kib.max(setup.node.state().pid.and_then(resident_kib).unwrap_or(0));
     write_json(&setup.dir.join(METRICS), &NodeFigures { resident_peak_kib, ..figures(&totals) })?;
@@ -341,6 +349,7 @@ pub fn read_back<T: serde::de::DeserializeOwned>(dir: &Path, name: &str) -> anyh
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Scrape;
 
     #[test]
     fn amounts_are_read_exactly() {
@@ -388,7 +397,7 @@ mod tests {
     fn a_lane_without_a_peak_is_over_its_bound() {
         let mut totals = Totals::default();
         let text = "# TYPE chargeplane_lane_limit_messages gauge\nchargeplane_lane_limit_messages{lane=\"money\"} 10\n";
-        totals.observe(Scrape::parse(text));
+        totals.observe((1, 2, String::new()), Scrape::parse(text));
         assert_eq!(figures(&totals).lanes["money"], (f64::MAX, 10.0));
     }
 }

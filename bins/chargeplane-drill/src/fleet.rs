@@ -3,7 +3,8 @@
 use crate::catalogue::{Layout, gateway_id, price_range};
 use crate::evidence::{each_line, read_lines};
 use crate::judge::outside::{ChargerSamples, CutOff, Executed, FleetSession, LoadSecond, Outside};
-use crate::scenario::{LEASE_SECONDS, Plan, Scenario};
+use crate::scenario::cuts::SILENT_AFTER;
+use crate::scenario::{Plan, Scenario};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -15,10 +16,6 @@ pub const CONFIG: &str = "fleet.json";
 
 /// Name of the fleet's evidence directory within a run directory.
 pub const OUT: &str = "fleet";
-
-/// A grant ends this many seconds, at most, after the last heartbeat that was answered: the lease, and one
-/// second for the heartbeat that was under way when the link broke.
-const SILENT_AFTER: u64 = LEASE_SECONDS as u64 + 1;
 
 /// What the node handed out to a gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,6 +136,11 @@ impl Figures {
     /// A number of the summary; zero when it is not there.
     pub fn count(&self, name: &str) -> u64 {
         self.summary.get(name).and_then(Value::as_u64).unwrap_or(0)
+    }
+
+    /// Sessions that ended in one way, by the fleet's word for it.
+    pub fn outcome(&self, name: &str) -> u64 {
+        self.summary.get("outcomes").and_then(|outcomes| outcomes.get(name)).and_then(Value::as_u64).unwrap_or(0)
     }
 
     /// A signed number of the summary.
@@ -296,17 +298,17 @@ fn limits_of(config: &Value) -> BTreeMap<String, i64> {
     limits.map(|node| (text(node, "id").to_owned(), number(node, "limit_w"))).collect()
 }
 
-/// Cuts that outlast a lease, with the nodes that feed cut-off chargers only.
+/// Cuts that outlast a lease, with the nodes that feed cut-off chargers only. Gateways that are cut at the same time
+/// may have a node together.
 fn cuts_of(config: &Value) -> Vec<CutOff> {
-    let cuts = list(config, "cuts");
-    cuts.iter()
-        .filter_map(|cut| {
-            let (at, lasting) = (number(cut, "at_s").unsigned_abs(), number(cut, "for_s").unsigned_abs());
-            let (from, until) = (at + SILENT_AFTER, at + lasting);
-            let silent: BTreeSet<&str> = [text(cut, "gateway")].into();
-            (from < until).then(|| CutOff { from, until, nodes: cut_nodes(config, &silent) })
-        })
-        .collect()
+    let mut together: BTreeMap<(u64, u64), BTreeSet<&str>> = BTreeMap::new();
+    for cut in list(config, "cuts") {
+        let (at, lasting) = (number(cut, "at_s").unsigned_abs(), number(cut, "for_s").unsigned_abs());
+        let span = (at + u64::from(SILENT_AFTER), at + lasting);
+        together.entry(span).or_default().insert(text(cut, "gateway"));
+    }
+    let lasting = together.into_iter().filter(|((from, until), _)| from < until);
+    lasting.map(|((from, until), silent)| CutOff { from, until, nodes: cut_nodes(config, &silent) }).collect()
 }
 
 fn cut_nodes(config: &Value, silent: &BTreeSet<&str>) -> Vec<(String, i64)> {
@@ -322,4 +324,29 @@ fn cut_nodes(config: &Value, silent: &BTreeSet<&str>) -> Vec<(String, i64)> {
     }
     let own = fallbacks.into_iter().filter(|(node, _)| !shared.contains(node));
     own.map(|(node, fallback)| (node.to_owned(), fallback)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_are_found_by_the_fleets_words() {
+        let summary = json!({ "outcomes": { "remote": 15, "left_early": 3 } });
+        let figures = Figures { summary, ..Figures::default() };
+        assert_eq!((figures.outcome("remote"), figures.outcome("other")), (15, 0));
+    }
+
+    #[test]
+    fn gateways_that_are_cut_together_have_nodes_together() {
+        let charger = |gateway: &str, limit: &str| json!({ "gateway": gateway, "limit": limit, "fallback_w": 12_000 });
+        let cut = |gateway: &str, at: u32, lasting: u32| json!({ "gateway": gateway, "at_s": at, "for_s": lasting });
+        let chargers = [charger("a", "one"), charger("b", "one"), charger("b", "two"), charger("c", "two")];
+        let of = |cuts: Vec<Value>| cuts_of(&json!({ "chargers": chargers, "cuts": cuts }));
+        let both = of(vec![cut("a", 10, 45), cut("b", 10, 45)]);
+        assert_eq!(both, [CutOff { from: 41, until: 55, nodes: vec![("one".to_owned(), 24_000)] }]);
+        let alone = of(vec![cut("a", 10, 45), cut("b", 11, 45)]);
+        assert!(alone.len() == 2 && alone.iter().all(|cut| cut.nodes.is_empty()), "{alone:?}");
+        assert_eq!(of(vec![cut("a", 10, 31)]), [], "no lease ends in it for a whole second");
+    }
 }

@@ -3,8 +3,14 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-/// Width of the load bar.
-const BAR: usize = 40;
+/// Greatest and least width of the load bar; on a narrower terminal there is none.
+const BAR: std::ops::RangeInclusive<usize> = 8..=40;
+
+/// Columns of a terminal that does not say how many it has.
+const COLUMNS: usize = 80;
+
+/// Between figures on one line.
+const APART: &str = "   ";
 
 /// Headless runs print a line this often.
 const HEADLESS_EVERY: Duration = Duration::from_secs(10);
@@ -16,8 +22,10 @@ pub struct Snapshot {
     pub second: f64,
     /// Length of the load.
     pub seconds: u32,
-    /// What is going on: `load`, `draining`, ...
+    /// What is going on: `starting`, `running`, `draining`, ...
     pub phase: String,
+    /// For how long, s.
+    pub phase_second: f64,
     /// Chargers whose gateway is connected / all.
     pub online: (u64, u64),
     /// Open sessions.
@@ -65,7 +73,7 @@ impl View {
     pub fn show(&mut self, snapshot: &Snapshot) {
         if self.terminal {
             self.clear();
-            let lines = lines(snapshot);
+            let lines = lines(snapshot, columns());
             println!("{}", lines.join("\n"));
             self.drawn = lines.len();
         } else if self.last_line.is_none_or(|last| last.elapsed() >= HEADLESS_EVERY) {
@@ -84,10 +92,18 @@ impl View {
     }
 }
 
-fn bar(load: i64, limit: i64) -> String {
+/// Width of the terminal. A line that is longer would wrap, and of a wrapped line only a part is drawn over.
+fn columns() -> usize {
+    let said = rustix::termios::tcgetwinsize(std::io::stdout()).ok().map(|size| usize::from(size.ws_col));
+    let exported = || std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    said.filter(|columns| *columns > 0).or_else(exported).filter(|columns| *columns > 0).unwrap_or(COLUMNS)
+}
+
+/// A bar of `width` characters between its brackets.
+fn bar(load: i64, limit: i64, width: usize) -> String {
     let share = if limit > 0 { load.clamp(0, limit) as f64 / limit as f64 } else { 0.0 };
-    let full = (share * BAR as f64).round() as usize;
-    format!("[{}{}]", "#".repeat(full), ".".repeat(BAR - full))
+    let full = (share * width as f64).round() as usize;
+    format!("[{}{}]", "#".repeat(full), ".".repeat(width - full))
 }
 
 fn kilo(watts: i64) -> String {
@@ -120,33 +136,64 @@ fn node(s: &Snapshot) -> String {
     format!("{state}, {} restarts", s.restarts)
 }
 
-fn lines(s: &Snapshot) -> Vec<String> {
+/// Where in the run it is: the load has a length, everything else takes as long as it takes.
+fn clock(s: &Snapshot) -> String {
+    match s.phase.as_str() {
+        "running" => format!("{:.0} of {} s", s.second, s.seconds),
+        phase => format!("{phase}, {:.0} s", s.phase_second),
+    }
+}
+
+/// The view's lines, none longer than `columns`: what does not fit beside another figure goes to the next line.
+fn lines(s: &Snapshot, columns: usize) -> Vec<String> {
     let (load, limit) = s.load;
-    vec![
-        format!("{:>6.0} of {} s   {}   node: {}", s.second, s.seconds, s.phase, node(s)),
-        format!(
-            "chargers {:>6} of {}   sessions {:>6}   finished {:>7}",
-            grouped(s.online.0.cast_signed()),
-            grouped(s.online.1.cast_signed()),
-            grouped(s.sessions.cast_signed()),
-            grouped(s.finished.cast_signed())
-        ),
-        format!("{} {} of {} kW, demand {} kW", bar(load, limit), kilo(load), kilo(limit), kilo(s.demand_w)),
-        format!(
-            "{} kWh   {} CNY   {} samples/s   acknowledged {:.1} s behind",
-            grouped(s.energy_wh / 1000),
-            money(s.money),
-            grouped(s.samples_per_second.cast_signed()),
-            s.ack_lag_ms as f64 / 1000.0
-        ),
-    ]
+    let power = [format!("{} of {} kW", kilo(load), kilo(limit)), format!("demand {} kW", kilo(s.demand_w))];
+    // The bar takes what is left of its line: its brackets and a blank are not its own.
+    let room = columns.saturating_sub(power.join(APART).len() + 3).min(*BAR.end());
+    let power = if BAR.contains(&room) {
+        vec![format!("{} {}", bar(load, limit, room), power.join(APART))]
+    } else {
+        power.to_vec()
+    };
+    let (online, of) = (grouped(s.online.0.cast_signed()), grouped(s.online.1.cast_signed()));
+    let groups = [
+        vec![clock(s), format!("node: {}", node(s))],
+        vec![
+            format!("chargers {online:>6} of {of}"),
+            format!("sessions {:>6}", grouped(s.sessions.cast_signed())),
+            format!("finished {:>7}", grouped(s.finished.cast_signed())),
+        ],
+        power,
+        vec![
+            format!("{} kWh", grouped(s.energy_wh / 1000)),
+            format!("{} CNY", money(s.money)),
+            format!("{} samples/s", grouped(s.samples_per_second.cast_signed())),
+            format!("acknowledged {:.1} s behind", s.ack_lag_ms as f64 / 1000.0),
+        ],
+    ];
+    groups.iter().flat_map(|figures| fitted(figures, columns)).collect()
+}
+
+/// Figures side by side as far as they fit. One that does not fit alone is cut off.
+fn fitted(figures: &[String], columns: usize) -> Vec<String> {
+    let length = |text: &str| text.chars().count();
+    let mut lines: Vec<String> = Vec::new();
+    for figure in figures {
+        match lines.last_mut() {
+            Some(line) if length(line) + APART.len() + length(figure) <= columns => {
+                line.push_str(APART);
+                line.push_str(figure);
+            }
+            _ => lines.push(figure.chars().take(columns).collect()),
+        }
+    }
+    lines
 }
 
 fn one_line(s: &Snapshot) -> String {
     format!(
-        "{:>4.0} s {}: {} online, {} sessions, {} finished, {} of {} kW, {} kWh, {} CNY, {} samples/s, lag {:.1} s; node {}",
-        s.second,
-        s.phase,
+        "{}: {} online, {} sessions, {} finished, {} of {} kW, {} kWh, {} CNY, {} samples/s, lag {:.1} s; node {}",
+        clock(s),
         s.online.0,
         s.sessions,
         s.finished,
@@ -166,10 +213,8 @@ mod tests {
 
     #[test]
     fn the_bar_is_as_full_as_the_connection() {
-        assert_eq!(bar(0, 100).matches('#').count(), 0);
-        assert_eq!(bar(50, 100).matches('#').count(), BAR / 2);
-        assert_eq!(bar(200, 100).matches('#').count(), BAR);
-        assert_eq!(bar(5, 0).matches('#').count(), 0);
+        let full = |load, limit| bar(load, limit, 40).matches('#').count();
+        assert_eq!([full(0, 100), full(50, 100), full(200, 100), full(5, 0)], [0, 20, 40, 0]);
     }
 
     #[test]
@@ -191,5 +236,55 @@ mod tests {
         };
         let line = one_line(&s);
         assert!(line.contains("7 sessions") && line.contains("19999 samples/s") && line.contains("gone"));
+    }
+
+    /// The greatest figures that a run may have.
+    fn large() -> Snapshot {
+        Snapshot {
+            second: 86_399.0,
+            seconds: 86_400,
+            phase: "running".to_owned(),
+            online: (20_000, 20_000),
+            sessions: 20_000,
+            finished: 1_234_567,
+            load: (599_999_000, 600_000_000),
+            demand_w: 2_400_000_000,
+            energy_wh: 12_345_678_000,
+            money: 123_456_789_012,
+            samples_per_second: 199_999,
+            ack_lag_ms: 12_345,
+            node: (Some(4_194_304), true),
+            restarts: 12,
+            ..Snapshot::default()
+        }
+    }
+
+    fn demo() -> Snapshot {
+        let (load, money) = ((59_999_000, 60_000_000), 22_525_600);
+        Snapshot { load, demand_w: 224_000_000, energy_wh: 1_500_000, money, ..large() }
+    }
+
+    #[test]
+    fn no_line_is_longer_than_the_terminal() {
+        for snapshot in [large(), demo(), Snapshot::default()] {
+            for columns in [1, 20, 40, 60, 79, 80, 81, 120, 200] {
+                let lines = lines(&snapshot, columns);
+                assert!(lines.iter().all(|line| line.chars().count() <= columns), "{columns}: {lines:#?}");
+            }
+        }
+        let (narrow, usual, wide) = (lines(&large(), 40), lines(&demo(), 80), lines(&large(), 120));
+        assert!(usual.len() == 4 && wide.len() == 4 && narrow.len() > 4, "{usual:#?} {narrow:#?}");
+        // A narrow terminal shows the same figures on more lines.
+        for figure in ["86399 of 86400 s", "1,234,567", "2,400,000 kW", "199,999 samples/s", "12.3 s behind"] {
+            assert!(narrow.iter().any(|line| line.contains(figure)), "{figure}: {narrow:#?}");
+        }
+        assert!(usual[2].starts_with("[###"), "{usual:#?}");
+    }
+
+    #[test]
+    fn what_has_no_length_tells_its_own_seconds() {
+        let draining = Snapshot { phase: "draining".into(), phase_second: 31.4, second: 151.6, ..large() };
+        assert_eq!(clock(&draining), "draining, 31 s");
+        assert_eq!(clock(&large()), "86399 of 86400 s");
     }
 }

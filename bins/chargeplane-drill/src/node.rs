@@ -51,6 +51,9 @@ pub struct NodeSpec {
     pub token_file: PathBuf,
 }
 
+/// A process of the node: incarnation, pid, start time. No two of a run are alike.
+pub type Process = (u64, u32, String);
+
 /// What is known of the node.
 #[derive(Debug, Clone, Default)]
 pub struct NodeState {
@@ -58,8 +61,8 @@ pub struct NodeState {
     pub pid: Option<u32>,
     /// True when `/readyz` answered 200 at the last look.
     pub ready: bool,
-    /// Processes that were seen serving, as (incarnation, pid, start time).
-    pub seen: BTreeSet<(u64, u32, String)>,
+    /// Processes that were seen serving.
+    pub seen: BTreeSet<Process>,
     /// Kills ordered by the scenario that were carried out.
     pub ordered_kills: u32,
     /// Stops (SIGTERM) ordered by the scenario, and how each ended.
@@ -464,7 +467,12 @@ impl Keeper {
     }
 }
 
-fn identity(node: &Value) -> Option<(u64, u32, String)> {
+/// Which process answers now; none when none does, or when it is too busy to say.
+pub fn serving(client: &Client) -> Option<Process> {
+    client.get("/api/v1/node").ok().filter(Answer::ok).and_then(|answer| identity(&answer.body))
+}
+
+fn identity(node: &Value) -> Option<Process> {
     let pid = u32::try_from(node.get("pid")?.as_u64()?).ok()?;
     Some((node.get("incarnation")?.as_u64()?, pid, node.get("started_at")?.to_string()))
 }

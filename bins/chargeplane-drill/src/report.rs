@@ -28,12 +28,16 @@ pub struct Report {
     pub chargers_connected: u64,
     /// Sessions the fleet started.
     pub sessions_started: u64,
-    /// Sessions that ended before the load did, for whatever reason but a fault or lack of money.
+    /// Sessions that ended because the car had enough or its driver left, before the load ended.
     pub sessions_completed: u64,
     /// Sessions that ended for lack of money.
     pub sessions_cut_for_funds: u64,
     /// Sessions that ended by a charger's fault.
     pub sessions_faulted: u64,
+    /// Sessions that were stopped over the API.
+    pub sessions_stopped_remotely: u64,
+    /// Sessions that ended otherwise, such as by the node's order because it did not want them.
+    pub sessions_ended_otherwise: u64,
     /// Sessions that were still open when the load ended and were closed then.
     pub sessions_closed_at_end: u64,
     /// Sessions started over the API.
@@ -54,6 +58,8 @@ pub struct Report {
     pub ledger_sum: i64,
     /// Charge records as served.
     pub charge_records: u64,
+    /// Of them, those of sessions that never began at a charger.
+    pub sessions_not_started: u64,
     /// Samples that gateways numbered.
     pub samples_sent: u64,
     /// Samples found in the store, each number once.
@@ -109,6 +115,40 @@ pub struct Report {
 }
 
 impl Report {
+    /// Sums that the rows above claim and that are not so, in words.
+    pub fn wrong_sums(&self) -> Vec<String> {
+        let ends: u64 = self.ends().iter().map(|(_, count)| count).sum();
+        let energy = i128::from(self.energy_wh_billed) + i128::from(self.energy_wh_overshoot);
+        let records = self.sessions_started.saturating_add(self.sessions_not_started);
+        let sums = [
+            (
+                ends == self.sessions_started,
+                format!("{} sessions started at the chargers, {ends} ended there", self.sessions_started),
+            ),
+            (
+                records == self.charge_records,
+                format!("{} charge records, {records} sessions started or never began", self.charge_records),
+            ),
+            (
+                energy == i128::from(self.energy_wh_metered),
+                format!("{} Wh metered, {energy} Wh billed and overshoot", self.energy_wh_metered),
+            ),
+        ];
+        sums.into_iter().filter(|(right, _)| !right).map(|(_, words)| words).collect()
+    }
+
+    /// How sessions ended at the chargers: every one of them in one of these ways.
+    fn ends(&self) -> [(&'static str, u64); 6] {
+        [
+            ("completed", self.sessions_completed),
+            ("cut for funds", self.sessions_cut_for_funds),
+            ("faulted", self.sessions_faulted),
+            ("stopped over the API", self.sessions_stopped_remotely),
+            ("ended otherwise", self.sessions_ended_otherwise),
+            ("closed at the end", self.sessions_closed_at_end),
+        ]
+    }
+
     /// Fills in what was judged and settles the verdict.
     pub fn conclude(&mut self, findings: &Findings) {
         for (id, outcome) in findings.all() {
@@ -162,16 +202,11 @@ impl Report {
             format!("{}, {}", unsigned(self.chargers_online), unsigned(self.chargers_connected)),
         );
         row("sessions started", unsigned(self.sessions_started));
-        let ends = [
-            ("completed", self.sessions_completed),
-            ("cut for funds", self.sessions_cut_for_funds),
-            ("faulted", self.sessions_faulted),
-            ("closed at the end", self.sessions_closed_at_end),
-        ];
-        for (name, count) in ends {
+        for (name, count) in self.ends() {
             row(&format!("  {name}"), unsigned(count));
         }
-        row("charge records", unsigned(self.charge_records));
+        let records = [self.charge_records, self.sessions_started, self.sessions_not_started].map(unsigned);
+        row("records = started + not started", format!("{} = {} + {}", records[0], records[1], records[2]));
         let energy = (self.energy_wh_metered, self.energy_wh_billed, self.energy_wh_overshoot);
         row(
             "metered = billed + overshoot, Wh",
@@ -229,6 +264,34 @@ mod tests {
     }
 
     #[test]
+    fn sessions_and_records_add_up_or_the_report_says_so() {
+        let mut report = Report {
+            sessions_started: 4_123,
+            sessions_completed: 3_000,
+            sessions_cut_for_funds: 36,
+            sessions_faulted: 36,
+            sessions_stopped_remotely: 15,
+            sessions_ended_otherwise: 1,
+            sessions_closed_at_end: 1_035,
+            charge_records: 4_132,
+            sessions_not_started: 9,
+            energy_wh_metered: 10,
+            energy_wh_billed: 7,
+            energy_wh_overshoot: 3,
+            ..Report::default()
+        };
+        assert_eq!(report.wrong_sums(), Vec::<String>::new());
+        let table = report.table(&all_held());
+        assert!(table.contains("4,132 = 4,123 + 9"), "{table}");
+        assert!(table.lines().any(|line| line.contains("stopped over the API") && line.ends_with("15")), "{table}");
+        report.sessions_stopped_remotely = 0;
+        report.charge_records = 4_131;
+        report.energy_wh_billed = 8;
+        let wrong = report.wrong_sums();
+        assert!(wrong.len() == 3 && wrong[0].contains("4108 ended"), "{wrong:?}");
+    }
+
+    #[test]
     fn a_violation_is_told_in_words() {
         let mut findings = all_held();
         findings.violated("DATA-1", "main/c-1: number 7 is missing".into());
@@ -244,6 +307,7 @@ mod tests {
         report.conclude(&all_held());
         let json = serde_json::to_value(&report).unwrap();
         for name in "chargers_online sessions_started sessions_completed sessions_cut_for_funds sessions_faulted \
+            sessions_stopped_remotely sessions_ended_otherwise sessions_closed_at_end sessions_not_started \
             energy_wh_metered energy_wh_billed energy_wh_overshoot debits ledger_sum charge_records samples_sent \
             samples_stored samples_gap grid_limit_w peak_demand_w peak_load_w limit_bound_seconds limit_violations \
             ticks highs_solves solver_fallbacks tick_ms solve_ms ack_ms event_ack_ms node_restarts invariants \

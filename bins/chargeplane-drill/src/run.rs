@@ -158,6 +158,8 @@ fn report(facts: &RunFacts, fleet: &Figures, node: &NodeFigures, tally: &Tally, 
         sessions_completed: fleet.count("sessions_completed"),
         sessions_cut_for_funds: fleet.count("sessions_cut_for_funds"),
         sessions_faulted: fleet.count("sessions_faulted"),
+        sessions_stopped_remotely: fleet.outcome("remote"),
+        sessions_ended_otherwise: fleet.outcome("other"),
         sessions_closed_at_end: fleet.count("sessions_closed_at_end"),
         sessions_remote: tally.remote_starts,
         energy_wh_metered: fleet.signed("energy_wh_metered"),
@@ -168,6 +170,7 @@ fn report(facts: &RunFacts, fleet: &Figures, node: &NodeFigures, tally: &Tally, 
         top_ups: tally.top_ups,
         ledger_sum: tally.ledger_sum,
         charge_records: tally.records,
+        sessions_not_started: tally.not_started,
         samples_sent: tally.samples.sent,
         samples_stored: tally.samples.stored,
         samples_gap: tally.samples.gap,
@@ -196,10 +199,7 @@ fn report(facts: &RunFacts, fleet: &Figures, node: &NodeFigures, tally: &Tally, 
     if fleet.summary.get("drained").and_then(Value::as_bool) == Some(false) {
         report.failures.push("the fleet ended with samples or events that were never acknowledged".to_owned());
     }
-    let sum = report.energy_wh_billed + report.energy_wh_overshoot;
-    if report.energy_wh_metered != sum {
-        report.failures.push(format!("{} Wh metered, {sum} Wh billed and overshoot", report.energy_wh_metered));
-    }
+    report.failures.extend(report.wrong_sums());
     report.conclude(findings);
     report
 }

@@ -7,8 +7,12 @@ use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+pub mod cuts;
 #[cfg(test)]
 mod tests;
+
+use crate::live::grouped;
+use cuts::Choice;
 
 /// The only version of the format so far.
 pub const API_VERSION: &str = "chargeplane/v1";
@@ -143,9 +147,9 @@ pub struct Step {
     /// What.
     #[serde(rename = "do")]
     pub act: Act,
-    /// Gateways it is about, numbered from 1 (`gateway.cut`).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub gateways: Vec<u32>,
+    /// Gateways it is about, numbered from 1, or `one` (`gateway.cut`).
+    #[serde(default, skip_serializing_if = "Choice::is_empty")]
+    pub gateways: Choice,
     /// How long, in seconds (`gateway.cut`).
     #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
     pub lasting: Option<u32>,
@@ -266,7 +270,12 @@ fn check_station(p: &StationPlan) -> anyhow::Result<()> {
     ensure!((1..=20_000).contains(&p.chargers), "station.chargers: {} is not within 1 to 20000", p.chargers);
     ensure!(p.gateways >= 1, "station.gateways: at least 1");
     ensure!(p.gateways <= p.chargers, "station.gateways: {} gateways for {} chargers", p.gateways, p.chargers);
-    ensure!(p.chargers.div_ceil(p.gateways) <= 1000, "station.gateways: more than 1000 chargers a gateway");
+    ensure!(
+        p.chargers.div_ceil(p.gateways) <= 1000,
+        "station.gateways: more than 1000 chargers a gateway; {} chargers need at least {} gateways",
+        p.chargers,
+        p.chargers.div_ceil(1000)
+    );
     ensure!(p.min_kw >= 1 && p.min_kw <= p.charger_kw, "station.min_kw: must be within 1 to charger_kw");
     ensure!(
         p.fallback_kw == 0 || (p.min_kw..=p.charger_kw).contains(&p.fallback_kw),
@@ -313,10 +322,8 @@ fn check_step(step: &Step, s: &Scenario) -> anyhow::Result<()> {
     ensure!(step.at < s.seconds, "at: {} is after the end, {} s", step.at, s.seconds);
     match step.act {
         Act::GatewayCut => {
-            ensure!(!step.gateways.is_empty(), "gateway.cut: name gateways, such as gateways: [1]");
-            if let Some(wrong) = step.gateways.iter().find(|&&n| n == 0 || n > s.station.gateways) {
-                bail!("gateways: there is no gateway {wrong}; they are numbered 1 to {}", s.station.gateways);
-            }
+            ensure!(!step.gateways.is_empty(), "gateway.cut: write gateways: one, or name them: [1]");
+            check_gateways(&step.gateways, &s.station)?;
             ensure!(step.lasting.is_some_and(|d| d > 0), "gateway.cut: say how long, such as for: 40");
         }
         Act::NodeKill => {
@@ -325,6 +332,16 @@ fn check_step(step: &Step, s: &Scenario) -> anyhow::Result<()> {
         Act::NodeStop => {
             ensure!(step.gateways.is_empty() && step.lasting.is_none(), "node.stop: takes neither gateways nor for");
         }
+    }
+    Ok(())
+}
+
+fn check_gateways(choice: &Choice, station: &StationPlan) -> anyhow::Result<()> {
+    if let Choice::Numbers(numbers) = choice
+        && let Some(wrong) = numbers.iter().find(|&&n| n == 0 || n > station.gateways)
+    {
+        let most = station.gateways;
+        bail!("gateways: there is no gateway {wrong}; write one, or numbers of 1 to {most}");
     }
     Ok(())
 }
@@ -349,10 +366,8 @@ pub fn plan(path: &Path, mut s: Scenario, flags: &Overrides) -> anyhow::Result<P
             Act::NodeKill => kills.push(step.at),
             Act::NodeStop => stops.push(step.at),
             Act::GatewayCut => {
-                let mut gateways = step.gateways.clone();
-                gateways.retain(|&n| n <= s.station.gateways);
-                gateways.sort_unstable();
-                gateways.dedup();
+                check_gateways(&step.gateways, &s.station).context("with the flags given: gateway.cut")?;
+                let gateways = step.gateways.resolve(&s.station, s.seed);
                 let until = step.at.saturating_add(step.lasting.unwrap_or(0)).min(s.seconds);
                 if !gateways.is_empty() && until > step.at {
                     cuts.push(Cut { at: step.at, until, gateways });
@@ -398,21 +413,13 @@ fn apply(s: &mut Scenario, flags: &Overrides) -> anyhow::Result<()> {
     s.station.transformers.count = s.station.transformers.count.min(s.station.feeders.count);
     if let Some(seconds) = flags.seconds {
         ensure!(seconds >= 1, "--seconds: at least 1");
-        let from = u64::from(s.seconds);
-        for step in &mut s.timeline {
-            step.at = u32::try_from(u64::from(step.at) * u64::from(seconds) / from).unwrap_or(u32::MAX);
-        }
+        s.timeline.iter_mut().for_each(|step| cuts::rescale(step, s.seconds, seconds));
         s.seconds = seconds;
     }
     Ok(())
 }
 
 impl Plan {
-    /// Cuts that outlast a lease, and so exercise POWER-2.
-    pub fn cuts_beyond_lease(&self) -> usize {
-        self.cuts.iter().filter(|cut| cut.until - cut.at > LEASE_SECONDS).count()
-    }
-
     /// The schedule, one line a happening, in order.
     pub fn describe(&self) -> String {
         let s = &self.scenario;
@@ -435,15 +442,32 @@ impl Plan {
         }
         lines.sort_by_key(|(at, _)| *at);
         let mut text = format!("{}: {}\n", s.name, s.summary);
-        text += &format!("seed {}, {} s, grid limit {} kW\n", s.seed, s.seconds, p.grid_kw);
+        text += &format!("{}\n", self.size());
         for (at, line) in lines {
             text += &format!("{at:>6} s  {line}\n");
         }
-        if self.cuts_beyond_lease() == 0 {
-            text += &format!(
-                "note: no cut outlasts a lease of {LEASE_SECONDS} s, so POWER-2 will not be exercised and the run fails\n"
-            );
+        for (invariant, why) in self.not_exercised() {
+            text += &format!("note: {invariant} will not be exercised and the run fails: {why}\n");
         }
         text
+    }
+    /// How large and how long this run is, after the flags.
+    fn size(&self) -> String {
+        let (s, p) = (&self.scenario, &self.scenario.station);
+        let count = |number: u32| grouped(i64::from(number));
+        let off: Vec<String> = self
+            .cuts
+            .iter()
+            .map(|cut| format!(", {} of them cut off for {} s", cut.gateways.len(), cut.until - cut.at))
+            .collect();
+        format!(
+            "{} chargers behind {} gateways{} share {} kW for {} s; seed {}",
+            count(p.chargers),
+            count(p.gateways),
+            off.concat(),
+            count(p.grid_kw),
+            count(s.seconds),
+            s.seed
+        )
     }
 }

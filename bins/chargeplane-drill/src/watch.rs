@@ -3,7 +3,7 @@
 use crate::finish::resident_kib;
 use crate::fleet;
 use crate::live::{Snapshot, View};
-use crate::metrics::{Scrape, Totals};
+use crate::metrics::{Totals, scrape};
 use crate::setup::{Setup, sibling};
 use anyhow::Context;
 use serde_json::Value;
@@ -37,6 +37,8 @@ pub struct Fleet {
 struct Said {
     /// The last line of figures.
     live: Value,
+    /// The phase of that line, and since when the fleet is in it.
+    phase: Option<(String, Instant)>,
     /// When the first car could come: second 0 of the load.
     began: Option<Instant>,
     /// All evidence is written.
@@ -135,6 +137,22 @@ fn never_ending_input(dir: &Path) -> anyhow::Result<Stdio> {
     Ok(File::options().read(true).write(true).open(&path)?.into())
 }
 
+impl Said {
+    fn hear(&mut self, value: Value) {
+        if self.began.is_none()
+            && let Some(second) = value.get("t").and_then(Value::as_u64)
+        {
+            self.began = Instant::now().checked_sub(Duration::from_secs(second));
+        }
+        let phase = value.get("phase").and_then(Value::as_str).unwrap_or("starting");
+        self.done |= phase == "idle";
+        if self.phase.as_ref().is_none_or(|(before, _)| before != phase) {
+            self.phase = Some((phase.to_owned(), Instant::now()));
+        }
+        self.live = value;
+    }
+}
+
 /// Time since the first car could come; zero before.
 fn load_time(said: &Said) -> Duration {
     said.began.map_or(Duration::ZERO, |began| began.elapsed())
@@ -146,14 +164,7 @@ fn follow(stdout: std::process::ChildStdout, said: &Mutex<Said>, mut file: File)
         // The copy is for people; losing it is no reason to stop following.
         let _ = writeln!(file, "{line}");
         if let Ok(value) = serde_json::from_str::<Value>(&line) {
-            let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-            if said.began.is_none()
-                && let Some(second) = value.get("t").and_then(Value::as_u64)
-            {
-                said.began = Instant::now().checked_sub(Duration::from_secs(second));
-            }
-            said.done |= value.get("phase").and_then(Value::as_str) == Some("idle");
-            said.live = value;
+            said.lock().unwrap_or_else(PoisonError::into_inner).hear(value);
         }
     }
 }
@@ -258,8 +269,8 @@ impl Loop<'_> {
         let resident = self.setup.node.state().pid.and_then(resident_kib);
         self.resident_peak_kib = self.resident_peak_kib.max(resident.unwrap_or(0));
         // While the node is down there is nothing to scrape.
-        if let Ok(text) = self.setup.client.text("/metrics") {
-            self.totals.observe(Scrape::parse(&text));
+        if let Some((process, scrape)) = scrape(&self.setup.client) {
+            self.totals.observe(process, scrape);
         }
     }
 
@@ -285,13 +296,15 @@ impl Loop<'_> {
         let outstanding = samples.saturating_sub(count("samples_acked") + count("samples_gap"));
         let state = self.setup.node.state();
         let scenario = &self.setup.plan.scenario;
+        let (phase, since) = said.phase.clone().unwrap_or_else(|| ("starting".to_owned(), self.began));
         Snapshot {
             second: load_time(said).as_secs_f64(),
             seconds: scenario.seconds,
-            phase: said.live.get("phase").and_then(Value::as_str).unwrap_or("starting").to_owned(),
+            phase,
+            phase_second: since.elapsed().as_secs_f64(),
             online: (count("online"), u64::from(scenario.station.chargers)),
             sessions: count("charging"),
-            finished: count("completed") + count("cut_for_funds") + count("faulted"),
+            finished: count("sessions_started").saturating_sub(count("charging")),
             load: (number("load_w"), number("limit_w")),
             demand_w: number("demand_w"),
             energy_wh: number("wh_flowed"),
@@ -301,5 +314,25 @@ impl Loop<'_> {
             node: (state.pid, state.ready),
             restarts: state.restarts(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phase_has_a_beginning_of_its_own() {
+        let mut said = Said::default();
+        let mut hear = |t: u64, phase: &str| {
+            said.hear(serde_json::json!({ "t": t, "phase": phase }));
+            (said.phase.clone().expect("it has one"), said.done)
+        };
+        let (running, _) = hear(119, "running");
+        assert_eq!(hear(120, "running").0, running, "it goes on");
+        let (draining, done) = hear(121, "draining");
+        assert!(draining.0 == "draining" && draining.1 >= running.1 && !done);
+        assert!(hear(150, "idle").1);
+        assert!(load_time(&said) >= Duration::from_secs(119), "of the load, by its first line");
     }
 }

@@ -45,6 +45,8 @@ pub struct Tally {
     pub samples: SampleTotals,
     /// Charge records as served.
     pub records: u64,
+    /// Sessions with a record that the fleet never saw, because they never began at a charger.
+    pub not_started: u64,
     /// Sum of all balances as served.
     pub ledger_sum: i64,
     /// Violations of limits: readings outside, and what the node counted on itself.
@@ -106,6 +108,7 @@ pub fn judge(run_dir: &Path, data_dir: &Path) -> anyhow::Result<(Findings, Tally
         billed: settled().map(|s| s.billed).sum(),
         samples,
         records: records.len() as u64,
+        not_started: stations.not_started(&outside.sessions),
         ledger_sum,
         limit_violations: outside_power + own_power,
         top_ups: count(|line| matches!(line, evidence::Line::TopUp { .. })),

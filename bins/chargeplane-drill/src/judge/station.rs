@@ -162,6 +162,13 @@ impl StationLog {
         }
     }
 
+    /// Records of sessions that never began, and that the fleet therefore never saw.
+    pub fn not_started(&self, fleet: &[FleetSession]) -> u64 {
+        let seen: BTreeSet<&str> = fleet.iter().map(|session| session.session.as_str()).collect();
+        let unseen = |(id, record): &(&String, &Record)| record.reason == NOT_STARTED && !seen.contains(id.as_str());
+        self.records.iter().filter(unseen).count() as u64
+    }
+
     fn judge_record(&self, id: &str, record: &Record, ledger: &Ledger, findings: &mut Findings) {
         let Record { meter_start, meter_stop, energy, billed_wh, overshoot_wh, .. } = *record;
         findings.check("SESS-1", energy == meter_stop - meter_start && energy == billed_wh + overshoot_wh, || {

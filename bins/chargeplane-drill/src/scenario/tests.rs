@@ -22,7 +22,8 @@ fn the_demo_is_what_the_judges_ask_for() {
     assert_eq!((s.chargers, s.charger_kw, s.min_kw, s.gateways, s.grid_kw), (2000, 120, 12, 20, 60_000));
     assert_eq!((scenario.seconds, scenario.load.time_compression), (120, 60));
     let plan = planned(&Overrides::default()).expect("the demo plans");
-    assert_eq!(plan.cuts_beyond_lease(), 1, "POWER-2 must be exercised");
+    assert_eq!(plan.not_exercised(), []);
+    assert_eq!((plan.cuts[0].at, plan.cuts[0].until, plan.cuts[0].gateways.len()), (60, 105, 1));
     assert!(plan.kills.is_empty());
 }
 
@@ -44,7 +45,8 @@ fn what_makes_no_sense_is_refused_with_the_key() {
         ("min_kw: 12", "min_kw: 0", "station.min_kw"),
         ("fallback_kw: 12", "fallback_kw: 5", "station.fallback_kw"),
         ("fallback_kw: 12", "fallback_kw: 40", "station.fallback_kw"),
-        ("gateways: [7]", "gateways: [21]", "timeline[0]"),
+        ("gateways: one", "gateways: [21]", "timeline[0]"),
+        ("gateways: one", "gateways: two", "timeline"),
         ("at: 60", "at: 600", "timeline[0]"),
         (", for: 45", "", "for"),
         ("burst_requests: 400", "burst_requests: 256", "load.burst_requests"),
@@ -84,8 +86,95 @@ fn the_timeline_scales_and_kills_are_sorted() {
     let flags = Overrides { seconds: Some(60), kill_at: vec![50, 20, 20], ..Overrides::default() };
     let plan = planned(&flags).expect("plans");
     assert_eq!(plan.kills, [20, 50]);
-    assert_eq!(plan.cuts, [Cut { at: 30, until: 60, gateways: vec![7] }]);
-    assert!(plan.describe().contains("POWER-2 will not be exercised"), "{}", plan.describe());
+    assert_eq!((plan.cuts[0].at, plan.cuts[0].until), (15, 60));
+}
+
+#[test]
+fn a_run_of_any_length_has_a_cut_in_which_leases_end() {
+    let flags = |seconds| Overrides { seconds: Some(seconds), ..Overrides::default() };
+    let missing = |seconds| planned(&flags(seconds)).expect("plans").not_exercised();
+    for seconds in [cuts::SHORTEST, 45, 60, 89, 90, 91, 600] {
+        let plan = planned(&flags(seconds)).expect("plans");
+        assert_eq!(plan.not_exercised(), [], "{seconds} s");
+        let cut = &plan.cuts[0];
+        assert!(cut.at >= 10 && cut.at <= seconds / 2 && cut.until <= seconds, "{cut:?}");
+        assert!(cut.until - cut.at == 45 || seconds < 55, "{cut:?}");
+    }
+    assert_eq!(missing(cuts::SHORTEST - 1).iter().map(|(id, _)| *id).collect::<Vec<_>>(), ["POWER-2"]);
+    assert_eq!(missing(12).iter().map(|(id, _)| *id).collect::<Vec<_>>(), ["POWER-2", "MONEY-2", "DATA-1"]);
+    let text = planned(&flags(41)).expect("plans").describe();
+    assert!(text.contains("note: POWER-2 will not be exercised") && text.contains("at least 42 s"), "{text}");
+}
+
+#[test]
+fn a_station_of_any_size_cuts_gateways_that_have_a_cabinet() {
+    for (chargers, gateways, cut) in [
+        (2_000, 20, 1),
+        (2_000, 5, 1),
+        (1_000, 1, 1),
+        (2_000, 2, 1),
+        (2_000, 100, 1),
+        (2_000, 200, 2),
+        (7, 7, 1),
+        (1, 1, 1),
+    ] {
+        for seed in 0..5 {
+            let flags = Overrides {
+                chargers: Some(chargers),
+                gateways: Some(gateways),
+                seed: Some(seed),
+                ..Overrides::default()
+            };
+            let plan = planned(&flags).expect("plans");
+            assert_eq!(plan.not_exercised(), [], "{chargers} chargers, {gateways} gateways");
+            assert_eq!(plan.cuts[0].gateways.len(), cut, "{chargers} chargers, {gateways} gateways");
+            assert_eq!(plan.cuts, planned(&flags).expect("plans").cuts);
+        }
+    }
+    let chosen: std::collections::BTreeSet<Vec<u32>> = (0..20)
+        .map(|seed| {
+            planned(&Overrides { seed: Some(seed), ..Overrides::default() }).expect("plans").cuts[0].gateways.clone()
+        })
+        .collect();
+    assert_eq!(chosen.len(), 20, "the seed decides which");
+}
+
+#[test]
+fn a_size_that_is_not_possible_is_refused_with_what_is() {
+    let refused = |flags: &Overrides| format!("{:#}", planned(flags).expect_err("refused"));
+    let one = refused(&Overrides { gateways: Some(1), ..Overrides::default() });
+    assert!(one.contains("2000 chargers need at least 2 gateways"), "{one}");
+    let named = parse(&DEMO.replace("gateways: one", "gateways: [7]")).expect("reads");
+    let five = Overrides { gateways: Some(5), ..Overrides::default() };
+    let error = format!("{:#}", plan(&demo_path(), named, &five).expect_err("refused"));
+    assert!(error.contains("no gateway 7; write one, or numbers of 1 to 5"), "{error}");
+}
+
+#[test]
+fn what_a_cut_or_a_load_cannot_put_to_the_test_is_said() {
+    let said = |from: &str, to: &str| {
+        let text = DEMO.replace(from, to);
+        assert_ne!(text, DEMO);
+        let plan = plan(&demo_path(), parse(&text).expect("reads"), &Overrides::default()).expect("plans");
+        plan.not_exercised().iter().map(|(id, _)| *id).collect::<Vec<_>>()
+    };
+    assert_eq!(said("fallback_kw: 12", "fallback_kw: 0"), ["POWER-2"]);
+    assert_eq!(said("late_stops: 24", "late_stops: 0"), ["MONEY-4"]);
+    assert_eq!(said("burst_requests: 400", "burst_requests: 0"), ["LOAD-1"]);
+    // 300 gateways of six or seven chargers each: a cabinet of twenty has several.
+    assert_eq!(said("gateways: 20", "gateways: 300").len(), 0);
+    let text = DEMO.replace("gateways: 20", "gateways: 300").replace("gateways: one", "gateways: [7]");
+    let named = plan(&demo_path(), parse(&text).expect("reads"), &Overrides::default()).expect("plans");
+    assert_eq!(named.not_exercised()[0].0, "POWER-2");
+}
+
+#[test]
+fn the_numbers_of_the_run_are_told_and_not_those_of_the_file() {
+    let flags = Overrides { chargers: Some(200), gateways: Some(5), seconds: Some(60), ..Overrides::default() };
+    let text = planned(&flags).expect("plans").describe();
+    let line = "200 chargers behind 5 gateways, 1 of them cut off for 45 s share 6,000 kW for 60 s; seed 20190301";
+    assert!(text.contains(line), "{text}");
+    assert!(!text.contains("2,000") && !text.contains("60 MW"), "{text}");
 }
 
 #[test]
