@@ -19,7 +19,7 @@ use crate::views::*;
 use chargeplane_domain::account::{AccountAnswer, AccountCommand, AccountRejection};
 use chargeplane_domain::catalogue::{Catalogue, Gateway};
 use chargeplane_domain::catalogue_check;
-use chargeplane_domain::charger::{Charger, ChargerRejection};
+use chargeplane_domain::charger::{Charger, ChargerRejection, KeyedContent};
 use chargeplane_domain::chunk::Chunk;
 use chargeplane_domain::command::{Action, Command};
 use chargeplane_domain::ids::{AccountId, ChargerId, CommandId, GatewayId, SessionId, StationId};
@@ -48,6 +48,17 @@ pub enum CallError {
     /// The account said no.
     #[error("{0}")]
     Account(AccountRejection),
+    /// The account said no to a session that was asked for.
+    #[error(
+        "the account refused session {session} ({code}): nothing is held and nothing was started; this key gets this \
+         answer again, so try again with a new one"
+    )]
+    StartRefused {
+        /// The session, which can be looked at while its key is remembered.
+        session: SessionId,
+        /// The account's code.
+        code: String,
+    },
     /// The charger said no.
     #[error("{0}")]
     Charger(ChargerRejection),

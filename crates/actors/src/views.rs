@@ -1,6 +1,7 @@
 //! What the node shows of itself: plain values for the API and the command line.
 
 use chargeplane_domain::account::AccountKind;
+use chargeplane_domain::charger::Refusal;
 use chargeplane_domain::command::Command;
 use chargeplane_domain::ids::{AccountId, ChargerId, ConnectorNo, GatewayId, SessionId, StationId};
 use chargeplane_domain::session::ChargingSession;
@@ -170,13 +171,39 @@ pub struct ShardView {
     pub quarantined: usize,
 }
 
-/// An open or lately closed session.
+/// An open session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SessionView {
     /// The charger.
     pub charger: ChargerId,
     /// The durable session.
     pub session: ChargingSession,
+}
+
+/// What can be said of a session that is no charge record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum KnownSession {
+    /// It is not settled yet.
+    Open(SessionView),
+    /// The account refused.
+    Refused(RefusedSessionView),
+}
+
+/// A session that was asked for over the API and that the account refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedSessionView {
+    /// The session.
+    pub session: SessionId,
+    /// The charger.
+    pub charger: ChargerId,
+    /// Its connector.
+    pub connector: ConnectorNo,
+    /// Who was to pay.
+    pub account: AccountId,
+    /// When it was asked for.
+    pub requested_at: Timestamp,
+    /// Why not, and what was in force.
+    pub refusal: Refusal,
 }
 
 /// A command with its charger.

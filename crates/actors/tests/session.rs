@@ -4,12 +4,12 @@
 mod support;
 
 use chargeplane_actors::handle::CallError;
-use chargeplane_actors::testing::MemoryStores;
-use chargeplane_actors::views::StartRequest;
+use chargeplane_actors::testing::{MemoryStores, Poison};
+use chargeplane_actors::views::{KnownSession, StartRequest};
 use chargeplane_domain::account::{AccountCommand, AccountRejection};
 use chargeplane_domain::command::CommandOutcome;
-use chargeplane_domain::ids::ConnectorNo;
-use chargeplane_domain::session::StopReason;
+use chargeplane_domain::ids::{ConnectorNo, SessionId};
+use chargeplane_domain::session::{SessionState, StopReason};
 use chargeplane_domain::units::{Money, Timestamp, WattHours};
 use chargeplane_protocol::message::{Beat, BeatCharger, CommandEnd, Down, GatewayEvent, Stream};
 use std::time::Duration;
@@ -160,6 +160,63 @@ async fn a_start_over_the_api_is_one_start_however_often_it_is_repeated() {
     let ended = handle.command(&start.id).await.expect("known").command.outcome;
     assert_eq!(ended, Some(CommandOutcome::Refused { reason: "not_plugged".into() }));
     assert_eq!(handle.account(&id("a1")).await.expect("open").held, Money::ZERO, "the hold is released");
+}
+
+#[tokio::test]
+async fn a_start_over_the_api_is_answered_with_what_the_account_says() {
+    let stores = MemoryStores::default();
+    let (node, link) = stores.start(|_| ()).await;
+    let handle = node.handle();
+    let enrolment = set_up(&handle).await;
+    open_account(&handle, "poor", 1).await;
+    open_account(&handle, "a1", 100_000).await;
+    let _gateway = TestGateway::new(&node, link, &enrolment);
+    let request = |account: &str, key: &str| StartRequest {
+        charger: id("c0"),
+        connector: ConnectorNo(1),
+        account: id(account),
+        key: key.to_owned(),
+    };
+    for (number, account, reason) in [(1, "nobody", "unknown_account"), (2, "poor", "insufficient_funds")] {
+        let session: SessionId = id(&format!("c0.{number}"));
+        let refused = Err(CallError::StartRefused { session: session.clone(), code: reason.to_owned() });
+        assert_eq!(handle.start_session(request(account, account)).await, refused);
+        assert_eq!(handle.start_session(request(account, account)).await, refused, "the same key, the same answer");
+        match handle.known_session(&session).await.expect("stays readable") {
+            KnownSession::Refused(view) => {
+                assert_eq!((view.refusal.code.as_str(), view.account), (reason, id(account)))
+            }
+            open @ KnownSession::Open(_) => panic!("refused, and still {open:?}"),
+        }
+    }
+    // The money came meanwhile: the old key keeps its answer, a new one starts.
+    let top_up = AccountCommand::TopUp { key: "more".into(), amount: Money(100_000), at: now() };
+    handle.account_command(id("poor"), top_up).await.expect("tops up");
+    assert!(handle.start_session(request("poor", "poor")).await.is_err());
+    let session = handle.start_session(request("poor", "again")).await.expect("starts");
+    let open = handle.session(&session).await.expect("open").session;
+    assert_eq!(open.state, SessionState::Authorised, "the answer came behind the account's");
+
+    // After the node died, the answers are those of the log.
+    let (second, _link) = stores.start(|config| config.node = chargeplane_domain::ids::NodeId("n2".into())).await;
+    let again = second.handle().start_session(request("nobody", "nobody")).await;
+    assert_eq!(again, Err(CallError::StartRefused { session: id("c0.1"), code: "unknown_account".to_owned() }));
+    assert_eq!(second.handle().start_session(request("poor", "again")).await, Ok(session));
+}
+
+#[tokio::test]
+async fn a_start_whose_account_does_not_answer_is_told_as_pending() {
+    let stores = MemoryStores::default();
+    let (node, link) = stores.start(|config| config.call_timeout = Duration::from_secs(2)).await;
+    let handle = node.handle();
+    let enrolment = set_up(&handle).await;
+    open_account(&handle, "mute", 100_000).await;
+    let _gateway = TestGateway::new(&node, link, &enrolment);
+    let _poison = Poison::new("account:main/mute", "Authorise");
+    let (charger, account) = (id("c0"), id("mute"));
+    let request = StartRequest { charger, connector: ConnectorNo(1), account, key: "k".to_owned() };
+    let session = handle.start_session(request).await.expect("durable, and not decided");
+    assert_eq!(handle.session(&session).await.expect("open").session.state, SessionState::Requested);
 }
 
 #[tokio::test]

@@ -190,6 +190,10 @@ impl From<CallError> for Problem {
         match &error {
             CallError::NotFound(_) => Self::new("not_found", detail),
             CallError::Account(rejection) => Self::refusal(rejection.code(), "account_refused", detail),
+            CallError::StartRefused { code, .. } => {
+                let known = info(code, "account_refused");
+                Self::of(known, known.code, detail)
+            }
             CallError::Charger(rejection) => Self::refusal(rejection.code(), "charger_refused", detail),
             CallError::Shed => Self::new("overloaded", detail),
             CallError::Interrupted => Self::new("interrupted", detail),

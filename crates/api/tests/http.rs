@@ -338,10 +338,32 @@ async fn stations_chargers_and_limits() {
     let below = json!({ "limit_w": -1 });
     server.ask(ALL, "PUT", "/stations/s1/limits/grid", None, Some(&below)).await.refused(422, "invalid");
     let unknown = server.ask(ALL, "PUT", "/stations/s1/limits/nowhere", None, Some(&cut)).await;
-    unknown.refused(404, "not_found");
+    let problem = unknown.refused(404, "not_found");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("\"nowhere\" of station main/s1") && detail.contains("it has grid, f1"), "{detail}");
     let gateways = server.get("/gateways?limit=1").await.ok();
     assert_eq!((&gateways["items"][0]["online"], gateways["items"].as_array().unwrap().len()), (&json!(false), 1));
     server.get("/chargers?after=a%20b").await.refused(400, "bad_query");
+}
+
+#[tokio::test]
+async fn a_limit_that_fallbacks_alone_exceed_is_refused_with_the_least_value() {
+    let server = Server::start().await;
+    let mut document = catalogue();
+    for charger in ["main/c1", "main/c2"] {
+        document["chargers"][charger]["fallback_w"] = json!(12_000);
+    }
+    document["stations"]["main/s1"]["limits"][0]["base_w"] = json!(1_000);
+    server.post("/catalogue", None, &document).await.ok();
+    for (node, least) in [("grid", 25_000), ("f1", 24_000)] {
+        let path = format!("/stations/s1/limits/{node}");
+        let below = server.ask(ALL, "PUT", &path, None, Some(&json!({ "limit_w": least - 1 }))).await;
+        let problem = below.refused(422, "invalid");
+        assert!(problem["detail"].as_str().unwrap().contains(&least.to_string()), "{problem}");
+        let least = server.ask(ALL, "PUT", &path, None, Some(&json!({ "limit_w": least }))).await;
+        assert_eq!(least.status, StatusCode::NO_CONTENT, "{}", least.text);
+    }
+    assert!(server.get("/stations/s1").await.ok().get("deficits").is_none(), "nothing over its limit");
 }
 
 #[tokio::test]
@@ -378,6 +400,30 @@ async fn commands_and_sessions_are_accepted_once_for_each_key() {
     assert_eq!(server.get("/sessions/main%2Fc2.1").await.ok()["account"], "main/a1");
     server.get("/sessions/main%2Fc1.9").await.refused(404, "not_found");
     server.ask(ALL, "POST", "/sessions/main%2Fc1.9/stop", Some("x"), None).await.refused(404, "unknown_session");
+}
+
+#[tokio::test]
+async fn a_start_that_the_account_refuses_says_why_and_stays_readable() {
+    let server = Server::furnished().await;
+    server.account("main/poor", "0.0001").await;
+    let open = json!({ "account": "foreign", "currency": "EUR", "kind": "credit", "credit_limit": "1000" });
+    server.post("/accounts", Some("k"), &open).await.ok();
+    let cases = [
+        (404, "unknown_account", "nobody"),
+        (402, "insufficient_funds", "poor"),
+        (422, "currency_mismatch", "foreign"),
+    ];
+    for (number, (status, code, account)) in (1..).zip(cases) {
+        let start = json!({ "charger": "c1", "account": account });
+        for _ in 0..2 {
+            let problem = server.post("/sessions", Some(account), &start).await.refused(status, code);
+            assert!(problem["detail"].as_str().unwrap().contains(&format!("main/c1.{number}")), "{problem}");
+        }
+        let session = server.get(&format!("/sessions/main%2Fc1.{number}")).await.ok();
+        assert_eq!((&session["state"], &session["refusal"]), (&json!("refused"), &json!(code)));
+        assert_eq!((&session["station"], &session["currency"]), (&json!("main/s1"), &json!("CNY")));
+    }
+    assert_eq!(server.get("/sessions").await.ok()["items"], json!([]));
 }
 
 #[tokio::test]

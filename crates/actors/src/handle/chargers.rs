@@ -226,8 +226,9 @@ impl NodeHandle {
         Ok(())
     }
 
-    /// Starts a session from outside the charger. Returns when the request is durable; whether the account
-    /// and the charger take it is the session's state.
+    /// Starts a session from outside the charger. Returns when the account has said yes or no, and that is durable;
+    /// after half of the call's time the session is returned as it is then, asked for. Whether the charger takes it
+    /// is the session's state.
     pub async fn start_session(&self, request: StartRequest) -> Result<SessionId, CallError> {
         let (reply, wait) = self.reply();
         let charger = request.charger.clone();
@@ -286,6 +287,27 @@ impl NodeHandle {
         let state = self.durable_charger(&charger).await?;
         let current = state.and_then(|state| state.current).filter(|current| current.id == *session);
         current.map(|session| SessionView { charger, session }).ok_or_else(missing)
+    }
+
+    /// A session that is open, or a start over the API that the account refused, while its key is remembered.
+    pub async fn known_session(&self, session: &SessionId) -> Result<KnownSession, CallError> {
+        let missing = || CallError::NotFound(format!("session {session}"));
+        let charger = charger_of(session.tenant(), session.local()).ok_or_else(missing)?;
+        let state = self.durable_charger(&charger).await?.ok_or_else(missing)?;
+        if let Some((request, refusal)) = state.refused_request(session)
+            && let KeyedContent::Start { account, connector } = &request.content
+        {
+            return Ok(KnownSession::Refused(RefusedSessionView {
+                session: session.clone(),
+                charger,
+                connector: *connector,
+                account: account.clone(),
+                requested_at: request.at,
+                refusal: refusal.clone(),
+            }));
+        }
+        let current = state.current.filter(|current| current.id == *session);
+        current.map(|session| KnownSession::Open(SessionView { charger, session })).ok_or_else(missing)
     }
 
     /// How many sessions are open.
