@@ -1,5 +1,6 @@
 //! What the node shows of itself: plain values for the API and the command line.
 
+use crate::ports::LedgerEntry;
 use chargeplane_domain::account::AccountKind;
 use chargeplane_domain::charger::Refusal;
 use chargeplane_domain::command::Command;
@@ -135,6 +136,15 @@ pub struct AccountView {
     pub open_sessions: Vec<SessionId>,
     /// When it was opened.
     pub opened_at: Timestamp,
+}
+
+/// A part of an account's statement.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Statement {
+    /// The lines, oldest first.
+    pub entries: Vec<LedgerEntry>,
+    /// Everything that was answered before the statement was asked for is in the read models.
+    pub complete: bool,
 }
 
 /// A balance as served: a driver's account or a counter-account of one shard.
@@ -273,6 +283,15 @@ pub struct Readiness {
     pub ready: bool,
     /// What is missing.
     pub reasons: Vec<String>,
+}
+
+/// How a catalogue is applied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ApplyOptions {
+    /// Only tell what would change.
+    pub dry_run: bool,
+    /// A catalogue without a station is meant, also where there are some.
+    pub allow_empty: bool,
 }
 
 /// What applying a catalogue changes: lines such as `+ charger main/c1`, `~ station main/s1: limits`.

@@ -4,7 +4,7 @@
 mod support;
 
 use chargeplane_actors::handle::CallError;
-use chargeplane_actors::testing::{MemoryStores, Poison};
+use chargeplane_actors::testing::{MemoryStores, Poison, beat_of};
 use chargeplane_actors::views::{KnownSession, StartRequest};
 use chargeplane_domain::account::{AccountCommand, AccountRejection};
 use chargeplane_domain::command::CommandOutcome;
@@ -137,6 +137,7 @@ async fn a_start_over_the_api_is_one_start_however_often_it_is_repeated() {
     let enrolment = set_up(&handle).await;
     open_account(&handle, "a1", 100_000).await;
     let mut gateway = TestGateway::new(&node, link, &enrolment);
+    beat_of(&handle, &id("g1")).await;
     let request = |key: &str| StartRequest {
         charger: id("c0"),
         connector: ConnectorNo(1),
@@ -171,6 +172,7 @@ async fn a_start_over_the_api_is_answered_with_what_the_account_says() {
     open_account(&handle, "poor", 1).await;
     open_account(&handle, "a1", 100_000).await;
     let _gateway = TestGateway::new(&node, link, &enrolment);
+    beat_of(&handle, &id("g1")).await;
     let request = |account: &str, key: &str| StartRequest {
         charger: id("c0"),
         connector: ConnectorNo(1),
@@ -212,11 +214,34 @@ async fn a_start_whose_account_does_not_answer_is_told_as_pending() {
     let enrolment = set_up(&handle).await;
     open_account(&handle, "mute", 100_000).await;
     let _gateway = TestGateway::new(&node, link, &enrolment);
+    beat_of(&handle, &id("g1")).await;
     let _poison = Poison::new("account:main/mute", "Authorise");
     let (charger, account) = (id("c0"), id("mute"));
     let request = StartRequest { charger, connector: ConnectorNo(1), account, key: "k".to_owned() };
     let session = handle.start_session(request).await.expect("durable, and not decided");
     assert_eq!(handle.session(&session).await.expect("open").session.state, SessionState::Requested);
+}
+
+#[tokio::test]
+async fn a_start_at_a_charger_that_is_not_heard_holds_no_money() {
+    let stores = MemoryStores::default();
+    let (node, _link) = stores.start(|_| ()).await;
+    let handle = node.handle();
+    set_up(&handle).await;
+    open_account(&handle, "a1", 100_000).await;
+    let request =
+        || StartRequest { charger: id("c0"), connector: ConnectorNo(1), account: id("a1"), key: "k".to_owned() };
+    let offline = CallError::ChargerOffline { charger: id("c0"), gateway: id("g1") };
+    assert_eq!(handle.start_session(request()).await, Err(offline));
+    assert_eq!(handle.account(&id("a1")).await.expect("open").held, Money::ZERO);
+    beat_of(&handle, &id("g1")).await;
+    let session = handle.start_session(request()).await.expect("the key was not used up");
+    // The same key gets its answer while the charger is away.
+    drop(node);
+    let (second, _link) = stores.start(|config| config.node = chargeplane_domain::ids::NodeId("n2".into())).await;
+    assert_eq!(second.handle().start_session(request()).await, Ok(session));
+    let other = StartRequest { key: "other".to_owned(), ..request() };
+    assert!(matches!(second.handle().start_session(other).await, Err(CallError::ChargerOffline { .. })));
 }
 
 #[tokio::test]
@@ -331,12 +356,8 @@ async fn money_moves_once_a_key_and_refusals_are_remembered() {
     let other = handle.account_command(id("a1"), top_up("k", 8)).await;
     assert!(matches!(other, Err(CallError::Account(AccountRejection::KeyReused))), "{other:?}");
     assert_eq!(handle.account(&id("a1")).await.expect("open").balance, Money(507));
-    for _ in 0..400 {
-        if handle.statement(&id("a1"), (0, 0), 10).await.expect("statement").len() == 3 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let lines = handle.statement(&id("a1"), (0, 0), 10).await.expect("statement");
-    assert_eq!(lines.iter().map(|line| line.balance.0).collect::<Vec<_>>(), vec![0, 500, 507]);
+    // At once: whoever was answered reads what was done.
+    let statement = handle.statement(&id("a1"), (0, 0), 10).await.expect("statement");
+    assert!(statement.complete);
+    assert_eq!(statement.entries.iter().map(|line| line.balance.0).collect::<Vec<_>>(), vec![0, 500, 507]);
 }

@@ -5,13 +5,16 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 
 impl NodeHandle {
-    fn station_actor(&self, station: &StationId) -> Result<ActorRef<ShardMessage<StationFamily>>, CallError> {
+    pub(super) fn station_actor(
+        &self,
+        station: &StationId,
+    ) -> Result<ActorRef<ShardMessage<StationFamily>>, CallError> {
         let shard = self.directory().station_shard(station);
         let actor = self.shared.router.station_shard(shard.index);
         actor.ok_or_else(|| CallError::NotServing(shard.to_string()))
     }
 
-    async fn ask_stations<T: Send + 'static>(
+    pub(super) async fn ask_stations<T: Send + 'static>(
         &self,
         actor: &ActorRef<ShardMessage<StationFamily>>,
         question: impl FnOnce(&StationMap) -> T + Send + 'static,
@@ -230,10 +233,31 @@ impl NodeHandle {
     /// after half of the call's time the session is returned as it is then, asked for. Whether the charger takes it
     /// is the session's state.
     pub async fn start_session(&self, request: StartRequest) -> Result<SessionId, CallError> {
+        self.refuse_unheard(&request).await?;
         let (reply, wait) = self.reply();
         let charger = request.charger.clone();
         self.to_charger(&charger, Lane::Commands, move |permit| ChargerMessage::Start { request, reply, permit })?;
         wait.await
+    }
+
+    /// Refuses a start at a charger whose gateway is not heard: it would hold the driver's money until its deadline.
+    /// A key that is known gets its answer also then.
+    async fn refuse_unheard(&self, request: &StartRequest) -> Result<(), CallError> {
+        let directory = self.directory();
+        let missing = || CallError::NotFound(format!("charger {}", request.charger));
+        let (known, station) = directory.charger(&request.charger).ok_or_else(missing)?;
+        let heard = self.ask_station(station, |reply, permit| StationMessage::Online { reply, permit }).await?;
+        if heard.contains(&known.gateway) {
+            return Ok(());
+        }
+        let (charger, key) = (request.charger.clone(), request.key.clone());
+        let is_repeated = move |map: &StationMap| {
+            map.chargers.get(&charger).is_some_and(|charger| charger.key_target(&key).is_some())
+        };
+        if self.ask_stations(&self.station_actor(station)?, is_repeated).await? {
+            return Ok(());
+        }
+        Err(CallError::ChargerOffline { charger: request.charger.clone(), gateway: known.gateway.clone() })
     }
 
     /// Stops a session from outside the charger. Returns when the command is durable.

@@ -46,7 +46,7 @@ pub(crate) async fn get(
 /// within half of `node.call_timeout_ms`, the answer is 201 for a session in state `requested`. Whether the car
 /// charges is the session's state. A key belongs to the charger.
 #[utoipa::path(post, path = "/sessions", tag = "sessions",
-    params(("Idempotency-Key" = String, Header, description = "1 to 128 visible ASCII characters")),
+    params(("Idempotency-Key" = String, Header, description = "1 to 128 visible ASCII characters; a key belongs to the charger that the request is about")),
     request_body = StartSessionRequest, responses((status = 201, body = SessionIdDto)))]
 pub(crate) async fn start(
     State(state): State<ApiState>,
@@ -67,7 +67,7 @@ pub(crate) async fn start(
 /// Stops a session. Accepted is durable; the session's state tells when the charger has stopped.
 #[utoipa::path(post, path = "/sessions/{session}/stop", tag = "sessions",
     params(("session" = String, Path, description = "percent-encoded id"),
-           ("Idempotency-Key" = String, Header, description = "1 to 128 visible ASCII characters")),
+           ("Idempotency-Key" = String, Header, description = "1 to 128 visible ASCII characters; a key belongs to the charger that the request is about")),
     responses((status = 202, body = SessionIdDto)))]
 pub(crate) async fn stop(
     State(state): State<ApiState>,
