@@ -457,6 +457,9 @@ pub struct ApplyArgs {
     /// Only print what would change
     #[arg(long)]
     pub dry_run: bool,
+    /// Apply a file without any station, which removes all there are
+    #[arg(long)]
+    pub allow_empty: bool,
 }
 
 /// `chargeplane config`.

@@ -9,6 +9,7 @@
 
 mod billing;
 mod inputs;
+mod starts;
 
 pub use billing::Billing;
 
@@ -72,6 +73,8 @@ pub enum ChargerMessage {
     Stop { session: SessionId, key: String, reply: Reply<()>, permit: Permit },
     /// Send a command.
     Request { action: Action, key: String, reply: Reply<CommandId>, permit: Permit },
+    /// A start that waits for the account has waited long enough.
+    StartDue,
     /// A commit of this actor is done.
     Durable,
     /// Look whether something is due.
@@ -85,7 +88,8 @@ impl EntityMessage for ChargerMessage {
             Self::Start { reply, .. } => reply.answer(Err(why)),
             Self::Stop { reply, .. } => reply.answer(Err(why)),
             Self::Request { reply, .. } => reply.answer(Err(why)),
-            Self::Digest { .. } | Self::Account { .. } | Self::Position { .. } | Self::Durable | Self::Wake => {}
+            Self::Digest { .. } | Self::Account { .. } | Self::Position { .. } => {}
+            Self::StartDue | Self::Durable | Self::Wake => {}
         }
     }
 
@@ -144,6 +148,8 @@ pub struct ChargerState {
     sent: BTreeMap<CommandId, Instant>,
     /// When the session in progress was last told to stop for lack of funds.
     stopped_for_funds: Option<(SessionId, Instant)>,
+    /// Starts whose callers wait for what the account says.
+    starts: Vec<starts::WaitingStart>,
     wake_armed: bool,
 }
 
@@ -170,6 +176,7 @@ impl Actor for ChargerActor {
             billing,
             sent,
             stopped_for_funds,
+            starts: Vec::new(),
             wake_armed: true,
         })
     }
@@ -197,6 +204,7 @@ impl Actor for ChargerActor {
             ChargerMessage::Request { action, key, reply, permit } => {
                 inputs::on_request(state, &myself, action, key, reply, permit)?;
             }
+            ChargerMessage::StartDue => {}
             ChargerMessage::Durable => state.uncommitted = state.uncommitted.saturating_sub(1),
             ChargerMessage::Wake => state.wake_armed = false,
         }
@@ -288,6 +296,7 @@ fn advance(state: &mut ChargerState, myself: &ActorRef<ChargerMessage>) -> Resul
     if state.uncommitted > 0 {
         return Ok(());
     }
+    starts::answer_decided(state);
     send_commands(state);
     expire_commands(state, myself)?;
     match state.charger.open_session().map(|session| session.state) {

@@ -8,8 +8,8 @@ use crate::charger::ChargerMessage;
 use crate::directory::Directory;
 use crate::entry::DeadLetter;
 use crate::family::{AccountFamily, AccountMap, StationFamily, StationKey, StationMap, StationMember};
-use crate::ports::{ChunkQuery, GatewayCredentials, LedgerEntry, RecordQuery, StoreError, StoredRecord};
-use crate::projection::ProjectionMessage;
+use crate::ports::{ChunkQuery, GatewayCredentials, RecordQuery, StoreError, StoredRecord};
+use crate::projection::{self, ProjectionMessage};
 use crate::reply::{Answer, Reply};
 use crate::shard::ShardMessage;
 use crate::shared::{NodeShared, ShardStatus};
@@ -19,7 +19,7 @@ use crate::views::*;
 use chargeplane_domain::account::{AccountAnswer, AccountCommand, AccountRejection};
 use chargeplane_domain::catalogue::{Catalogue, Gateway};
 use chargeplane_domain::catalogue_check;
-use chargeplane_domain::charger::{Charger, ChargerRejection};
+use chargeplane_domain::charger::{Charger, ChargerRejection, KeyedContent};
 use chargeplane_domain::chunk::Chunk;
 use chargeplane_domain::command::{Action, Command};
 use chargeplane_domain::ids::{AccountId, ChargerId, CommandId, GatewayId, SessionId, StationId};
@@ -39,6 +39,9 @@ use std::sync::Arc;
 /// Chunks read for one query of raw samples or rollups.
 const MAX_CHUNKS: usize = 20_000;
 
+/// So many sessions are named when they are in the way of a catalogue.
+const SESSIONS_NAMED: usize = 20;
+
 /// Why a call got no answer from its entity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
@@ -48,6 +51,28 @@ pub enum CallError {
     /// The account said no.
     #[error("{0}")]
     Account(AccountRejection),
+    /// The account said no to a session that was asked for.
+    #[error(
+        "the account refused session {session} ({code}): nothing is held and nothing was started; this key gets this \
+         answer again, so try again with a new one"
+    )]
+    StartRefused {
+        /// The session, which can be looked at while its key is remembered.
+        session: SessionId,
+        /// The account's code.
+        code: String,
+    },
+    /// The charger's gateway was not heard lately.
+    #[error(
+        "charger {charger} is offline: its gateway {gateway} was not heard lately; nothing was done, try again when it \
+         is back"
+    )]
+    ChargerOffline {
+        /// The charger.
+        charger: ChargerId,
+        /// Its gateway.
+        gateway: GatewayId,
+    },
     /// The charger said no.
     #[error("{0}")]
     Charger(ChargerRejection),
@@ -69,12 +94,38 @@ pub enum CallError {
     /// An entity whose log cannot be applied: out of service until its shard opens with a program that can.
     #[error("{0} is quarantined: its log holds an event that cannot be applied")]
     Quarantined(String),
+    /// A catalogue would take chargers away from under their sessions.
+    #[error("{}", in_use(sessions))]
+    InUse {
+        /// Their open sessions.
+        sessions: Vec<SessionId>,
+    },
+    /// A catalogue would remove every station, and nobody said that this is meant.
+    #[error(
+        "the catalogue has no station, and would remove {stations}: apply the right file, or say `allow_empty=true` \
+         (`chargeplane apply --allow-empty`) if that is meant"
+    )]
+    CatalogueEmpty {
+        /// How many stations there are.
+        stations: usize,
+    },
     /// A store failed.
     #[error("{0}")]
     Store(#[from] StoreError),
     /// The request itself is wrong.
     #[error("{0}")]
     Invalid(String),
+}
+
+/// Names the sessions that are in the way, as far as a reader takes them in.
+fn in_use(sessions: &[SessionId]) -> String {
+    let shown: Vec<String> = sessions.iter().take(SESSIONS_NAMED).map(ToString::to_string).collect();
+    let more = sessions.len().saturating_sub(shown.len());
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    format!(
+        "the catalogue removes or moves chargers whose sessions are open: {}{more}; stop them first",
+        shown.join(", ")
+    )
 }
 
 /// A cheap handle to a running node.
@@ -92,6 +143,19 @@ impl NodeHandle {
 
     fn reply<T: Send + 'static>(&self) -> (Reply<T>, impl Future<Output = Answer<T>> + Send + use<T>) {
         Reply::channel(self.shared.config.call_timeout)
+    }
+
+    /// For tests: the station of a gateway hears it.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn pretend_beat(&self, gateway: &GatewayId) {
+        let directory = self.directory();
+        let Some(entry) = directory.gateway(gateway) else { return };
+        let (shard, key, gateway) = (entry.shard, StationKey::Station(entry.station.clone()), gateway.clone());
+        self.shared.router.station(shard, key, Lane::Status, 64, move |permit| {
+            let boot = chargeplane_domain::gateway::BootId { key_epoch: 1, boot: 1 };
+            let beat = chargeplane_protocol::message::Beat::default();
+            StationMember::Station(StationMessage::Beat { gateway, boot, beat, permit })
+        });
     }
 
     fn directory(&self) -> Arc<Directory> {

@@ -6,6 +6,7 @@
 
 use crate::entry::{self, StoredEntry, StoredEvent};
 use crate::family::{AccountKey, StationFamilyEvent};
+use crate::handle::CallError;
 use crate::metric;
 use crate::ports::{LedgerEntry, ProjectionBatch, StoreError, StoredRecord};
 use crate::reply::Reply;
@@ -20,6 +21,7 @@ use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Frames read at a time.
 const PAGE: usize = 500;
@@ -27,12 +29,20 @@ const PAGE: usize = 500;
 /// Pause after a page, so that many small frames are projected together.
 const LINGER: Duration = Duration::from_millis(50);
 
+/// A reader waits at most so long for what it wrote.
+pub const WAIT: Duration = Duration::from_secs(2);
+
+/// Most readers that wait. Others are answered with what there is.
+const MAX_WAITING: usize = 1_024;
+
 /// Messages of the projection actor.
 pub enum ProjectionMessage {
     /// A shard has committed up to here.
     Advanced { shard: ShardId, lsn: u64 },
     /// A page is projected.
     Projected { shard: ShardId, result: Result<u64, StoreError> },
+    /// Answers when everything is projected that this shard has told so far.
+    Reached { shard: ShardId, reply: Reply<()> },
     /// Frames that are committed and not projected.
     Lag(Reply<u64>),
 }
@@ -51,6 +61,16 @@ struct Progress {
 pub struct ProjectionState {
     shared: Arc<NodeShared>,
     shards: BTreeMap<ShardId, Progress>,
+    /// Readers of what they wrote.
+    waiting: Vec<Waiting>,
+}
+
+/// A reader that waits until a log number is projected.
+struct Waiting {
+    shard: ShardId,
+    lsn: u64,
+    until: Instant,
+    reply: Reply<()>,
 }
 
 impl Actor for ProjectionActor {
@@ -67,7 +87,7 @@ impl Actor for ProjectionActor {
         for (shard, projected) in shared.ports.projections.cursors().await? {
             shards.insert(shard, Progress { committed: projected, projected, working: false });
         }
-        Ok(ProjectionState { shared, shards })
+        Ok(ProjectionState { shared, shards, waiting: Vec::new() })
     }
 
     async fn handle(
@@ -89,11 +109,34 @@ impl Actor for ProjectionActor {
                     Ok(upto) => progress.projected = progress.projected.max(upto),
                     Err(error) => state.shared.fatal.raise(format!("projections: {error}")),
                 }
+                answer_reached(state);
                 work(state, &myself, shard);
+            }
+            ProjectionMessage::Reached { shard, reply } => {
+                let lsn = state.shards.get(&shard).map_or(0, |progress| progress.committed);
+                state.waiting.retain(|waiting| waiting.until > Instant::now());
+                if state.waiting.len() < MAX_WAITING {
+                    state.waiting.push(Waiting { shard, lsn, until: Instant::now() + WAIT, reply });
+                } else {
+                    reply.answer(Err(CallError::Shed));
+                }
+                answer_reached(state);
             }
             ProjectionMessage::Lag(reply) => reply.answer(Ok(lag(state))),
         }
         Ok(())
+    }
+}
+
+/// Answers those whose frames are projected.
+fn answer_reached(state: &mut ProjectionState) {
+    for waiting in std::mem::take(&mut state.waiting) {
+        let projected = state.shards.get(&waiting.shard).map_or(0, |progress| progress.projected);
+        if projected >= waiting.lsn {
+            waiting.reply.answer(Ok(()));
+        } else {
+            state.waiting.push(waiting);
+        }
     }
 }
 

@@ -3,15 +3,17 @@
 //! Nothing here runs in a node: the main path has the real stores. The journal and the coordination in memory
 //! are the cluster crate's, held to the same conformance suite as the real ones.
 
+use crate::handle::NodeHandle;
 use crate::node::Node;
 use crate::ports::*;
 use crate::shared::{NodeConfig, Ports};
+use crate::views::PageOf;
 use bytes::Bytes;
 use chargeplane_domain::allocation::lp::{Programme, SolveDone, Solver, SolverBusy};
 use chargeplane_domain::catalogue::Catalogue;
 use chargeplane_domain::chunk::{Chunk, ChunkHeader};
 use chargeplane_domain::gateway::BootId;
-use chargeplane_domain::ids::{AccountId, ChargerId};
+use chargeplane_domain::ids::{AccountId, ChargerId, GatewayId};
 use chargeplane_domain::placement::ShardId;
 use chargeplane_domain::units::Money;
 use chargeplane_protocol::link::{Link, LinkRefused};
@@ -58,6 +60,16 @@ pub(crate) fn check_poison(entity: &impl Display, message: &impl Debug) -> Resul
     match poisons.iter().find(|(of, text)| *of == entity && message.contains(text)) {
         Some((_, text)) => Err(format!("poisoned by {text:?}").into()),
         None => Ok(()),
+    }
+}
+
+/// A beat of a gateway of the catalogue, as if it had come over the link: it is online then, until it would have
+/// to beat again.
+pub async fn beat_of(handle: &NodeHandle, gateway: &GatewayId) {
+    handle.pretend_beat(gateway);
+    while !handle.gateways(PageOf::first(10_000)).await.unwrap_or_default().iter().any(|g| g.id == *gateway && g.online)
+    {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
 }
 

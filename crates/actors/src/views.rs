@@ -1,6 +1,8 @@
 //! What the node shows of itself: plain values for the API and the command line.
 
+use crate::ports::LedgerEntry;
 use chargeplane_domain::account::AccountKind;
+use chargeplane_domain::charger::Refusal;
 use chargeplane_domain::command::Command;
 use chargeplane_domain::ids::{AccountId, ChargerId, ConnectorNo, GatewayId, SessionId, StationId};
 use chargeplane_domain::session::ChargingSession;
@@ -136,6 +138,15 @@ pub struct AccountView {
     pub opened_at: Timestamp,
 }
 
+/// A part of an account's statement.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Statement {
+    /// The lines, oldest first.
+    pub entries: Vec<LedgerEntry>,
+    /// Everything that was answered before the statement was asked for is in the read models.
+    pub complete: bool,
+}
+
 /// A balance as served: a driver's account or a counter-account of one shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BalanceView {
@@ -170,13 +181,39 @@ pub struct ShardView {
     pub quarantined: usize,
 }
 
-/// An open or lately closed session.
+/// An open session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SessionView {
     /// The charger.
     pub charger: ChargerId,
     /// The durable session.
     pub session: ChargingSession,
+}
+
+/// What can be said of a session that is no charge record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum KnownSession {
+    /// It is not settled yet.
+    Open(SessionView),
+    /// The account refused.
+    Refused(RefusedSessionView),
+}
+
+/// A session that was asked for over the API and that the account refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedSessionView {
+    /// The session.
+    pub session: SessionId,
+    /// The charger.
+    pub charger: ChargerId,
+    /// Its connector.
+    pub connector: ConnectorNo,
+    /// Who was to pay.
+    pub account: AccountId,
+    /// When it was asked for.
+    pub requested_at: Timestamp,
+    /// Why not, and what was in force.
+    pub refusal: Refusal,
 }
 
 /// A command with its charger.
@@ -246,6 +283,15 @@ pub struct Readiness {
     pub ready: bool,
     /// What is missing.
     pub reasons: Vec<String>,
+}
+
+/// How a catalogue is applied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ApplyOptions {
+    /// Only tell what would change.
+    pub dry_run: bool,
+    /// A catalogue without a station is meant, also where there are some.
+    pub allow_empty: bool,
 }
 
 /// What applying a catalogue changes: lines such as `+ charger main/c1`, `~ station main/s1: limits`.

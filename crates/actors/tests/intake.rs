@@ -134,8 +134,9 @@ async fn a_beat_is_used_without_the_children_that_are_not_known() {
     let before = refused("unknown_child");
     let handle = node.handle();
     let enrolment = set_up(&handle).await;
-    let mut gateway = TestGateway::new(&node, link, &enrolment);
+    // Before the gateway connects: it beats at once then.
     assert!(!handle.gateways(PageOf::first(10)).await.expect("gateways")[0].online);
+    let mut gateway = TestGateway::new(&node, link, &enrolment);
     let of = |child| BeatCharger { child, power: Watts(5_000), ..BeatCharger::default() };
     gateway.beat(Beat { mono: Mono(1), chargers: vec![of(77), of(0)], ..Beat::default() });
     notice(&mut gateway, "unknown_child").await;

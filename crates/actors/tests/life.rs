@@ -366,7 +366,7 @@ async fn an_event_nobody_here_can_read_quarantines_its_account_and_not_the_shard
     assert_eq!(balances.iter().map(|line| line.balance.0).sum::<i64>(), 0);
     // The read models go on as well.
     for _ in 0..400 {
-        if handle.statement(&id(&beside), (0, 0), 10).await.expect("statement").len() == 3 {
+        if handle.statement(&id(&beside), (0, 0), 10).await.expect("statement").entries.len() == 3 {
             return;
         }
         sleep(Duration::from_millis(5)).await;

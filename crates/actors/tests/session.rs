@@ -4,12 +4,12 @@
 mod support;
 
 use chargeplane_actors::handle::CallError;
-use chargeplane_actors::testing::MemoryStores;
-use chargeplane_actors::views::StartRequest;
+use chargeplane_actors::testing::{MemoryStores, Poison, beat_of};
+use chargeplane_actors::views::{KnownSession, StartRequest};
 use chargeplane_domain::account::{AccountCommand, AccountRejection};
 use chargeplane_domain::command::CommandOutcome;
-use chargeplane_domain::ids::ConnectorNo;
-use chargeplane_domain::session::StopReason;
+use chargeplane_domain::ids::{ConnectorNo, SessionId};
+use chargeplane_domain::session::{SessionState, StopReason};
 use chargeplane_domain::units::{Money, Timestamp, WattHours};
 use chargeplane_protocol::message::{Beat, BeatCharger, CommandEnd, Down, GatewayEvent, Stream};
 use std::time::Duration;
@@ -137,6 +137,7 @@ async fn a_start_over_the_api_is_one_start_however_often_it_is_repeated() {
     let enrolment = set_up(&handle).await;
     open_account(&handle, "a1", 100_000).await;
     let mut gateway = TestGateway::new(&node, link, &enrolment);
+    beat_of(&handle, &id("g1")).await;
     let request = |key: &str| StartRequest {
         charger: id("c0"),
         connector: ConnectorNo(1),
@@ -160,6 +161,87 @@ async fn a_start_over_the_api_is_one_start_however_often_it_is_repeated() {
     let ended = handle.command(&start.id).await.expect("known").command.outcome;
     assert_eq!(ended, Some(CommandOutcome::Refused { reason: "not_plugged".into() }));
     assert_eq!(handle.account(&id("a1")).await.expect("open").held, Money::ZERO, "the hold is released");
+}
+
+#[tokio::test]
+async fn a_start_over_the_api_is_answered_with_what_the_account_says() {
+    let stores = MemoryStores::default();
+    let (node, link) = stores.start(|_| ()).await;
+    let handle = node.handle();
+    let enrolment = set_up(&handle).await;
+    open_account(&handle, "poor", 1).await;
+    open_account(&handle, "a1", 100_000).await;
+    let _gateway = TestGateway::new(&node, link, &enrolment);
+    beat_of(&handle, &id("g1")).await;
+    let request = |account: &str, key: &str| StartRequest {
+        charger: id("c0"),
+        connector: ConnectorNo(1),
+        account: id(account),
+        key: key.to_owned(),
+    };
+    for (number, account, reason) in [(1, "nobody", "unknown_account"), (2, "poor", "insufficient_funds")] {
+        let session: SessionId = id(&format!("c0.{number}"));
+        let refused = Err(CallError::StartRefused { session: session.clone(), code: reason.to_owned() });
+        assert_eq!(handle.start_session(request(account, account)).await, refused);
+        assert_eq!(handle.start_session(request(account, account)).await, refused, "the same key, the same answer");
+        match handle.known_session(&session).await.expect("stays readable") {
+            KnownSession::Refused(view) => {
+                assert_eq!((view.refusal.code.as_str(), view.account), (reason, id(account)))
+            }
+            open @ KnownSession::Open(_) => panic!("refused, and still {open:?}"),
+        }
+    }
+    // The money came meanwhile: the old key keeps its answer, a new one starts.
+    let top_up = AccountCommand::TopUp { key: "more".into(), amount: Money(100_000), at: now() };
+    handle.account_command(id("poor"), top_up).await.expect("tops up");
+    assert!(handle.start_session(request("poor", "poor")).await.is_err());
+    let session = handle.start_session(request("poor", "again")).await.expect("starts");
+    let open = handle.session(&session).await.expect("open").session;
+    assert_eq!(open.state, SessionState::Authorised, "the answer came behind the account's");
+
+    // After the node died, the answers are those of the log.
+    let (second, _link) = stores.start(|config| config.node = chargeplane_domain::ids::NodeId("n2".into())).await;
+    let again = second.handle().start_session(request("nobody", "nobody")).await;
+    assert_eq!(again, Err(CallError::StartRefused { session: id("c0.1"), code: "unknown_account".to_owned() }));
+    assert_eq!(second.handle().start_session(request("poor", "again")).await, Ok(session));
+}
+
+#[tokio::test]
+async fn a_start_whose_account_does_not_answer_is_told_as_pending() {
+    let stores = MemoryStores::default();
+    let (node, link) = stores.start(|config| config.call_timeout = Duration::from_secs(2)).await;
+    let handle = node.handle();
+    let enrolment = set_up(&handle).await;
+    open_account(&handle, "mute", 100_000).await;
+    let _gateway = TestGateway::new(&node, link, &enrolment);
+    beat_of(&handle, &id("g1")).await;
+    let _poison = Poison::new("account:main/mute", "Authorise");
+    let (charger, account) = (id("c0"), id("mute"));
+    let request = StartRequest { charger, connector: ConnectorNo(1), account, key: "k".to_owned() };
+    let session = handle.start_session(request).await.expect("durable, and not decided");
+    assert_eq!(handle.session(&session).await.expect("open").session.state, SessionState::Requested);
+}
+
+#[tokio::test]
+async fn a_start_at_a_charger_that_is_not_heard_holds_no_money() {
+    let stores = MemoryStores::default();
+    let (node, _link) = stores.start(|_| ()).await;
+    let handle = node.handle();
+    set_up(&handle).await;
+    open_account(&handle, "a1", 100_000).await;
+    let request =
+        || StartRequest { charger: id("c0"), connector: ConnectorNo(1), account: id("a1"), key: "k".to_owned() };
+    let offline = CallError::ChargerOffline { charger: id("c0"), gateway: id("g1") };
+    assert_eq!(handle.start_session(request()).await, Err(offline));
+    assert_eq!(handle.account(&id("a1")).await.expect("open").held, Money::ZERO);
+    beat_of(&handle, &id("g1")).await;
+    let session = handle.start_session(request()).await.expect("the key was not used up");
+    // The same key gets its answer while the charger is away.
+    drop(node);
+    let (second, _link) = stores.start(|config| config.node = chargeplane_domain::ids::NodeId("n2".into())).await;
+    assert_eq!(second.handle().start_session(request()).await, Ok(session));
+    let other = StartRequest { key: "other".to_owned(), ..request() };
+    assert!(matches!(second.handle().start_session(other).await, Err(CallError::ChargerOffline { .. })));
 }
 
 #[tokio::test]
@@ -274,12 +356,8 @@ async fn money_moves_once_a_key_and_refusals_are_remembered() {
     let other = handle.account_command(id("a1"), top_up("k", 8)).await;
     assert!(matches!(other, Err(CallError::Account(AccountRejection::KeyReused))), "{other:?}");
     assert_eq!(handle.account(&id("a1")).await.expect("open").balance, Money(507));
-    for _ in 0..400 {
-        if handle.statement(&id("a1"), (0, 0), 10).await.expect("statement").len() == 3 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let lines = handle.statement(&id("a1"), (0, 0), 10).await.expect("statement");
-    assert_eq!(lines.iter().map(|line| line.balance.0).collect::<Vec<_>>(), vec![0, 500, 507]);
+    // At once: whoever was answered reads what was done.
+    let statement = handle.statement(&id("a1"), (0, 0), 10).await.expect("statement");
+    assert!(statement.complete);
+    assert_eq!(statement.entries.iter().map(|line| line.balance.0).collect::<Vec<_>>(), vec![0, 500, 507]);
 }

@@ -86,13 +86,19 @@ pub struct IdempotencyKey(pub String);
 
 impl IdempotencyKey {
     fn read(headers: &HeaderMap) -> Result<Self, Problem> {
-        let Some(value) = headers.get("idempotency-key") else {
+        let mut values = headers.get_all("idempotency-key").iter();
+        let Some(value) = values.next() else {
             return Err(Problem::new(
                 "idempotency_key_missing",
                 "this request moves money or sends a command: send an `Idempotency-Key` header, new for each \
                  intent and the same for each repeat",
             ));
         };
+        if values.next().is_some() {
+            let detail =
+                "the request has several `Idempotency-Key` headers: send one, because each stands for an intent";
+            return Err(Problem::new("idempotency_key_invalid", detail));
+        }
         match value.to_str() {
             Ok(key) if (1..=MAX_KEY_LEN).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic()) => {
                 Ok(Self(key.to_owned()))
@@ -264,6 +270,10 @@ mod tests {
         assert!(read(&"k".repeat(MAX_KEY_LEN)).is_ok());
         assert_eq!(read(&"k".repeat(MAX_KEY_LEN + 1)), Err("idempotency_key_invalid"));
         assert_eq!(read("two words"), Err("idempotency_key_invalid"));
+        let mut twice = HeaderMap::new();
+        twice.append("idempotency-key", "k".parse().unwrap());
+        twice.append("idempotency-key", "k".parse().unwrap());
+        assert_eq!(IdempotencyKey::read(&twice).unwrap_err().code, "idempotency_key_invalid");
         assert_eq!(IdempotencyKey::read(&HeaderMap::new()).unwrap_err().code, "idempotency_key_missing");
     }
 

@@ -79,6 +79,8 @@ codes! {
         "catalogue_unreadable" 400 "The catalogue cannot be read";
         "catalogue_invalid" 422 "The catalogue does not hold together";
         "catalogue_conflict" 409 "Somebody else changed the catalogue first";
+        "catalogue_empty" 422 "The catalogue would remove every station";
+        "in_use" 409 "What would be removed is in use";
     }
     "account" {
         "unknown_account" 404 "The account is not open";
@@ -99,6 +101,7 @@ codes! {
     "charger" {
         "charger_busy" 409 "The charger has a session already";
         "charger_faulted" 409 "The charger has a fault";
+        "charger_offline" 409 "The charger is not connected";
         "charger_unavailable" 409 "The charger is out of service";
         "unknown_connector" 422 "The charger has no such connector";
         "unknown_command" 404 "The command is not known";
@@ -190,7 +193,14 @@ impl From<CallError> for Problem {
         match &error {
             CallError::NotFound(_) => Self::new("not_found", detail),
             CallError::Account(rejection) => Self::refusal(rejection.code(), "account_refused", detail),
+            CallError::StartRefused { code, .. } => {
+                let known = info(code, "account_refused");
+                Self::of(known, known.code, detail)
+            }
+            CallError::ChargerOffline { .. } => Self::new("charger_offline", detail),
             CallError::Charger(rejection) => Self::refusal(rejection.code(), "charger_refused", detail),
+            CallError::InUse { .. } => Self::new("in_use", detail),
+            CallError::CatalogueEmpty { .. } => Self::new("catalogue_empty", detail),
             CallError::Shed => Self::new("overloaded", detail),
             CallError::Interrupted => Self::new("interrupted", detail),
             CallError::Timeout => Self::new("timeout", detail),

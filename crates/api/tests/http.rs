@@ -4,14 +4,13 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use axum::{Router, http::Response};
 use chargeplane_actors::node::Node;
-use chargeplane_actors::testing::MemoryStores;
+use chargeplane_actors::testing::{MemoryStores, beat_of};
 use chargeplane_api::auth::Tokens;
 use chargeplane_api::{ApiOptions, router};
 use serde_json::{Value, json};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 use tower::ServiceExt;
 
 const ALL: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -74,6 +73,13 @@ impl Server {
     async fn furnished() -> Self {
         let server = Self::start().await;
         server.post("/catalogue", None, &catalogue()).await.ok();
+        server
+    }
+
+    /// The same, with gateway main/g1 online.
+    async fn connected() -> Self {
+        let server = Self::furnished().await;
+        beat_of(&server._node.handle(), &"main/g1".parse().unwrap()).await;
         server
     }
 
@@ -251,15 +257,10 @@ async fn lists_are_paged_and_projections_arrive() {
         path = format!("/ledger/balances?limit=3&after={}", next.replace('/', "%2F"));
     }
     assert!(balances >= 6, "{balances}");
-    // A statement is a projection of the journal: it follows the answer.
-    let mut lines = json!(null);
-    for _ in 0..500 {
-        lines = server.get("/accounts/a3/statement").await.ok()["items"].take();
-        if lines.as_array().is_some_and(|l| l.len() >= 2) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    // A statement is a projection of the journal that waits for what was answered.
+    let mut statement = server.get("/accounts/a3/statement").await.ok();
+    assert_eq!(statement["complete"], true);
+    let lines = statement["items"].take();
     assert_eq!(lines[1]["amount"], "7.0000", "{lines}");
     assert_eq!((&lines[1]["kind"], &lines[1]["key"]), (&json!("top_up"), &json!("first-main/a3")));
     server.get("/accounts?limit=0").await.refused(400, "bad_query");
@@ -338,15 +339,64 @@ async fn stations_chargers_and_limits() {
     let below = json!({ "limit_w": -1 });
     server.ask(ALL, "PUT", "/stations/s1/limits/grid", None, Some(&below)).await.refused(422, "invalid");
     let unknown = server.ask(ALL, "PUT", "/stations/s1/limits/nowhere", None, Some(&cut)).await;
-    unknown.refused(404, "not_found");
+    let problem = unknown.refused(404, "not_found");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("\"nowhere\" of station main/s1") && detail.contains("it has grid, f1"), "{detail}");
     let gateways = server.get("/gateways?limit=1").await.ok();
     assert_eq!((&gateways["items"][0]["online"], gateways["items"].as_array().unwrap().len()), (&json!(false), 1));
     server.get("/chargers?after=a%20b").await.refused(400, "bad_query");
 }
 
 #[tokio::test]
+async fn a_limit_that_fallbacks_alone_exceed_is_refused_with_the_least_value() {
+    let server = Server::start().await;
+    let mut document = catalogue();
+    for charger in ["main/c1", "main/c2"] {
+        document["chargers"][charger]["fallback_w"] = json!(12_000);
+    }
+    document["stations"]["main/s1"]["limits"][0]["base_w"] = json!(1_000);
+    server.post("/catalogue", None, &document).await.ok();
+    for (node, least) in [("grid", 25_000), ("f1", 24_000)] {
+        let path = format!("/stations/s1/limits/{node}");
+        let below = server.ask(ALL, "PUT", &path, None, Some(&json!({ "limit_w": least - 1 }))).await;
+        let problem = below.refused(422, "invalid");
+        assert!(problem["detail"].as_str().unwrap().contains(&least.to_string()), "{problem}");
+        let least = server.ask(ALL, "PUT", &path, None, Some(&json!({ "limit_w": least }))).await;
+        assert_eq!(least.status, StatusCode::NO_CONTENT, "{}", least.text);
+    }
+    assert!(server.get("/stations/s1").await.ok().get("deficits").is_none(), "nothing over its limit");
+}
+
+#[tokio::test]
+async fn a_catalogue_does_not_take_away_what_is_in_use() {
+    let server = Server::connected().await;
+    server.account("main/a1", "100").await;
+    server.post("/sessions", Some("s1"), &json!({ "charger": "c1", "account": "a1" })).await.ok();
+    let mut without = catalogue();
+    without["chargers"].as_object_mut().unwrap().remove("main/c1");
+    let mut moved = catalogue();
+    moved["chargers"]["main/c1"]["child"] = json!(7);
+    for document in [&without, &moved] {
+        for path in ["/catalogue?dry_run=true", "/catalogue"] {
+            let problem = server.post(path, None, document).await.refused(409, "in_use");
+            assert!(problem["detail"].as_str().unwrap().contains("main/c1.1"), "{problem}");
+        }
+    }
+    server.post("/catalogue", None, &json!({})).await.refused(422, "catalogue_empty");
+    server.post("/catalogue?dry_run=true", None, &json!({})).await.refused(422, "catalogue_empty");
+    server.post("/catalogue?allow_empty=true", None, &json!({})).await.refused(409, "in_use");
+    // A charger without a session may go.
+    let mut smaller = catalogue();
+    smaller["chargers"].as_object_mut().unwrap().remove("main/c2");
+    assert_eq!(server.post("/catalogue", None, &smaller).await.ok()["changes"], json!(["- charger main/c2"]));
+    let other = Server::furnished().await;
+    other.post("/catalogue?allow_empty=true", None, &json!({})).await.ok();
+    other.post("/catalogue", None, &json!({})).await.ok();
+}
+
+#[tokio::test]
 async fn commands_and_sessions_are_accepted_once_for_each_key() {
-    let server = Server::furnished().await;
+    let server = Server::connected().await;
     let reset = json!({ "action": "reset" });
     server.post("/chargers/c1/commands", None, &reset).await.refused(400, "idempotency_key_missing");
     let first = server.post("/chargers/c1/commands", Some("r1"), &reset).await;
@@ -373,11 +423,37 @@ async fn commands_and_sessions_are_accepted_once_for_each_key() {
     let other = json!({ "charger": "c2", "account": "a2" });
     server.post("/sessions", Some("s1"), &other).await.refused(422, "key_reused");
     server.post("/sessions", Some("s2"), &start).await.refused(409, "charger_busy");
+    let away = Server::furnished().await;
+    away.post("/sessions", Some("s1"), &start).await.refused(409, "charger_offline");
     let open = server.get("/sessions").await.ok();
     assert_eq!((&open["items"][0]["id"], &open["items"][0]["origin"]), (&json!("main/c2.1"), &json!("api")));
     assert_eq!(server.get("/sessions/main%2Fc2.1").await.ok()["account"], "main/a1");
     server.get("/sessions/main%2Fc1.9").await.refused(404, "not_found");
     server.ask(ALL, "POST", "/sessions/main%2Fc1.9/stop", Some("x"), None).await.refused(404, "unknown_session");
+}
+
+#[tokio::test]
+async fn a_start_that_the_account_refuses_says_why_and_stays_readable() {
+    let server = Server::connected().await;
+    server.account("main/poor", "0.0001").await;
+    let open = json!({ "account": "foreign", "currency": "EUR", "kind": "credit", "credit_limit": "1000" });
+    server.post("/accounts", Some("k"), &open).await.ok();
+    let cases = [
+        (404, "unknown_account", "nobody"),
+        (402, "insufficient_funds", "poor"),
+        (422, "currency_mismatch", "foreign"),
+    ];
+    for (number, (status, code, account)) in (1..).zip(cases) {
+        let start = json!({ "charger": "c1", "account": account });
+        for _ in 0..2 {
+            let problem = server.post("/sessions", Some(account), &start).await.refused(status, code);
+            assert!(problem["detail"].as_str().unwrap().contains(&format!("main/c1.{number}")), "{problem}");
+        }
+        let session = server.get(&format!("/sessions/main%2Fc1.{number}")).await.ok();
+        assert_eq!((&session["state"], &session["refusal"]), (&json!("refused"), &json!(code)));
+        assert_eq!((&session["station"], &session["currency"]), (&json!("main/s1"), &json!("CNY")));
+    }
+    assert_eq!(server.get("/sessions").await.ok()["items"], json!([]));
 }
 
 #[tokio::test]

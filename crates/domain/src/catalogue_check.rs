@@ -340,15 +340,7 @@ fn check_fallbacks(catalogue: &Catalogue, findings: &mut Findings) {
         }
     }
     for (id, station) in &catalogue.stations {
-        let parents: BTreeMap<&str, Option<&str>> =
-            station.limits.iter().map(|n| (n.id.as_str(), n.parent.as_deref())).collect();
-        let mut worst: BTreeMap<&str, Watts> = BTreeMap::new();
-        for charger in by_station.get(id).map_or(&[][..], Vec::as_slice) {
-            add_upwards(&charger.limit, charger.fallback_w, &parents, &mut worst);
-        }
-        for node in &station.limits {
-            add_upwards(&node.id, node.base_w, &parents, &mut worst);
-        }
+        let worst = least_limits(station, by_station.get(id).into_iter().flatten().copied());
         for node in &station.limits {
             let load = worst.get(node.id.as_str()).copied().unwrap_or_default();
             // A base load that is over the limit of its own node was reported with that node.
@@ -362,6 +354,24 @@ fn check_fallbacks(catalogue: &Catalogue, findings: &mut Findings) {
             }
         }
     }
+}
+
+/// What fallbacks and base load below each node of a station add up to: a lower limit could not be kept by a station
+/// that is cut off. Nodes without any are left out.
+pub fn least_limits<'a>(
+    station: &'a Station,
+    chargers: impl IntoIterator<Item = &'a Charger>,
+) -> BTreeMap<&'a str, Watts> {
+    let parents: BTreeMap<&str, Option<&str>> =
+        station.limits.iter().map(|n| (n.id.as_str(), n.parent.as_deref())).collect();
+    let mut worst: BTreeMap<&str, Watts> = BTreeMap::new();
+    for charger in chargers {
+        add_upwards(&charger.limit, charger.fallback_w, &parents, &mut worst);
+    }
+    for node in &station.limits {
+        add_upwards(&node.id, node.base_w, &parents, &mut worst);
+    }
+    worst
 }
 
 fn add_upwards<'a>(

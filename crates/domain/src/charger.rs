@@ -32,7 +32,7 @@ use crate::command::{Action, Command, CommandOutcome};
 use crate::ids::{AccountId, CommandId, ConnectorNo, OperatorId, SessionId, StationId};
 use crate::session::{ChargeRecord, ChargingSession, Origin, SessionState, StopReason};
 use crate::tariff::Tariff;
-use crate::units::{Timestamp, WattHours};
+use crate::units::{Currency, Timestamp, WattHours};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -113,6 +113,30 @@ pub struct KeyedRequest {
     pub target: KeyTarget,
     /// When it was first used, by the node's clock.
     pub at: Timestamp,
+    /// For a start that the account refused: kept with its key, because nothing else of the session stays.
+    pub refusal: Option<Refusal>,
+}
+
+/// A session that the account refused, as far as its keyed request does not tell it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Why: the account's code.
+    pub code: String,
+    pub operator: OperatorId,
+    pub station: StationId,
+    pub city: String,
+    pub currency: Currency,
+}
+
+/// What came of a start, as far as it is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartOutcome<'a> {
+    /// The account has not answered yet.
+    Pending,
+    /// Money was held, or the session is over already.
+    Accepted,
+    /// The account refused, with this code.
+    Refused(&'a str),
 }
 
 /// What a key was used for.
@@ -376,6 +400,22 @@ impl Charger {
     /// A session that is over, while it is remembered.
     pub fn closed_session(&self, session: &SessionId) -> Option<&ClosedSession> {
         self.recent.iter().find(|closed| closed.session == *session)
+    }
+
+    /// The keyed request whose session the account refused, while its key is remembered.
+    pub fn refused_request(&self, session: &SessionId) -> Option<(&KeyedRequest, &Refusal)> {
+        let of = |request: &&KeyedRequest| matches!(&request.target, KeyTarget::Session(target) if target == session);
+        let request = self.keys.iter().rev().find(of)?;
+        request.refusal.as_ref().map(|refusal| (request, refusal))
+    }
+
+    /// What came of the start that made this session.
+    pub fn start_outcome(&self, session: &SessionId) -> StartOutcome<'_> {
+        if self.current_in(SessionState::Requested).is_some_and(|waiting| waiting.id == *session) {
+            return StartOutcome::Pending;
+        }
+        let refused = self.refused_request(session);
+        refused.map_or(StartOutcome::Accepted, |(_, refusal)| StartOutcome::Refused(&refusal.code))
     }
 
     fn current_in(&self, state: SessionState) -> Option<&ChargingSession> {

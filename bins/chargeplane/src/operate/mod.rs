@@ -301,7 +301,7 @@ impl Call {
             std::fs::File::open(&args.file).and_then(|mut file| file.read_to_end(&mut text))
         };
         read.map_err(|e| Failure::usage(format!("cannot read {name}: {e}")))?;
-        let path = format!("/catalogue?dry_run={}", args.dry_run);
+        let path = format!("/catalogue?dry_run={}&allow_empty={}", args.dry_run, args.allow_empty);
         let answer = self
             .api
             .call("POST", &path, None, Body::Yaml(&text))

@@ -1,6 +1,6 @@
 //! What comes in from the gateway and from the API, turned into commands of the machine.
 
-use super::{ChargerMessage, ChargerState, commit, commit_own, send_down};
+use super::{ChargerMessage, ChargerState, commit, commit_own, send_down, starts};
 use crate::admission::Permit;
 use crate::bridge::moment;
 use crate::family::StationMember;
@@ -238,10 +238,14 @@ pub(super) fn on_start(
         reply.answer(Err(CallError::NotFound(format!("charger {}", state.id))));
         return Ok(());
     };
-    answer_with(state, myself, &command, &key, reply, permit, |target| match target {
-        KeyTarget::Session(session) => Some(session.clone()),
-        KeyTarget::Command(_) => None,
-    })
+    match commit(state, myself, &command, Box::new(|| drop(permit)))? {
+        Err((rejection, _)) => reply.answer(Err(CallError::Charger(rejection))),
+        Ok(()) => match state.charger.key_target(&key).cloned() {
+            Some(KeyTarget::Session(session)) => starts::wait(state, myself, session, reply),
+            _ => reply.answer(Err(CallError::Charger(ChargerRejection::KeyReused))),
+        },
+    }
+    Ok(())
 }
 
 pub(super) fn on_request(

@@ -88,15 +88,25 @@ impl NodeHandle {
         wait.await
     }
 
-    /// An account's statement, oldest first, after (log number, index).
+    /// An account's statement, oldest first, after (log number, index). Everything that was answered before is in
+    /// it, unless the read models are so far behind that this waited in vain: then it is not complete.
     pub async fn statement(
         &self,
         account: &AccountId,
         after: (u64, u32),
         limit: usize,
-    ) -> Result<Vec<LedgerEntry>, CallError> {
+    ) -> Result<Statement, CallError> {
         self.account(account).await?;
-        Ok(self.shared.ports.projections.statement(account.clone(), after, limit).await?)
+        let complete = self.is_projected(self.shared.router.shard_of_account(account)).await;
+        let entries = self.shared.ports.projections.statement(account.clone(), after, limit).await?;
+        Ok(Statement { entries, complete })
+    }
+
+    /// Waits until the read models have what a shard has let out so far; false when they do not in time.
+    async fn is_projected(&self, shard: ShardId) -> bool {
+        let (reply, wait) = Reply::channel(projection::WAIT);
+        self.shared.notify_projection(ProjectionMessage::Reached { shard, reply });
+        wait.await.is_ok()
     }
 
     /// Charge records, newest first.

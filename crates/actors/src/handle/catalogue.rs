@@ -9,14 +9,29 @@ impl NodeHandle {
         (directory.version, Arc::clone(&directory.catalogue))
     }
 
-    /// Applies a catalogue, or says what would change. It is checked here too: nothing unchecked is stored.
+    /// Applies a catalogue with stations, or says what would change.
     pub async fn apply_catalogue(&self, catalogue: Catalogue, dry_run: bool) -> Result<CatalogueDiff, CallError> {
+        self.apply_catalogue_as(catalogue, ApplyOptions { dry_run, allow_empty: false }).await
+    }
+
+    /// Applies a catalogue, or says what would change. It is checked here too: nothing unchecked is stored. A dry
+    /// run is refused for the same reasons.
+    pub async fn apply_catalogue_as(
+        &self,
+        catalogue: Catalogue,
+        options: ApplyOptions,
+    ) -> Result<CatalogueDiff, CallError> {
+        let ApplyOptions { dry_run, allow_empty } = options;
         catalogue_check::validate(&catalogue).map_err(|problems| {
             let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
             CallError::Invalid(lines.join("\n"))
         })?;
         self.change(|node| async move {
             let directory = node.directory();
+            if catalogue.stations.is_empty() && !directory.catalogue.stations.is_empty() && !allow_empty {
+                return Err(CallError::CatalogueEmpty { stations: directory.catalogue.stations.len() });
+            }
+            node.refuse_orphans(&directory, &catalogue).await?;
             let changes = catalogue_check::diff(&directory.catalogue, &catalogue);
             let from_version = directory.version;
             if dry_run || changes.is_empty() {
@@ -29,6 +44,28 @@ impl NodeHandle {
             Ok(CatalogueDiff { from_version, to_version, changes })
         })
         .await
+    }
+
+    /// Refuses a catalogue that takes a charger away from under its open session: nobody could stop it any more. A
+    /// start that comes between this look and the change goes unnoticed.
+    async fn refuse_orphans(&self, directory: &Directory, next: &Catalogue) -> Result<(), CallError> {
+        let mut moved: BTreeMap<StationId, Vec<ChargerId>> = BTreeMap::new();
+        for id in directory.catalogue.chargers.keys() {
+            if let Some(place) = place(&directory.catalogue, id)
+                && Some(place) != self::place(next, id)
+            {
+                moved.entry(place.0.clone()).or_default().push(id.clone());
+            }
+        }
+        let mut sessions: Vec<SessionId> = Vec::new();
+        for (station, chargers) in moved {
+            let open = move |map: &StationMap| {
+                let open = chargers.iter().filter_map(|charger| map.chargers.get(charger)?.current.as_ref());
+                open.map(|session| session.id.clone()).collect::<Vec<_>>()
+            };
+            sessions.extend(self.ask_stations(&self.station_actor(&station)?, open).await?);
+        }
+        if sessions.is_empty() { Ok(()) } else { Err(CallError::InUse { sessions }) }
     }
 
     /// Runs a change of the catalogue or of keys, one at a time from reading the directory to replacing it:
@@ -133,6 +170,13 @@ impl NodeHandle {
         }
         self.reload_keys().await
     }
+}
+
+/// Where a charger is reached: its station, its gateway, its number there.
+fn place<'a>(catalogue: &'a Catalogue, charger: &ChargerId) -> Option<(&'a StationId, &'a GatewayId, u16)> {
+    let charger = catalogue.chargers.get(charger)?;
+    let gateway = catalogue.gateways.get(&charger.gateway)?;
+    Some((&gateway.station, &charger.gateway, charger.child))
 }
 
 fn random<const N: usize>() -> Result<[u8; N], CallError> {

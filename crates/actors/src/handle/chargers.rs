@@ -5,13 +5,16 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 
 impl NodeHandle {
-    fn station_actor(&self, station: &StationId) -> Result<ActorRef<ShardMessage<StationFamily>>, CallError> {
+    pub(super) fn station_actor(
+        &self,
+        station: &StationId,
+    ) -> Result<ActorRef<ShardMessage<StationFamily>>, CallError> {
         let shard = self.directory().station_shard(station);
         let actor = self.shared.router.station_shard(shard.index);
         actor.ok_or_else(|| CallError::NotServing(shard.to_string()))
     }
 
-    async fn ask_stations<T: Send + 'static>(
+    pub(super) async fn ask_stations<T: Send + 'static>(
         &self,
         actor: &ActorRef<ShardMessage<StationFamily>>,
         question: impl FnOnce(&StationMap) -> T + Send + 'static,
@@ -226,13 +229,35 @@ impl NodeHandle {
         Ok(())
     }
 
-    /// Starts a session from outside the charger. Returns when the request is durable; whether the account
-    /// and the charger take it is the session's state.
+    /// Starts a session from outside the charger. Returns when the account has said yes or no, and that is durable;
+    /// after half of the call's time the session is returned as it is then, asked for. Whether the charger takes it
+    /// is the session's state.
     pub async fn start_session(&self, request: StartRequest) -> Result<SessionId, CallError> {
+        self.refuse_unheard(&request).await?;
         let (reply, wait) = self.reply();
         let charger = request.charger.clone();
         self.to_charger(&charger, Lane::Commands, move |permit| ChargerMessage::Start { request, reply, permit })?;
         wait.await
+    }
+
+    /// Refuses a start at a charger whose gateway is not heard: it would hold the driver's money until its deadline.
+    /// A key that is known gets its answer also then.
+    async fn refuse_unheard(&self, request: &StartRequest) -> Result<(), CallError> {
+        let directory = self.directory();
+        let missing = || CallError::NotFound(format!("charger {}", request.charger));
+        let (known, station) = directory.charger(&request.charger).ok_or_else(missing)?;
+        let heard = self.ask_station(station, |reply, permit| StationMessage::Online { reply, permit }).await?;
+        if heard.contains(&known.gateway) {
+            return Ok(());
+        }
+        let (charger, key) = (request.charger.clone(), request.key.clone());
+        let is_repeated = move |map: &StationMap| {
+            map.chargers.get(&charger).is_some_and(|charger| charger.key_target(&key).is_some())
+        };
+        if self.ask_stations(&self.station_actor(station)?, is_repeated).await? {
+            return Ok(());
+        }
+        Err(CallError::ChargerOffline { charger: request.charger.clone(), gateway: known.gateway.clone() })
     }
 
     /// Stops a session from outside the charger. Returns when the command is durable.
@@ -286,6 +311,27 @@ impl NodeHandle {
         let state = self.durable_charger(&charger).await?;
         let current = state.and_then(|state| state.current).filter(|current| current.id == *session);
         current.map(|session| SessionView { charger, session }).ok_or_else(missing)
+    }
+
+    /// A session that is open, or a start over the API that the account refused, while its key is remembered.
+    pub async fn known_session(&self, session: &SessionId) -> Result<KnownSession, CallError> {
+        let missing = || CallError::NotFound(format!("session {session}"));
+        let charger = charger_of(session.tenant(), session.local()).ok_or_else(missing)?;
+        let state = self.durable_charger(&charger).await?.ok_or_else(missing)?;
+        if let Some((request, refusal)) = state.refused_request(session)
+            && let KeyedContent::Start { account, connector } = &request.content
+        {
+            return Ok(KnownSession::Refused(RefusedSessionView {
+                session: session.clone(),
+                charger,
+                connector: *connector,
+                account: account.clone(),
+                requested_at: request.at,
+                refusal: refusal.clone(),
+            }));
+        }
+        let current = state.current.filter(|current| current.id == *session);
+        current.map(|session| KnownSession::Open(SessionView { charger, session })).ok_or_else(missing)
     }
 
     /// How many sessions are open.

@@ -214,10 +214,11 @@ pub(super) fn on_committed<F: Family>(
         afters.extend(part.rides.into_iter().filter(|(key, _)| told(key)).map(|(_, after)| after));
         resolved.extend(part.key);
     }
+    // Before the answers, so that whoever has one and asks the projection is behind it.
+    state.shared.notify_projection(ProjectionMessage::Advanced { shard: state.shard, lsn });
     for after in afters {
         after();
     }
-    state.shared.notify_projection(ProjectionMessage::Advanced { shard: state.shard, lsn });
     Ok(resolved)
 }
 

@@ -8,6 +8,7 @@ use crate::admission::Permit;
 use crate::family::StationFamilyEvent;
 use crate::handle::CallError;
 use crate::reply::Reply;
+use chargeplane_domain::catalogue_check;
 use chargeplane_domain::station::{LimitCommand, LimitRejection};
 use chargeplane_domain::units::Watts;
 use ractor::ActorRef;
@@ -23,10 +24,17 @@ pub(super) fn on_set_limit(
     let Some(catalogue) = &state.catalogue else {
         return reply.answer(Err(CallError::NotFound(format!("station {}", state.id))));
     };
-    let event = match state.durable.decide_limit(catalogue, command) {
+    let directory = state.shared.directory.load();
+    let Some(station) = directory.catalogue.stations.get(&state.id) else {
+        return reply.answer(Err(CallError::NotFound(format!("station {}", state.id))));
+    };
+    let chargers = directory.chargers_of(&state.id);
+    let least = catalogue_check::least_limits(station, chargers.values());
+    let event = match state.durable.decide_limit(catalogue, &least, command) {
         Ok(event) => event,
-        Err(LimitRejection::UnknownNode { node }) => {
-            return reply.answer(Err(CallError::NotFound(format!("node {node:?} of station {}", state.id))));
+        Err(rejection @ LimitRejection::UnknownNode { .. }) => {
+            let what = format!("{rejection}: node {:?} of station {}", command.node, state.id);
+            return reply.answer(Err(CallError::NotFound(what)));
         }
         Err(rejection) => return reply.answer(Err(CallError::Invalid(rejection.to_string()))),
     };

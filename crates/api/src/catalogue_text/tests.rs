@@ -22,6 +22,18 @@ fn the_documented_example_is_valid_and_reads_back() {
 }
 
 #[test]
+fn the_catalogue_to_begin_with_is_valid_and_small() {
+    let catalogue = from_yaml(include_str!("../../../../scenarios/example-catalogue.yaml")).unwrap();
+    chargeplane_domain::catalogue_check::validate(&catalogue).unwrap();
+    let counts =
+        (catalogue.tariffs.len(), catalogue.stations.len(), catalogue.gateways.len(), catalogue.chargers.len());
+    assert_eq!(counts, (1, 1, 1, 2));
+    // What the README's commands name.
+    assert!(catalogue.gateways.contains_key(&"main/gw-01".parse().unwrap()));
+    assert!(catalogue.chargers.contains_key(&"main/c-0001".parse().unwrap()));
+}
+
+#[test]
 fn amounts_are_currency_units_however_they_are_written() {
     let amount = |text: &str| serde_saphyr::from_str::<Amount>(text).map(|a| a.0);
     assert_eq!(amount("1.20").unwrap(), Money(12_000));

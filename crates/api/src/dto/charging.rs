@@ -2,10 +2,11 @@
 
 use crate::extract::rfc3339;
 use chargeplane_actors::ports::StoredRecord;
-use chargeplane_actors::views::{CommandView, SessionView};
+use chargeplane_actors::views::{CommandView, KnownSession, RefusedSessionView, SessionView};
+use chargeplane_domain::charger::Refusal;
 use chargeplane_domain::command::{Action, Command, CommandOutcome};
 use chargeplane_domain::sample::NumberedSample;
-use chargeplane_domain::session::Origin;
+use chargeplane_domain::session::{Origin, SessionState};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -33,7 +34,7 @@ pub struct SessionIdDto {
     pub session: String,
 }
 
-/// A session that is open or was lately.
+/// A session that is open, or was refused lately.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SessionDto {
     /// The session.
@@ -68,6 +69,43 @@ pub struct SessionDto {
     pub meter_stop_wh: Option<i64>,
     /// Why it ended.
     pub stop_reason: Option<String>,
+    /// Why the account refused it: a code of `/errors/account`.
+    pub refusal: Option<String>,
+}
+
+impl From<KnownSession> for SessionDto {
+    fn from(known: KnownSession) -> Self {
+        match known {
+            KnownSession::Open(view) => view.into(),
+            KnownSession::Refused(view) => view.into(),
+        }
+    }
+}
+
+impl From<RefusedSessionView> for SessionDto {
+    fn from(view: RefusedSessionView) -> Self {
+        let Refusal { code, operator, station, city, currency } = view.refusal;
+        Self {
+            id: view.session.to_string(),
+            state: SessionState::Refused.code().to_owned(),
+            charger: view.charger.to_string(),
+            connector: view.connector.0,
+            station: station.to_string(),
+            city,
+            account: view.account.to_string(),
+            operator: operator.to_string(),
+            currency: currency.to_string(),
+            // Only what came with a key is remembered.
+            origin: "api".to_owned(),
+            requested_at: rfc3339(view.requested_at),
+            started_at: None,
+            stopped_at: None,
+            meter_start_wh: None,
+            meter_stop_wh: None,
+            stop_reason: None,
+            refusal: Some(code),
+        }
+    }
 }
 
 impl From<SessionView> for SessionDto {
@@ -95,6 +133,7 @@ impl From<SessionView> for SessionDto {
             meter_start_wh: session.meter_start.map(|m| m.0),
             meter_stop_wh: session.meter_stop.map(|m| m.0),
             stop_reason: session.stop_reason.map(|r| r.code().to_owned()),
+            refusal: None,
         }
     }
 }

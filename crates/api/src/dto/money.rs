@@ -141,6 +141,17 @@ pub struct LedgerEntryDto {
     pub at: String,
 }
 
+/// A page of an account's statement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StatementDto {
+    /// The lines, oldest first.
+    pub items: Vec<LedgerEntryDto>,
+    /// Give it back as `?after=` for what follows; null at the end.
+    pub next: Option<String>,
+    /// False when the read models are behind: lines of requests that were answered may be missing at the end.
+    pub complete: bool,
+}
+
 impl From<LedgerEntry> for LedgerEntryDto {
     fn from(entry: LedgerEntry) -> Self {
         Self {

@@ -3,13 +3,15 @@
 use crate::ApiState;
 use crate::auth::Scope;
 use crate::dto::{
-    AccountDto, AccountKindDto, LedgerEntryDto, OpenAccountRequest, OpenedDto, Page, TopUpRequest, ToppedUpDto, amount,
+    AccountDto, AccountKindDto, LedgerEntryDto, OpenAccountRequest, OpenedDto, Page, StatementDto, TopUpRequest,
+    ToppedUpDto, amount,
 };
 use crate::extract::{IdPath, IdempotencyKey, JsonBody, PageQuery, QueryOf, id, now};
 use crate::problem::Problem;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use chargeplane_actors::views::Statement;
 use chargeplane_domain::account::{AccountAnswer, AccountCommand, AccountKind};
 use chargeplane_domain::ids::AccountId;
 use chargeplane_domain::units::{Currency, Money};
@@ -46,7 +48,7 @@ pub(crate) async fn get(
 
 /// Opens an account.
 #[utoipa::path(post, path = "/accounts", tag = "accounts",
-    params(("Idempotency-Key" = String, Header, description = "1 to 128 visible ASCII characters")),
+    params(("Idempotency-Key" = String, Header, description = "1 to 128 visible ASCII characters; a key belongs to the account that the request is about")),
     request_body = OpenAccountRequest, responses((status = 201, body = OpenedDto)))]
 pub(crate) async fn open(
     State(state): State<ApiState>,
@@ -86,7 +88,7 @@ fn kind_of(request: &OpenAccountRequest) -> Result<AccountKind, Problem> {
 /// Pays money into an account.
 #[utoipa::path(post, path = "/accounts/{account}/top-ups", tag = "accounts",
     params(("account" = String, Path, description = "percent-encoded id"),
-           ("Idempotency-Key" = String, Header, description = "1 to 128 visible ASCII characters")),
+           ("Idempotency-Key" = String, Header, description = "1 to 128 visible ASCII characters; a key belongs to the account that the request is about")),
     request_body = TopUpRequest, responses((status = 201, body = ToppedUpDto)))]
 pub(crate) async fn top_up(
     State(state): State<ApiState>,
@@ -112,21 +114,22 @@ fn unexpected(answer: &AccountAnswer) -> Problem {
 
 /// The lines of an account's ledger, oldest first.
 ///
-/// A projection of the journal: a line appears shortly after its request was answered.
+/// A projection of the journal that waits for what was answered before. Should it be too far behind for that (two
+/// seconds), `complete` is false: the last lines may be missing.
 #[utoipa::path(get, path = "/accounts/{account}/statement", tag = "accounts",
     params(("account" = String, Path, description = "percent-encoded id"), PageQuery),
-    responses((status = 200, body = Page<LedgerEntryDto>)))]
+    responses((status = 200, body = StatementDto)))]
 pub(crate) async fn statement(
     State(state): State<ApiState>,
     IdPath(account): IdPath<AccountId>,
     QueryOf(query): QueryOf<PageQuery>,
-) -> Result<Json<Page<LedgerEntryDto>>, Problem> {
+) -> Result<Json<StatementDto>, Problem> {
     let limit = query.limit()?;
     let after = query.after.as_deref().map_or(Ok((0, 0)), statement_cursor)?;
-    let entries = state.handle.statement(&account, after, limit).await?;
+    let Statement { entries, complete } = state.handle.statement(&account, after, limit).await?;
     let next =
         if entries.len() < limit { None } else { entries.last().map(|last| format!("{}.{}", last.lsn, last.index)) };
-    Ok(Json(Page { items: entries.into_iter().map(LedgerEntryDto::from).collect(), next }))
+    Ok(Json(StatementDto { items: entries.into_iter().map(LedgerEntryDto::from).collect(), next, complete }))
 }
 
 /// `lsn.index` of the last line of the page before.

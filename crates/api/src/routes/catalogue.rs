@@ -10,6 +10,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use chargeplane_actors::views::ApplyOptions;
 use chargeplane_domain::catalogue::Catalogue;
 use chargeplane_domain::catalogue_check;
 use serde::{Deserialize, Serialize};
@@ -63,9 +64,15 @@ pub(crate) struct ApplyQuery {
     /// True: only tell what would change.
     #[serde(default)]
     pub dry_run: bool,
+    /// True: a document without a station is meant, also when that removes all there are.
+    #[serde(default)]
+    pub allow_empty: bool,
 }
 
 /// Replaces the catalogue as a whole, or tells what that would change.
+///
+/// Refused, also as a dry run: what does not hold together, what removes or moves a charger with an open session
+/// (409 `in_use`), and what removes every station without `allow_empty` (422 `catalogue_empty`).
 #[utoipa::path(post, path = "/catalogue", tag = "catalogue", params(ApplyQuery),
     request_body(content((CatalogueDocument = "application/yaml"), (CatalogueDocument = "application/json"))),
     responses((status = 200, body = CatalogueDiffDto)))]
@@ -82,7 +89,8 @@ pub(crate) async fn apply(
     let catalogue = tokio::task::spawn_blocking(move || read(&kind, &bytes))
         .await
         .map_err(|_| Problem::new("internal", "reading the catalogue failed; the node's log says why"))??;
-    Ok(Json(state.handle.apply_catalogue(catalogue, query.dry_run).await?.into()))
+    let options = ApplyOptions { dry_run: query.dry_run, allow_empty: query.allow_empty };
+    Ok(Json(state.handle.apply_catalogue_as(catalogue, options).await?.into()))
 }
 
 /// Reads and checks a catalogue.

@@ -51,7 +51,7 @@ pub(crate) async fn get(
 /// Tells a charger to do something. Accepted is durable; the outcome comes with the command.
 #[utoipa::path(post, path = "/chargers/{charger}/commands", tag = "commands",
     params(("charger" = String, Path, description = "percent-encoded id"),
-           ("Idempotency-Key" = String, Header, description = "1 to 128 visible ASCII characters")),
+           ("Idempotency-Key" = String, Header, description = "1 to 128 visible ASCII characters; a key belongs to the charger that the request is about")),
     request_body = CommandRequest, responses((status = 202, body = CommandIdDto)))]
 pub(crate) async fn request(
     State(state): State<ApiState>,

@@ -28,7 +28,7 @@ pub(crate) async fn list(
     Ok(Json(Page::part(items, limit, |s: &SessionDto| s.id.clone())))
 }
 
-/// A session that is open or was lately; older ones are charge records.
+/// A session that is open, or that the account refused within the last day; those that ended are charge records.
 #[utoipa::path(get, path = "/sessions/{session}", tag = "sessions",
     params(("session" = String, Path, description = "percent-encoded id")),
     responses((status = 200, body = SessionDto)))]
@@ -36,12 +36,17 @@ pub(crate) async fn get(
     State(state): State<ApiState>,
     IdPath(session): IdPath<SessionId>,
 ) -> Result<Json<SessionDto>, Problem> {
-    Ok(Json(state.handle.session(&session).await?.into()))
+    Ok(Json(state.handle.known_session(&session).await?.into()))
 }
 
-/// Starts a session. The answer comes when the request is durable; whether the car charges is the session's state.
+/// Starts a session.
+///
+/// The answer comes when the account has decided: 201 when it holds the money, or its refusal (404
+/// `unknown_account`, 402 `insufficient_funds`, 422 `currency_mismatch` and others). Should the account not answer
+/// within half of `node.call_timeout_ms`, the answer is 201 for a session in state `requested`. Whether the car
+/// charges is the session's state. A key belongs to the charger.
 #[utoipa::path(post, path = "/sessions", tag = "sessions",
-    params(("Idempotency-Key" = String, Header, description = "1 to 128 visible ASCII characters")),
+    params(("Idempotency-Key" = String, Header, description = "1 to 128 visible ASCII characters; a key belongs to the charger that the request is about")),
     request_body = StartSessionRequest, responses((status = 201, body = SessionIdDto)))]
 pub(crate) async fn start(
     State(state): State<ApiState>,
@@ -62,7 +67,7 @@ pub(crate) async fn start(
 /// Stops a session. Accepted is durable; the session's state tells when the charger has stopped.
 #[utoipa::path(post, path = "/sessions/{session}/stop", tag = "sessions",
     params(("session" = String, Path, description = "percent-encoded id"),
-           ("Idempotency-Key" = String, Header, description = "1 to 128 visible ASCII characters")),
+           ("Idempotency-Key" = String, Header, description = "1 to 128 visible ASCII characters; a key belongs to the charger that the request is about")),
     responses((status = 202, body = SessionIdDto)))]
 pub(crate) async fn stop(
     State(state): State<ApiState>,

@@ -2,7 +2,7 @@
 
 use crate::charger::{
     COMMANDS_REMEMBERED, Charger, ChargerEvent, ClosedSession, KEYS_KEPT_MS, KEYS_REMEMBERED, KeyTarget, KeyedContent,
-    KeyedRequest, SESSIONS_REMEMBERED,
+    KeyedRequest, Refusal, SESSIONS_REMEMBERED,
 };
 use crate::command::{Action, Command, CommandOutcome};
 use crate::ids::{CommandId, SessionId};
@@ -40,7 +40,8 @@ impl Charger {
             }
             ChargerEvent::SessionRefused { session, code, .. } => {
                 let from = [SessionState::Requested, SessionState::Stopped];
-                self.expect(session, &from, "session_refused")?;
+                let current = self.expect(session, &from, "session_refused")?.clone();
+                self.remember_refusal(&current, code);
                 self.close(SessionState::Refused, Some(code.clone()));
                 Ok(())
             }
@@ -153,10 +154,24 @@ impl Charger {
         push_bounded(&mut self.recent, closed, SESSIONS_REMEMBERED);
     }
 
+    /// Keeps why a keyed start was refused with its key: the answer to a repetition, and to whoever asks.
+    fn remember_refusal(&mut self, session: &ChargingSession, code: &str) {
+        let of = |request: &&mut KeyedRequest| matches!(&request.target, KeyTarget::Session(id) if *id == session.id);
+        if let Some(request) = self.keys.iter_mut().rev().find(of) {
+            request.refusal = Some(Refusal {
+                code: code.to_owned(),
+                operator: session.operator.clone(),
+                station: session.station.clone(),
+                city: session.city.clone(),
+                currency: session.tariff.currency,
+            });
+        }
+    }
+
     /// Remembers a key, and forgets the oldest ones: a function of the events alone, so that a replay forgets
     /// the same ones.
     fn remember_key(&mut self, key: &str, content: KeyedContent, target: KeyTarget, at: Timestamp) {
-        self.keys.push_back(KeyedRequest { key: key.to_owned(), content, target, at });
+        self.keys.push_back(KeyedRequest { key: key.to_owned(), content, target, at, refusal: None });
         while self.keys.len() > KEYS_REMEMBERED && self.keys.front().is_some_and(|oldest| !oldest.is_kept_at(at)) {
             self.keys.pop_front();
         }

@@ -305,6 +305,27 @@ fn a_young_key_is_never_forgotten() {
 }
 
 #[test]
+fn a_start_that_the_account_refuses_is_remembered_with_its_key() {
+    let mut pile = Pile::new();
+    pile.tell(&start_key("k")).unwrap();
+    assert_eq!(pile.charger.start_outcome(&session(1)), StartOutcome::Pending);
+    pile.tell(&refused(1)).unwrap();
+    for number in 2..20 {
+        pile.tell(&start_key(&format!("k{number}"))).unwrap();
+        pile.tell(&refused(number)).unwrap();
+    }
+    pile.tell(&start_key("good")).unwrap();
+    pile.tell(&authorised(20)).unwrap();
+    assert_eq!(pile.charger.start_outcome(&session(20)), StartOutcome::Accepted);
+    // Long gone from the sessions that are remembered.
+    assert!(pile.charger.closed_session(&session(1)).is_none());
+    assert_eq!(pile.kinds(&start_key("k")), [""; 0], "no second session");
+    assert_eq!(pile.charger.start_outcome(&session(1)), StartOutcome::Refused("insufficient_funds"));
+    let (request, refusal) = pile.charger.refused_request(&session(1)).unwrap();
+    assert_eq!((request.key.as_str(), refusal.city.as_str()), ("k", "Beijing"));
+}
+
+#[test]
 fn a_drivers_request_makes_one_session() {
     let mut pile = Pile::new();
     pile.tell(&start(5)).unwrap();

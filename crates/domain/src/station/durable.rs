@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 /// Longest name of who set a limit, in bytes.
 const MAX_BY_LEN: usize = 256;
 
+/// So many nodes are named when one is not found.
+const NODES_NAMED: usize = 20;
+
 /// A limit that an operator set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperatorLimit {
@@ -73,10 +76,24 @@ pub struct LimitCommand {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LimitRejection {
     /// The station's tree has no such node.
-    #[error("limits: the station has no node {node:?}; its view lists them")]
+    #[error("{}", unknown_node(node, known))]
     UnknownNode {
         /// What was asked for.
         node: String,
+        /// What the station has.
+        known: Vec<String>,
+    },
+    /// Below what the station draws when its gateways are cut off.
+    #[error(
+        "limits: node {node:?}: write {least} or more, which is what the base load and the reserved fallbacks below \
+         it add up to and what it draws when its gateways are cut off (POWER-2); to go lower, apply a catalogue with \
+         lower fallback_w"
+    )]
+    BelowReserved {
+        /// The node.
+        node: String,
+        /// Base load and fallbacks below it.
+        least: Watts,
     },
     /// Below zero, or above the catalogue's.
     #[error(
@@ -90,12 +107,23 @@ pub enum LimitRejection {
     },
 }
 
+/// Names what there is, as far as a reader takes it in.
+fn unknown_node(node: &str, known: &[String]) -> String {
+    let shown: Vec<&str> = known.iter().take(NODES_NAMED).map(String::as_str).collect();
+    let more = known.len().saturating_sub(shown.len());
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    let node: String = node.chars().take(64).collect();
+    format!("the station has no node {node:?}; it has {}{more}", shown.join(", "))
+}
+
 impl StationState {
     /// Decides a change of a node's limit; none when nothing changes. `catalogue` has the limits of the
-    /// catalogue, not those in effect.
+    /// catalogue, not those in effect, and `least` what base load and fallbacks need at each node
+    /// ([`crate::catalogue_check::least_limits`]).
     pub fn decide_limit(
         &self,
         catalogue: &Tree,
+        least: &BTreeMap<&str, Watts>,
         command: &LimitCommand,
     ) -> Result<Option<StationEvent>, LimitRejection> {
         let LimitCommand { node, limit, by, at } = command.clone();
@@ -106,9 +134,16 @@ impl StationState {
             // Also for a node that left the catalogue since.
             (None, _) if set.is_some() => Ok(Some(StationEvent::LimitLifted { node, by, at })),
             (None, Some(_)) => Ok(None),
-            (_, None) => Err(LimitRejection::UnknownNode { node }),
+            (_, None) => {
+                let known = catalogue.nodes().iter().map(|node| node.id.clone()).collect();
+                Err(LimitRejection::UnknownNode { node, known })
+            }
             (Some(limit), Some(catalogue)) if !(Watts::ZERO..=catalogue).contains(&limit) => {
                 Err(LimitRejection::OutOfRange { node, catalogue })
+            }
+            (Some(limit), Some(_)) if least.get(node.as_str()).is_some_and(|least| limit < *least) => {
+                let least = least.get(node.as_str()).copied().unwrap_or_default();
+                Err(LimitRejection::BelowReserved { node, least })
             }
             (Some(limit), Some(_)) if set.is_some_and(|set| set.limit == limit) => Ok(None),
             (Some(limit), Some(_)) => Ok(Some(StationEvent::LimitSet { node, limit: OperatorLimit { limit, by, at } })),
@@ -162,7 +197,7 @@ mod tests {
     }
 
     fn decided(state: &mut StationState, grid: i64, command: &LimitCommand) -> bool {
-        let event = state.decide_limit(&tree(grid), command).expect("a good limit");
+        let event = state.decide_limit(&tree(grid), &BTreeMap::new(), command).expect("a good limit");
         event.iter().for_each(|event| state.apply(event));
         event.is_some()
     }
@@ -186,12 +221,28 @@ mod tests {
     fn limits_out_of_range_and_unknown_nodes_are_refused() {
         let state = StationState::default();
         for limit in [-1, 101] {
-            let refused = state.decide_limit(&tree(100), &command("grid", Some(limit)));
+            let refused = state.decide_limit(&tree(100), &BTreeMap::new(), &command("grid", Some(limit)));
             assert_eq!(refused, Err(LimitRejection::OutOfRange { node: "grid".to_owned(), catalogue: Watts(100) }));
         }
         for limit in [Some(1), None] {
-            let refused = state.decide_limit(&tree(100), &command("nowhere", limit));
-            assert_eq!(refused, Err(LimitRejection::UnknownNode { node: "nowhere".to_owned() }));
+            let refused = state.decide_limit(&tree(100), &BTreeMap::new(), &command("nowhere", limit)).unwrap_err();
+            assert_eq!(refused.to_string(), "the station has no node \"nowhere\"; it has grid, f1");
+        }
+    }
+
+    #[test]
+    fn a_limit_below_base_load_and_fallbacks_is_refused_with_the_least_value() {
+        let (mut state, least) = (StationState::default(), BTreeMap::from([("grid", Watts(30)), ("f1", Watts(20))]));
+        for (node, limit, fits) in [("grid", 29, false), ("grid", 30, true), ("f1", 19, false), ("f1", 20, true)] {
+            match state.decide_limit(&tree(100), &least, &command(node, Some(limit))) {
+                Ok(event) => event.iter().for_each(|event| state.apply(event)),
+                Err(refused) => {
+                    let least = Watts(limit + 1);
+                    assert_eq!(refused, LimitRejection::BelowReserved { node: node.to_owned(), least });
+                    assert!(refused.to_string().contains(&format!("write {least} or more")), "{refused}");
+                }
+            }
+            assert_eq!(state.limits.contains_key(node), fits, "{node} {limit}");
         }
     }
 
