@@ -10,8 +10,10 @@ use crate::config::{self, Config, Loaded};
 use crate::data_dir;
 use crate::exit::{Code, Failure};
 use crate::output;
+use chargeplane_actors::handle::{CallError, NodeHandle};
 use chargeplane_actors::node::Node;
 use chargeplane_actors::shared::{NodeConfig, Ports};
+use chargeplane_actors::views::CatalogueDiff;
 use chargeplane_api::auth::Tokens;
 use chargeplane_api::{ApiOptions, catalogue_text, metrics::UPKEEP_EVERY};
 use chargeplane_domain::catalogue::Catalogue;
@@ -36,6 +38,9 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(45);
 
 /// How long requests that are in hand may take when the node drains.
 const HTTP_DRAIN_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a catalogue file waits for shards that open.
+const OPEN_LIMIT: Duration = Duration::from_secs(60);
 
 /// After a store failed, how long the process may take to end by itself.
 const FATAL_LIMIT: Duration = Duration::from_secs(2);
@@ -137,10 +142,7 @@ async fn serve(start: &Start) -> Result<(), Failure> {
     let node = start_node(config, &dir).await?;
     let handle = node.handle();
     if let Some(catalogue) = catalogue {
-        let diff = handle
-            .apply_catalogue(catalogue, false)
-            .await
-            .map_err(|e| Failure::new(Code::Store, format!("node.catalogue_file cannot be applied: {e}")))?;
+        let diff = apply_file(&handle, catalogue).await?;
         tracing::info!(changes = diff.changes.len(), version = diff.to_version, "applied the catalogue file");
     }
     let (link, broker) = connect(config, &node).await?;
@@ -177,6 +179,23 @@ async fn serve(start: &Start) -> Result<(), Failure> {
                     dir.path().display()
                 ),
             ))
+        }
+    }
+}
+
+/// Applies `node.catalogue_file`. What it takes away is asked for in the shards, which may still be opening.
+async fn apply_file(handle: &NodeHandle, catalogue: Catalogue) -> Result<CatalogueDiff, Failure> {
+    let deadline = tokio::time::Instant::now() + OPEN_LIMIT;
+    loop {
+        match handle.apply_catalogue(catalogue.clone(), false).await {
+            Err(CallError::NotServing(_)) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Err(error @ CallError::Store(_)) => {
+                return Err(Failure::new(Code::Store, format!("node.catalogue_file cannot be applied: {error}")));
+            }
+            Err(error) => return Err(Failure::usage(format!("node.catalogue_file cannot be applied: {error}"))),
+            Ok(diff) => return Ok(diff),
         }
     }
 }

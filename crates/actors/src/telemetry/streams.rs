@@ -65,10 +65,8 @@ impl Streams {
 
     /// Takes a sequence in; false when too much is missing below it.
     pub(super) fn receive(&mut self, stream: Stream, boot: BootId, seq: u64) -> bool {
-        if !self.0.contains_key(&(stream, boot)) {
-            self.0.insert((stream, boot), Progress::default());
-            self.forget_oldest(stream);
-        }
+        self.0.entry((stream, boot)).or_default();
+        self.forget_oldest(stream);
         let Some(progress) = self.0.get_mut(&(stream, boot)) else { return false };
         if seq > progress.received.saturating_add(1) && progress.ahead.len() >= MAX_AHEAD {
             return false;
