@@ -1,6 +1,7 @@
 //! What an operator is alerted by is exported without anybody asking for it. A process has one recorder of
 //! metrics, so this test has a process of its own.
 
+#[path = "node/support/mod.rs"]
 mod support;
 
 use chargeplane_actors::handle::CallError;

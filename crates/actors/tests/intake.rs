@@ -1,5 +1,6 @@
 //! What comes in: floods are bounded, bad input is counted and told, and a drain ends the intake.
 
+#[path = "node/support/mod.rs"]
 mod support;
 
 use chargeplane_actors::admission::SHARD_BUDGETS;

@@ -1,7 +1,6 @@
 //! Meters that lie: absurd registers cost nobody money, and a session always ends.
 
-mod support;
-
+use crate::support::*;
 use chargeplane_actors::handle::NodeHandle;
 use chargeplane_actors::node::Node;
 use chargeplane_actors::ports::RecordQuery;
@@ -12,7 +11,6 @@ use chargeplane_domain::session::{ChargeRecord, StopReason};
 use chargeplane_domain::units::{Money, Timestamp, WattHours};
 use chargeplane_protocol::message::{CommandEnd, Down, DownCommand, GatewayEvent, Stream};
 use std::time::Duration;
-use support::*;
 
 fn command(down: &Down) -> Option<DownCommand> {
     match down {

@@ -1,15 +1,13 @@
 //! Deadlines of commands are on the gateway's monotonic clock, counted from its last beat; no wall clock of a
 //! gateway has a part in them.
 
-mod support;
-
+use crate::support::*;
 use chargeplane_actors::testing::MemoryStores;
 use chargeplane_domain::command::Action;
 use chargeplane_domain::session::StopReason;
 use chargeplane_domain::units::WattHours;
 use chargeplane_protocol::message::{Beat, GatewayEvent, Stream};
 use std::time::Duration;
-use support::*;
 
 #[tokio::test]
 async fn a_late_unwanted_session_is_stopped_with_a_deadline_that_begins_now() {

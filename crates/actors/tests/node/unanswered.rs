@@ -1,14 +1,12 @@
 //! A start that its gateway never answers does not keep its driver's money for ever.
 
-mod support;
-
+use crate::support::*;
 use chargeplane_actors::testing::MemoryStores;
 use chargeplane_domain::command::CommandOutcome;
 use chargeplane_domain::ids::{CommandId, ConnectorNo};
 use chargeplane_domain::units::Money;
 use chargeplane_protocol::message::{Down, GatewayEvent, Stream};
 use std::time::Duration;
-use support::*;
 
 /// Real time: the node tells a command as unconfirmed ten seconds after its deadline.
 #[tokio::test]

@@ -1,8 +1,7 @@
 //! Gateways that are enrolled anew: with an empty ring they number boots, batches and samples from the beginning
 //! again, and everything of it is stored, handled and granted; what a revoked key sealed is never read.
 
-mod support;
-
+use crate::support::*;
 use chargeplane_actors::node::Node;
 use chargeplane_actors::ports::{CatalogueStore, GatewayCredentials, StoreError};
 use chargeplane_actors::shared::{NodeConfig, Ports};
@@ -16,7 +15,6 @@ use chargeplane_protocol::message::{Beat, Down, GatewayEvent, Notice, Refusal, S
 use futures_core::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
-use support::*;
 
 fn stopped(session: &chargeplane_domain::ids::SessionId, register: i64) -> GatewayEvent {
     let (session, register) = (session.clone(), WattHours(register));

@@ -1,7 +1,6 @@
 //! A station's durable limits, what starts its actors, and what is shown of it.
 
-mod support;
-
+use crate::support::*;
 use chargeplane_actors::handle::{CallError, NodeHandle};
 use chargeplane_actors::testing::MemoryStores;
 use chargeplane_actors::views::PageOf;
@@ -10,7 +9,6 @@ use chargeplane_domain::ids::{NodeId, StationId};
 use chargeplane_domain::units::Watts;
 use chargeplane_protocol::message::Stream;
 use std::time::Duration;
-use support::*;
 
 async fn limit(handle: &NodeHandle) -> i64 {
     handle.station(&id("s1")).await.expect("known").limit_w.0

@@ -1,8 +1,7 @@
 //! One session through a whole node on memory stores, a gateway driven by hand: the main path, and what it
 //! must survive.
 
-mod support;
-
+use crate::support::*;
 use chargeplane_actors::handle::CallError;
 use chargeplane_actors::testing::{MemoryStores, Poison, beat_of};
 use chargeplane_actors::views::{KnownSession, StartRequest};
@@ -13,7 +12,6 @@ use chargeplane_domain::session::{SessionState, StopReason};
 use chargeplane_domain::units::{Money, Timestamp, WattHours};
 use chargeplane_protocol::message::{Beat, BeatCharger, CommandEnd, Down, GatewayEvent, Stream};
 use std::time::Duration;
-use support::*;
 
 #[tokio::test]
 async fn a_session_is_held_debited_settled_and_recorded() {

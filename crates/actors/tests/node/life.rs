@@ -1,8 +1,7 @@
 //! The lives of entities through a whole node on memory stores, with time under the tests' control: restarts,
 //! parking and dead letters, passivation, quarantine. A poisonous event for each kind of entity.
 
-mod support;
-
+use crate::support::*;
 use chargeplane_actors::entry::{EncodedEntries, Entry};
 use chargeplane_actors::family::{AccountFamily, AccountKey, AccountMap};
 use chargeplane_actors::handle::{CallError, NodeHandle};
@@ -23,7 +22,6 @@ use chargeplane_domain::units::{Currency, Money, WattHours, Watts};
 use chargeplane_protocol::message::{GatewayEvent, NumberedEvent, Stream, UpBatch};
 use serde::Serialize;
 use std::time::Duration;
-use support::*;
 use tokio::time::{Instant, sleep};
 
 /// A gateway sends again what was not acknowledged.
