@@ -9,8 +9,21 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
+/// Opens a journal, in some tests one that was closed a moment ago. A child that another test starts has all our
+/// descriptors between its fork and its exec, the lock's too, so it may be held a little longer.
 fn open(path: &Path) -> SqliteJournal {
-    SqliteJournal::open(&DataDir::lock(path).expect("locks")).expect("opens")
+    let deadline = std::time::Instant::now() + Duration::from_secs(5);
+    let dir = loop {
+        match DataDir::lock(path) {
+            Err(OpenError::Locked { pid, .. })
+                if pid == Some(std::process::id()) && std::time::Instant::now() < deadline =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            locked => break locked.expect("locks"),
+        }
+    };
+    SqliteJournal::open(&dir).expect("opens")
 }
 
 async fn take(journal: &SqliteJournal, index: u16) -> Writer {
