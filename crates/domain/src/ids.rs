@@ -3,7 +3,8 @@
 //! The text form is `tenant/local`; a bare `local` means the default tenant `main`. Both parts are
 //! 1 to 64 characters of `[A-Za-z0-9._-]`, so ids are safe in topics, paths, SQL keys and file names.
 
-use serde::{Deserialize, Serialize};
+use crate::text;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -95,8 +96,7 @@ impl From<TenantId> for String {
 macro_rules! tenant_ids {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
 
         impl $name {
@@ -135,7 +135,8 @@ macro_rules! tenant_ids {
                     (Some(local), None, _) => Self::new(&TenantId::default(), local),
                     (Some(tenant), Some(local), None) => {
                         check_part(text, tenant)?;
-                        Self::new(&TenantId(tenant.into()), local)
+                        check_part(local, local)?;
+                        Ok(Self(text.into()))
                     }
                     _ => Err(IdError::Shape { text: shorten(text) }),
                 }
@@ -158,6 +159,18 @@ macro_rules! tenant_ids {
             type Error = IdError;
             fn try_from(text: String) -> Result<Self, IdError> {
                 text.parse()
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                text::deserialize(deserializer)
             }
         }
 

@@ -108,52 +108,96 @@ pub struct Books {
     pub balances: BTreeMap<LedgerAccount, (Currency, Money)>,
 }
 
-/// The new balances of an entry's accounts.
+/// Several entries on the same books, each whole or not at all, written when all are taken: a batch of debits of
+/// one account changes a handful of balances a hundred times, and looks each up in the books once.
+#[derive(Debug)]
+pub struct Entries<'a> {
+    books: &'a mut Books,
+    changed: Vec<Balance>,
+}
+
+/// What one entry leaves in its accounts.
 #[derive(Debug)]
 #[must_use]
-pub struct Change<'a>(BTreeMap<&'a LedgerAccount, (Currency, Money)>);
+pub struct Entry(Vec<Balance>);
+
+type Balance = (LedgerAccount, Currency, Money);
+
+impl Entries<'_> {
+    /// What an entry would change, or why it is refused: for who must do something else first and may yet fail.
+    pub fn prepare(&self, postings: Vec<Posting>) -> Result<Entry, LedgerError> {
+        check_balanced(&postings)?;
+        let mut after = Vec::with_capacity(postings.len());
+        for posting in postings {
+            let balance = self.after(&after, posting)?;
+            set(&mut after, balance);
+        }
+        Ok(Entry(after))
+    }
+
+    /// The balance of a posting's account after it, behind what `earlier` postings of the entry left.
+    fn after(&self, earlier: &[Balance], posting: Posting) -> Result<Balance, LedgerError> {
+        let Posting { account, currency, amount } = posting;
+        let known = earlier.iter().chain(&self.changed).find(|(of, ..)| *of == account);
+        let known = known.map(|(_, held, balance)| (*held, *balance));
+        let known = known.or_else(|| self.books.balances.get(&account).copied());
+        let (held, balance) = known.unwrap_or((currency, Money::ZERO));
+        if held != currency || account.currency().is_some_and(|own| own != currency) {
+            return Err(LedgerError::Currency { account, currency });
+        }
+        match balance.checked_add(amount) {
+            Some(balance) => Ok((account, held, balance)),
+            None => Err(LedgerError::Overflow { account }),
+        }
+    }
+
+    /// Takes what was prepared on these very entries, as they still are.
+    pub fn take(&mut self, entry: Entry) {
+        entry.0.into_iter().for_each(|balance| set(&mut self.changed, balance));
+    }
+
+    /// Writes what was taken to the books.
+    pub fn commit(self) {
+        for (account, currency, balance) in self.changed {
+            self.books.balances.insert(account, (currency, balance));
+        }
+    }
+}
+
+fn set(balances: &mut Vec<Balance>, balance: Balance) {
+    match balances.iter_mut().find(|(account, ..)| *account == balance.0) {
+        Some(present) => *present = balance,
+        None => balances.push(balance),
+    }
+}
 
 impl Books {
     /// Version of the stored form.
     pub const VERSION: u16 = 1;
 
+    /// Begins to take several entries.
+    pub fn entries(&mut self) -> Entries<'_> {
+        Entries { books: self, changed: Vec::new() }
+    }
+
     /// Takes one entry, whole or not at all.
     pub fn apply(&mut self, postings: &[Posting]) -> Result<(), LedgerError> {
-        let change = self.prepare(postings)?;
-        self.commit(change);
+        let mut entries = self.entries();
+        let entry = entries.prepare(postings.to_vec())?;
+        entries.take(entry);
+        entries.commit();
         Ok(())
-    }
-
-    /// What one entry would change, or why it is refused: for who must do something else first and may yet fail.
-    pub fn prepare<'a>(&self, postings: &'a [Posting]) -> Result<Change<'a>, LedgerError> {
-        check_balanced(postings)?;
-        self.change(postings)
-    }
-
-    /// Takes what was prepared on these very books, as they still are.
-    pub fn commit(&mut self, change: Change<'_>) {
-        for (account, balance) in change.0 {
-            match self.balances.get_mut(account) {
-                Some(present) => *present = balance,
-                None => {
-                    self.balances.insert(account.clone(), balance);
-                }
-            }
-        }
     }
 
     /// Adds the balances of other books, such as another shard's.
     pub fn absorb(&mut self, other: &Self) -> Result<(), LedgerError> {
-        let balances = other.balances.iter();
-        let postings: Vec<Posting> = balances
-            .map(|(account, (currency, amount))| Posting {
-                account: account.clone(),
-                currency: *currency,
-                amount: *amount,
-            })
-            .collect();
-        let change = self.change(&postings)?;
-        self.commit(change);
+        let mut entries = self.entries();
+        for (account, (currency, amount)) in &other.balances {
+            let posting = Posting { account: account.clone(), currency: *currency, amount: *amount };
+            let after = entries.after(&[], posting)?;
+            entries.changed.push(after);
+        }
+        entries.commit();
         Ok(())
     }
 
@@ -182,33 +226,18 @@ impl Books {
         }
         sums
     }
-
-    /// Computes every new balance before the first is written: an entry is whole or nothing.
-    fn change<'a>(&self, postings: &'a [Posting]) -> Result<Change<'a>, LedgerError> {
-        let mut changed: BTreeMap<&LedgerAccount, (Currency, Money)> = BTreeMap::new();
-        for Posting { account, currency, amount } in postings {
-            let present = changed.get(account).or_else(|| self.balances.get(account));
-            let (held, balance) = present.copied().unwrap_or((*currency, Money::ZERO));
-            if held != *currency || account.currency().is_some_and(|own| own != *currency) {
-                return Err(LedgerError::Currency { account: account.clone(), currency: *currency });
-            }
-            let overflow = || LedgerError::Overflow { account: account.clone() };
-            changed.insert(account, (held, balance.checked_add(*amount).ok_or_else(overflow)?));
-        }
-        Ok(Change(changed))
-    }
 }
 
+/// An entry has a handful of postings, so each currency is summed where it is met.
 fn check_balanced(postings: &[Posting]) -> Result<(), LedgerError> {
-    let mut sums: BTreeMap<Currency, i128> = BTreeMap::new();
-    for posting in postings {
-        let sum = sums.entry(posting.currency).or_default();
-        *sum = sum.saturating_add(i128::from(posting.amount.0));
+    for Posting { currency, .. } in postings {
+        let legs = postings.iter().filter(|posting| posting.currency == *currency);
+        let off = legs.fold(0i128, |sum, posting| sum.saturating_add(i128::from(posting.amount.0)));
+        if off != 0 {
+            return Err(LedgerError::Unbalanced { currency: *currency, off });
+        }
     }
-    match sums.into_iter().find(|(_, off)| *off != 0) {
-        Some((currency, off)) => Err(LedgerError::Unbalanced { currency, off }),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 impl LedgerAccount {

@@ -27,4 +27,5 @@ pub mod sample;
 pub mod session;
 pub mod station;
 pub mod tariff;
+mod text;
 pub mod units;

@@ -1,8 +1,10 @@
 //! Quantities. Integers all the way: money in 1/10,000 of the currency unit, energy in Wh, power in W.
 #![deny(clippy::float_arithmetic, clippy::arithmetic_side_effects)]
 
-use serde::{Deserialize, Serialize};
+use crate::text;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
+use std::str::FromStr;
 
 macro_rules! quantities {
     ($($(#[$doc:meta])* $name:ident, $unit:literal;)*) => {$(
@@ -116,8 +118,7 @@ impl std::str::FromStr for Money {
 }
 
 /// ISO 4217 code of a currency, three capital letters.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Currency([u8; 3]);
 
 /// Why a text is not a currency code.
@@ -152,16 +153,22 @@ impl fmt::Display for Currency {
     }
 }
 
-impl TryFrom<String> for Currency {
-    type Error = CurrencyError;
-    fn try_from(code: String) -> Result<Self, CurrencyError> {
-        Self::new(&code)
+impl FromStr for Currency {
+    type Err = CurrencyError;
+    fn from_str(code: &str) -> Result<Self, CurrencyError> {
+        Self::new(code)
     }
 }
 
-impl From<Currency> for String {
-    fn from(currency: Currency) -> Self {
-        currency.as_str().to_owned()
+impl Serialize for Currency {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Currency {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::deserialize(deserializer)
     }
 }
 

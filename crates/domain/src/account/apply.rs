@@ -59,7 +59,7 @@ pub fn apply(state: &mut Option<Account>, id: &AccountId, event: &AccountEvent) 
         }
         (Some(_), AccountEvent::Opened { .. }) => Err(ApplyError::OpenedTwice),
         (None, event) => Err(ApplyError::NotOpen { event: event.kind() }),
-        (Some(account), event) => account.on_event(event),
+        (Some(account), event) => account.apply(event),
     }
 }
 
@@ -101,7 +101,8 @@ struct Debit<'a> {
 }
 
 impl Account {
-    fn on_event(&mut self, event: &AccountEvent) -> Result<(), ApplyError> {
+    /// Applies what was decided of an account that is open. An error changes nothing.
+    pub fn apply(&mut self, event: &AccountEvent) -> Result<(), ApplyError> {
         match event {
             AccountEvent::Opened { .. } => return Err(ApplyError::OpenedTwice),
             AccountEvent::ToppedUp { key, amount, at, .. } => {
@@ -177,16 +178,13 @@ impl Account {
     }
 
     fn on_debited(&mut self, debit: &Debit<'_>, event: &AccountEvent) -> Result<(), ApplyError> {
-        let session = self.expect_next(debit.session, debit.sequence, event)?;
+        let limit = self.kind.limit();
+        let session = next_open(&mut self.holds, debit.session, debit.sequence, event)?;
         let billed = session.billed.checked_add(&debit.paid).ok_or_else(|| overflow(event))?;
         let posted = self.posted.checked_sub(debit.paid.total()).ok_or_else(|| overflow(event))?;
         let held = self.held.checked_sub(session.hold).and_then(|held| held.checked_add(debit.hold));
         self.held = held.ok_or_else(|| overflow(event))?;
         self.posted = posted;
-        let available = self.available();
-        let Some(session) = self.holds.get_mut(debit.session) else {
-            return Ok(());
-        };
         session.hold = debit.hold;
         session.metered_at = event.at();
         session.advance(debit.sequence, debit.meter, debit.by_period, debit.cumulative, billed);
@@ -196,7 +194,7 @@ impl Account {
             by_period: debit.by_period,
             cumulative: debit.cumulative,
             hold_left: debit.hold,
-            available,
+            available: posted.saturating_sub(self.held).saturating_add(limit),
         });
         Ok(())
     }
@@ -208,7 +206,7 @@ impl Account {
         settled: &Settled,
         event: &AccountEvent,
     ) -> Result<(), ApplyError> {
-        let session = self.expect_next(id, settled.sequence, event)?;
+        let session = next_open(&mut self.holds, id, settled.sequence, event)?;
         let paid = due.total().checked_sub(settled.overshoot).ok_or_else(|| overflow(event))?;
         // Of what is given back nothing is left out: only what is taken can be more than there is.
         let settles = if settled.overshoot.is_positive() { due.capped(paid) } else { due };
@@ -219,25 +217,11 @@ impl Account {
         self.posted = posted;
         self.held = held;
         self.overshoot = overshoot;
-        let Some(session) = self.holds.get_mut(id) else {
-            return Ok(());
-        };
         session.hold = Money::ZERO;
         session.metered_at = event.at();
         session.advance(settled.sequence, settled.meter, settled.by_period, settled.cumulative, billed);
         session.closed = Some(*settled);
         Ok(())
-    }
-
-    /// The session of an event, if it is open and the sequence is its next one.
-    fn expect_next(&self, id: &SessionId, sequence: u32, event: &AccountEvent) -> Result<&SessionAccount, ApplyError> {
-        let open = self.holds.get(id).filter(|session| session.closed.is_none());
-        let session = open.ok_or_else(|| ApplyError::NoOpenSession { event: event.kind(), session: id.clone() })?;
-        let last = session.sequence;
-        if sequence <= last || sequence != session.next_sequence() {
-            return Err(ApplyError::Sequence { session: id.clone(), last, found: sequence });
-        }
-        Ok(session)
     }
 
     fn remember_key(
@@ -289,6 +273,22 @@ impl SessionAccount {
         let unpaid = unpaid_energy(meter, cumulative.total(), self.unpaid());
         self.billed_wh = meter.saturating_sub(unpaid);
     }
+}
+
+/// The session of an event, if it is open and the sequence is its next one.
+fn next_open<'a>(
+    holds: &'a mut BTreeMap<SessionId, SessionAccount>,
+    id: &SessionId,
+    sequence: u32,
+    event: &AccountEvent,
+) -> Result<&'a mut SessionAccount, ApplyError> {
+    let open = holds.get_mut(id).filter(|session| session.closed.is_none());
+    let session = open.ok_or_else(|| ApplyError::NoOpenSession { event: event.kind(), session: id.clone() })?;
+    let last = session.sequence;
+    if sequence <= last || sequence != session.next_sequence() {
+        return Err(ApplyError::Sequence { session: id.clone(), last, found: sequence });
+    }
+    Ok(session)
 }
 
 fn overflow(event: &AccountEvent) -> ApplyError {

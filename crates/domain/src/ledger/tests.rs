@@ -34,15 +34,27 @@ fn text_forms_go_there_and_back() {
 
 #[test]
 fn what_is_prepared_changes_nothing_until_it_is_taken() {
-    let mut books = Books::default();
     let entry = [post("driver:a", "CNY", 100), post("top-up:main:CNY", "CNY", -100)];
-    assert!(books.prepare(&entry[..1]).is_err());
-    let change = books.prepare(&entry).unwrap();
-    assert_eq!(books, Books::default());
-    books.commit(change);
+    let mut books = Books::default();
+    let mut entries = books.entries();
+    assert!(entries.prepare(entry[..1].to_vec()).is_err());
+    let _ = entries.prepare(entry.to_vec()).unwrap();
+    for _ in 0..3 {
+        let prepared = entries.prepare(entry.to_vec()).unwrap();
+        entries.take(prepared);
+    }
+    entries.commit();
     let mut applied = Books::default();
-    applied.apply(&entry).unwrap();
+    (0..3).for_each(|_| applied.apply(&entry).unwrap());
     assert_eq!(books, applied);
+}
+
+#[test]
+fn an_account_that_is_named_twice_in_an_entry_moves_twice() {
+    let mut books = Books::default();
+    let entry = [post("driver:a", "CNY", 70), post("driver:a", "CNY", 30), post("top-up:main:CNY", "CNY", -100)];
+    books.apply(&entry).unwrap();
+    assert_eq!(books.balance(&"driver:a".parse().unwrap()), Money(100));
 }
 
 #[test]
