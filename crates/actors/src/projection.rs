@@ -29,6 +29,13 @@ const PAGE: usize = 500;
 /// Pause after a page, so that many small frames are projected together.
 const LINGER: Duration = Duration::from_millis(50);
 
+/// Rest after a page, in times that it took. Under load the read models fall behind rather than take the cores
+/// from who waits for an answer.
+const REST: u32 = 2;
+
+/// Longest rest.
+const MAX_REST: Duration = Duration::from_millis(500);
+
 /// A reader waits at most so long for what it wrote.
 pub const WAIT: Duration = Duration::from_secs(2);
 
@@ -155,7 +162,9 @@ fn work(state: &mut ProjectionState, myself: &ActorRef<ProjectionMessage>, shard
     let (shared, actor, after) = (Arc::clone(&state.shared), myself.clone(), progress.projected);
     tokio::spawn(async move {
         tokio::time::sleep(LINGER).await;
+        let began = Instant::now();
         let result = project_page(&shared, shard, after).await;
+        tokio::time::sleep(began.elapsed().saturating_mul(REST).min(MAX_REST)).await;
         drop(actor.cast(ProjectionMessage::Projected { shard, result }));
     });
 }
@@ -172,6 +181,8 @@ async fn project_page(shared: &NodeShared, shard: ShardId, after: u64) -> Result
             Family::Account => project_account(frame, &mut batch),
         };
         projected.map_err(|error| StoreError::Corrupt(format!("{shard} frame {}: {error}", frame.lsn)))?;
+        // A page is a lot of work for a thread that others wait for.
+        tokio::task::yield_now().await;
     }
     shared.ports.projections.apply(batch).await?;
     Ok(upto_lsn)

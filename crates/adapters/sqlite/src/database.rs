@@ -28,6 +28,9 @@ const WAL_AUTOCHECKPOINT: i64 = 8_000;
 /// The WAL file is cut back to this when it was reset.
 const WAL_SIZE_LIMIT: i64 = 64 * 1024 * 1024;
 
+/// Niceness of threads that write what is rebuilt at will.
+const BACKGROUND_NICE: i32 = 10;
+
 /// Whether a commit is synced before it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sync {
@@ -140,9 +143,13 @@ struct Worker {
 }
 
 impl Worker {
-    fn spawn(name: String, dir: DataDir, mut connection: Connection) -> std::io::Result<Self> {
+    fn spawn(name: String, dir: DataDir, mut connection: Connection, sync: Sync) -> std::io::Result<Self> {
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
         let thread = std::thread::Builder::new().name(name).spawn(move || {
+            if sync == Sync::Normal {
+                // What is rebuilt at will must not take time from what is waited for. Linux sets it for the thread.
+                let _ = rustix::process::setpriority_process(None, BACKGROUND_NICE);
+            }
             while let Some(job) = queue.blocking_recv() {
                 job(&mut connection);
             }
@@ -179,7 +186,7 @@ impl Readers {
         let mut workers = Vec::with_capacity(count);
         for n in 0..count {
             let connection = open_reader(&path).map_err(|source| OpenError::Database { path: path.clone(), source })?;
-            let worker = Worker::spawn(thread_name(layout, &format!("r{n}")), dir.clone(), connection);
+            let worker = Worker::spawn(thread_name(layout, &format!("r{n}")), dir.clone(), connection, Sync::Full);
             workers.push(worker.map_err(|source| OpenError::Io { path: path.clone(), source })?);
         }
         Ok(Self { workers, next: AtomicUsize::new(0) })
@@ -214,7 +221,7 @@ impl Database {
         let connection = open_writer(dir, layout)?;
         let readers = Readers::start(dir, layout, readers)?;
         let path = dir.path().join(layout.file);
-        let writer = Worker::spawn(thread_name(layout, "w"), dir.clone(), connection);
+        let writer = Worker::spawn(thread_name(layout, "w"), dir.clone(), connection, layout.sync);
         let writer = writer.map_err(|source| OpenError::Io { path, source })?;
         Ok(Self { file: layout.file, writer, readers, poison: Poison::default() })
     }
