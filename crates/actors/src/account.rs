@@ -11,20 +11,28 @@ use crate::handle::CallError;
 use crate::reply::{Answer, Reply};
 use crate::shard::{EntityLink, EntityMessage};
 use crate::views::AccountView;
-use chargeplane_domain::account::{self, Account, AccountAnswer, AccountCommand, SessionAccount};
+use chargeplane_domain::account::{
+    self, Account, AccountAnswer, AccountCommand, AccountEvent, Decision, SessionAccount,
+};
 use chargeplane_domain::ids::SessionId;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Messages of the account actor.
 #[derive(Debug)]
 pub enum AccountMessage {
     /// Decide and make durable.
-    Command { command: AccountCommand, reply: Reply<AccountAnswer>, permit: Permit },
+    Command { command: Box<AccountCommand>, reply: Reply<AccountAnswer>, permit: Permit },
     /// What was billed to a session: the truth that a recovered session goes on from.
     Position { session: SessionId, reply: Reply<Option<Box<SessionAccount>>>, permit: Permit },
     /// The account as it stands.
     View { reply: Reply<AccountView>, permit: Permit },
 }
+
+/// Messages of the account actor, as many as were waiting: they are decided one after the other and made durable
+/// together.
+#[derive(Debug)]
+pub struct AccountBatch(pub Vec<AccountMessage>);
 
 impl EntityMessage for AccountMessage {
     fn refuse(self, why: CallError) {
@@ -52,13 +60,14 @@ impl EntityMessage for AccountMessage {
 
     fn to_body(&self) -> Option<Vec<u8>> {
         match self {
-            Self::Command { command, .. } => rmp_serde::to_vec_named(command).ok(),
+            Self::Command { command, .. } => rmp_serde::to_vec_named(&**command).ok(),
             Self::Position { .. } | Self::View { .. } => None,
         }
     }
 
     fn from_body(body: &[u8], done: Reply<()>) -> Result<Self, Reply<()>> {
-        let Ok(command) = rmp_serde::from_slice(body) else { return Err(done) };
+        let Ok(command) = rmp_serde::from_slice::<AccountCommand>(body) else { return Err(done) };
+        let command = Box::new(command);
         let reply = Reply::new(move |answer: Answer<AccountAnswer>| done.answer(answer.map(drop)));
         Ok(Self::Command { command, reply, permit: Permit::internal() })
     }
@@ -81,14 +90,37 @@ pub struct AccountState {
     account: Option<Account>,
 }
 
+/// An answer that waits for the commit which covers it.
+enum Told {
+    Command(Reply<AccountAnswer>, Result<AccountAnswer, CallError>),
+    Position(Reply<Option<Box<SessionAccount>>>, Option<Box<SessionAccount>>),
+    View(Reply<AccountView>, Result<AccountView, CallError>),
+}
+
+impl Told {
+    fn tell(self) {
+        match self {
+            Self::Command(reply, answer) => reply.answer(answer),
+            Self::Position(reply, found) => reply.answer(Ok(found)),
+            Self::View(reply, found) => reply.answer(found),
+        }
+    }
+}
+
+/// What a batch comes to.
+struct Outcome {
+    events: Vec<AccountEvent>,
+    told: Vec<(Told, Permit)>,
+}
+
 impl Actor for AccountActor {
-    type Msg = AccountMessage;
+    type Msg = AccountBatch;
     type State = AccountState;
     type Arguments = AccountArguments;
 
     async fn pre_start(
         &self,
-        _myself: ActorRef<AccountMessage>,
+        _myself: ActorRef<AccountBatch>,
         arguments: AccountArguments,
     ) -> Result<AccountState, ActorProcessingErr> {
         let AccountArguments { link, account } = arguments;
@@ -97,61 +129,66 @@ impl Actor for AccountActor {
 
     async fn handle(
         &self,
-        _myself: ActorRef<AccountMessage>,
-        message: AccountMessage,
+        _myself: ActorRef<AccountBatch>,
+        AccountBatch(messages): AccountBatch,
         state: &mut AccountState,
     ) -> Result<(), ActorProcessingErr> {
-        state.link.begin(&message, message.keep())?;
-        match message {
-            AccountMessage::Command { command, reply, permit } => on_command(state, command, reply, permit),
-            AccountMessage::Position { session, reply, permit } => {
-                let found = state.account.as_ref().and_then(|account| account.position(&session));
-                let found = found.cloned().map(Box::new);
-                answer_behind_commits(state, reply, Ok(found), permit);
-                Ok(())
-            }
-            AccountMessage::View { reply, permit } => {
-                let missing = || CallError::NotFound(state.link.key.to_string());
-                let found = state.account.as_ref().map(view).ok_or_else(missing);
-                answer_behind_commits(state, reply, found, permit);
-                Ok(())
+        let mut outcome =
+            Outcome { events: Vec::with_capacity(messages.len()), told: Vec::with_capacity(messages.len()) };
+        let mut result = Ok(());
+        for message in messages {
+            // What failed is kept for the dead letters; what comes behind it is answered by its reply guards.
+            result = take(state, message, &mut outcome);
+            if result.is_err() {
+                break;
             }
         }
+        let Outcome { events, told } = outcome;
+        let after = move || told.into_iter().for_each(|(told, _permit)| told.tell());
+        state.link.persist(events, Box::new(after));
+        result
     }
 }
 
-fn on_command(
-    state: &mut AccountState,
-    command: AccountCommand,
-    reply: Reply<AccountAnswer>,
-    permit: Permit,
-) -> Result<(), ActorProcessingErr> {
-    let id = &state.link.key.0;
-    let decision = account::decide(state.account.as_ref(), id, &command);
-    if let Some(event) = &decision.event {
-        account::apply(&mut state.account, id, event)?;
+/// Works on one message. A failure, a panic too, leaves the message with the shard.
+fn take(state: &mut AccountState, message: AccountMessage, outcome: &mut Outcome) -> Result<(), ActorProcessingErr> {
+    state.link.check(&message)?;
+    match message {
+        AccountMessage::Command { command, reply, permit } => {
+            let decided = catch_unwind(AssertUnwindSafe(|| on_command(state, &command)));
+            match decided.unwrap_or_else(|_| Err("the account's machine panicked".into())) {
+                Ok(decision) => {
+                    outcome.events.extend(decision.event);
+                    outcome.told.push((Told::Command(reply, decision.answer.map_err(CallError::Account)), permit));
+                }
+                Err(error) => {
+                    let message = AccountMessage::Command { command, reply, permit };
+                    state.link.failed_on(&message);
+                    return Err(error);
+                }
+            }
+        }
+        AccountMessage::Position { session, reply, permit } => {
+            let found = state.account.as_ref().and_then(|account| account.position(&session));
+            outcome.told.push((Told::Position(reply, found.cloned().map(Box::new)), permit));
+        }
+        AccountMessage::View { reply, permit } => {
+            let missing = || CallError::NotFound(state.link.key.to_string());
+            let found = state.account.as_ref().map(view).ok_or_else(missing);
+            outcome.told.push((Told::View(reply, found), permit));
+        }
     }
-    let answer = decision.answer.map_err(CallError::Account);
-    let after = Box::new(move || {
-        reply.answer(answer);
-        drop(permit);
-    });
-    state.link.persist(decision.event.into_iter().collect(), after);
     Ok(())
 }
 
-/// A strong read: what it saw is durable when it leaves.
-fn answer_behind_commits<T: Send + 'static>(
-    state: &AccountState,
-    reply: Reply<T>,
-    answer: Result<T, CallError>,
-    permit: Permit,
-) {
-    let after = move || {
-        reply.answer(answer);
-        drop(permit);
-    };
-    state.link.persist(Vec::new(), Box::new(after));
+/// Decides, and applies at once: the next decision sees it, durable or not.
+fn on_command(state: &mut AccountState, command: &AccountCommand) -> Result<Decision, ActorProcessingErr> {
+    let id = &state.link.key.0;
+    let decision = account::decide(state.account.as_ref(), id, command);
+    if let Some(event) = &decision.event {
+        account::apply(&mut state.account, id, event)?;
+    }
+    Ok(decision)
 }
 
 /// The account as the API shows it.

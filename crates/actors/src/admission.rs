@@ -155,7 +155,7 @@ impl Drop for LanePermit {
     }
 }
 
-/// Permits of the router and of the shard for one message.
+/// The places of one message in the router's lane and in the shard's.
 #[derive(Default)]
 pub struct Permit(#[allow(dead_code, reason = "held for its drop")] Option<(LanePermit, LanePermit)>);
 

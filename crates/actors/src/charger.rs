@@ -393,7 +393,7 @@ fn ask_account(
     let charger = myself.clone();
     let reply = Reply::new(move |result| drop(charger.cast(ChargerMessage::Account { session, result })));
     state.shared.router.account(account, Lane::Money, 256, move |permit| AccountMessage::Command {
-        command,
+        command: Box::new(command),
         reply,
         permit,
     });

@@ -28,6 +28,13 @@ pub enum Entry<E> {
     Shard(ShardEvent),
 }
 
+/// An [`Entry`] of an entity that borrows what it says. Its stored form is the same.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum EntryRef<'a, E> {
+    Entity { key: &'a str, event: &'a E },
+}
+
 /// What happens to a shard itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -114,8 +121,24 @@ pub struct EncodedEntries {
 }
 
 impl EncodedEntries {
+    /// The events of the entity named by `key`.
+    pub fn of<E: Serialize>(key: &str, events: &[E]) -> Result<Self, PayloadError> {
+        let mut encoded = Self::default();
+        events.iter().try_for_each(|event| encoded.push_event(key, event))?;
+        Ok(encoded)
+    }
+
     /// Adds an entry.
     pub fn push<E: Serialize>(&mut self, entry: &Entry<E>) -> Result<(), PayloadError> {
+        self.write(entry)
+    }
+
+    /// Adds an event of the entity named by `key`.
+    pub fn push_event<E: Serialize>(&mut self, key: &str, event: &E) -> Result<(), PayloadError> {
+        self.write(&EntryRef::Entity { key, event })
+    }
+
+    fn write(&mut self, entry: &impl Serialize) -> Result<(), PayloadError> {
         let before = self.bytes.len();
         if let Err(error) = rmp_serde::encode::write_named(&mut self.bytes, entry) {
             self.bytes.truncate(before);
@@ -125,10 +148,10 @@ impl EncodedEntries {
         Ok(())
     }
 
-    /// Adds the entries of another, behind these.
-    pub fn append(&mut self, other: &Self) {
-        self.bytes.extend_from_slice(&other.bytes);
-        self.count = self.count.saturating_add(other.count);
+    /// Adds an event of the shard itself.
+    pub fn push_shard(&mut self, event: &ShardEvent) -> Result<(), PayloadError> {
+        // Of which entity's events is of no matter: there is none here.
+        self.write(&Entry::<()>::Shard(event.clone()))
     }
 
     /// Number of entries.
@@ -143,14 +166,21 @@ impl EncodedEntries {
 
     /// The payload of a frame with these entries.
     pub fn into_payload(self) -> Bytes {
-        let mut payload = Vec::with_capacity(self.bytes.len() + PAYLOAD_HEADER);
+        Self::join([&self])
+    }
+
+    /// The payload of a frame with the entries of all of these, in their order.
+    pub fn join<'a>(parts: impl IntoIterator<Item = &'a Self> + Clone) -> Bytes {
+        let size: usize = parts.clone().into_iter().map(|part| part.bytes.len()).sum();
+        let count = parts.clone().into_iter().fold(0u32, |sum, part| sum.saturating_add(part.count));
+        let mut payload = Vec::with_capacity(size.saturating_add(PAYLOAD_HEADER));
         // A map of "v" and "entries", as serde reads it back.
         payload.extend_from_slice(b"\x82\xa1v");
         payload.push(0xcd);
         payload.extend_from_slice(&PAYLOAD_VERSION.to_be_bytes());
         payload.extend_from_slice(b"\xa7entries\xdd");
-        payload.extend_from_slice(&self.count.to_be_bytes());
-        payload.extend_from_slice(&self.bytes);
+        payload.extend_from_slice(&count.to_be_bytes());
+        parts.into_iter().for_each(|part| payload.extend_from_slice(&part.bytes));
         Bytes::from(payload)
     }
 }
@@ -187,11 +217,10 @@ mod tests {
             Entry::Shard(ShardEvent::DeadLettered(letter)),
             Entry::Shard(ShardEvent::DeadLetterTaken { number: 3 }),
         ];
-        let mut encoded = encode(&entries[..1]);
-        encoded.append(&encode(&entries[1..]));
-        assert_eq!(encoded.count(), 3);
-        let size = encoded.len();
-        let payload = encoded.into_payload();
+        let parts = [encode(&entries[..1]), encode(&entries[1..])];
+        assert_eq!(parts.each_ref().map(EncodedEntries::count), [1, 2]);
+        let size: usize = parts.iter().map(EncodedEntries::len).sum();
+        let payload = EncodedEntries::join(&parts);
         assert_eq!(payload.len(), size + PAYLOAD_HEADER);
         assert_eq!(decoded(&payload), Ok(entries));
     }

@@ -1,6 +1,6 @@
 //! The two families of shards: a station with its chargers and gateways, and accounts with their books.
 
-use crate::account::{AccountActor, AccountArguments, AccountMessage};
+use crate::account::{AccountActor, AccountArguments, AccountBatch, AccountMessage};
 use crate::charger::{ChargerActor, ChargerArguments, ChargerMessage};
 use crate::downlink::SealingCounter;
 use crate::gateway::{GatewayActor, GatewayArguments, GatewayMessage};
@@ -149,15 +149,15 @@ impl EntityMessage for StationMember {
     }
 }
 
-/// Last durable states in a station shard.
-#[derive(Debug, Default)]
+/// Last durable states in a station shard. Rows are shared with a copy until one of both changes them.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub struct StationMap {
     /// Stations.
-    pub stations: BTreeMap<StationId, StationState>,
+    pub stations: BTreeMap<StationId, Arc<StationState>>,
     /// Chargers.
-    pub chargers: BTreeMap<ChargerId, Charger>,
+    pub chargers: BTreeMap<ChargerId, Arc<Charger>>,
     /// Gateways.
-    pub gateways: BTreeMap<GatewayId, GatewayState>,
+    pub gateways: BTreeMap<GatewayId, Arc<GatewayState>>,
 }
 
 impl StationMap {
@@ -194,32 +194,36 @@ impl Family for StationFamily {
     type Ref = StationRef;
     type Common = Arc<SealingCounter>;
     type Side = ActorRef<TelemetryMessage>;
+    type Tally = ();
 
     fn common(epoch: u64) -> Arc<SealingCounter> {
         SealingCounter::new(epoch)
     }
 
-    fn apply(map: &mut StationMap, key: &StationKey, event: &StationFamilyEvent) -> Result<(), String> {
-        match (key, event) {
+    fn apply(map: &mut StationMap, key: &StationKey, events: &[StationFamilyEvent]) -> Result<(), String> {
+        events.iter().try_for_each(|event| match (key, event) {
             (StationKey::Station(id), StationFamilyEvent::Station(event)) => {
-                map.stations.entry(id.clone()).or_default().apply(event);
+                Arc::make_mut(map.stations.entry(id.clone()).or_default()).apply(event);
                 Ok(())
             }
             (StationKey::Charger(id), StationFamilyEvent::Charger(event)) => {
-                let charger = map.chargers.entry(id.clone()).or_default();
+                let charger = Arc::make_mut(map.chargers.entry(id.clone()).or_default());
                 charger.apply(event).map_err(|error| error.to_string())
             }
             (StationKey::Gateway(id), StationFamilyEvent::Gateway(event)) => {
-                let gateway = map.gateways.entry(id.clone()).or_default();
+                let gateway = Arc::make_mut(map.gateways.entry(id.clone()).or_default());
                 gateway.apply(event).map_err(|error| error.to_string())
             }
             (key, _) => Err(format!("an event of another kind of entity than {key}")),
-        }
+        })
     }
 
-    fn on_committed(_map: &StationMap, _key: &StationKey, event: &StationFamilyEvent) {
-        let StationFamilyEvent::Charger(event) = event else { return };
-        match event {
+    fn tally(_map: &StationMap, _key: &StationKey, events: &[StationFamilyEvent], _tally: &mut ()) {
+        let chargers = events.iter().filter_map(|event| match event {
+            StationFamilyEvent::Charger(event) => Some(event),
+            StationFamilyEvent::Station(_) | StationFamilyEvent::Gateway(_) => None,
+        });
+        chargers.for_each(|event| match event {
             ChargerEvent::SessionStarted { .. } => {
                 metrics::counter!(metric::SESSIONS_STARTED_TOTAL).increment(1);
             }
@@ -233,8 +237,10 @@ impl Family for StationFamily {
                 metrics::counter!(metric::COMMANDS_TOTAL, "outcome" => outcome.code()).increment(1);
             }
             _ => {}
-        }
+        });
     }
+
+    fn report((): ()) {}
 
     /// Power is checked by the station's machine at every tick.
     fn self_check(_map: &StationMap) {}
@@ -281,7 +287,7 @@ impl Family for StationFamily {
         let counter = Arc::clone(&link.common);
         match link.key.clone() {
             StationKey::Station(id) => {
-                let state = map.stations.get(&id).cloned().unwrap_or_default();
+                let state = map.stations.get(&id).map(|row| (**row).clone()).unwrap_or_default();
                 let may_draw = map.may_draw().cloned().collect();
                 let arguments = StationArguments { shared, link, id, state, may_draw, counter };
                 let spawned = Actor::spawn_linked(None, StationActor, arguments, supervisor).await;
@@ -289,14 +295,14 @@ impl Family for StationFamily {
                 Ok((StationRef::Station(actor.clone()), actor.get_cell()))
             }
             StationKey::Charger(id) => {
-                let charger = map.chargers.get(&id).cloned().unwrap_or_default();
+                let charger = map.chargers.get(&id).map(|row| (**row).clone()).unwrap_or_default();
                 let arguments = ChargerArguments { shared, link, id, charger };
                 let spawned = Actor::spawn_linked(None, ChargerActor, arguments, supervisor).await;
                 let (actor, _) = spawned.map_err(|error| error.to_string())?;
                 Ok((StationRef::Charger(actor.clone()), actor.get_cell()))
             }
             StationKey::Gateway(id) => {
-                let state = map.gateways.get(&id).cloned().unwrap_or_default();
+                let state = map.gateways.get(&id).map(|row| (**row).clone()).unwrap_or_default();
                 let arguments = GatewayArguments { shared, link, id, state, counter };
                 let spawned = Actor::spawn_linked(None, GatewayActor, arguments, supervisor).await;
                 let (actor, _) = spawned.map_err(|error| error.to_string())?;
@@ -305,17 +311,19 @@ impl Family for StationFamily {
         }
     }
 
-    fn cast(target: &StationRef, message: StationMember) {
-        // A dead entity drops the message, and its reply guard answers.
-        let _ = match (target, message) {
-            (StationRef::Station(actor), StationMember::Station(message)) => actor.cast(message).is_ok(),
-            (StationRef::Charger(actor), StationMember::Charger(message)) => actor.cast(message).is_ok(),
-            (StationRef::Gateway(actor), StationMember::Gateway(message)) => actor.cast(message).is_ok(),
-            (_, message) => {
-                message.refuse(CallError::Invalid("message for another kind of entity".to_owned()));
-                false
-            }
-        };
+    fn cast(target: &StationRef, messages: Vec<StationMember>) {
+        for message in messages {
+            // A dead entity drops the message, and its reply guard answers.
+            let _ = match (target, message) {
+                (StationRef::Station(actor), StationMember::Station(message)) => actor.cast(message).is_ok(),
+                (StationRef::Charger(actor), StationMember::Charger(message)) => actor.cast(message).is_ok(),
+                (StationRef::Gateway(actor), StationMember::Gateway(message)) => actor.cast(message).is_ok(),
+                (_, message) => {
+                    message.refuse(CallError::Invalid("message for another kind of entity".to_owned()));
+                    false
+                }
+            };
+        }
     }
 
     async fn on_open(shared: &Arc<NodeShared>, opened: &OpenShard<Self>) -> Result<ActorRef<TelemetryMessage>, String> {
@@ -339,11 +347,11 @@ impl Family for StationFamily {
     }
 }
 
-/// Last durable states in an account shard.
-#[derive(Debug, Default)]
+/// Last durable states in an account shard. Rows are shared with a copy until one of both changes them.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub struct AccountMap {
     /// Accounts.
-    pub accounts: BTreeMap<AccountId, Account>,
+    pub accounts: BTreeMap<AccountId, Arc<Account>>,
     /// All balances of the shard, counter-accounts included. Sums to zero (MONEY-1).
     pub books: Books,
 }
@@ -351,54 +359,92 @@ pub struct AccountMap {
 /// Accounts and the books of their shard.
 pub struct AccountFamily;
 
+/// What a commit did to accounts.
+#[derive(Debug, Default)]
+pub struct AccountTally {
+    debits: u64,
+    billed: u64,
+    refunded: u64,
+    /// Accounts whose available money was looked at (MONEY-4).
+    checked: u64,
+}
+
+impl AccountTally {
+    fn add(&mut self, event: &AccountEvent) {
+        match event {
+            AccountEvent::Debited { energy, service, .. } => {
+                self.debits = self.debits.saturating_add(1);
+                self.billed = self.billed.saturating_add(magnitude(energy.0.saturating_add(service.0)));
+            }
+            AccountEvent::Settled { energy, service, settled, .. } => {
+                let paid = energy.0.saturating_add(service.0).saturating_sub(settled.overshoot.0);
+                self.billed = self.billed.saturating_add(magnitude(paid));
+                self.refunded = self.refunded.saturating_add(magnitude(paid.saturating_neg()));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Applies an event to its account in place; an opening makes the account.
+fn apply_to(
+    accounts: &mut BTreeMap<AccountId, Arc<Account>>,
+    id: &AccountId,
+    event: &AccountEvent,
+) -> Result<(), String> {
+    if let Some(account) = accounts.get_mut(id) {
+        return Arc::make_mut(account).apply(event).map_err(|error| error.to_string());
+    }
+    let mut slot = None;
+    account::apply(&mut slot, id, event).map_err(|error| error.to_string())?;
+    accounts.extend(slot.map(|account| (id.clone(), Arc::new(account))));
+    Ok(())
+}
+
 impl Family for AccountFamily {
     const FAMILY: placement::Family = placement::Family::Account;
     type Key = AccountKey;
     type Event = AccountEvent;
     type Map = AccountMap;
     type Message = AccountMessage;
-    type Ref = ActorRef<AccountMessage>;
+    type Ref = ActorRef<AccountBatch>;
     type Common = ();
     type Side = ();
+    type Tally = AccountTally;
 
     fn common(_epoch: u64) {}
 
-    fn apply(map: &mut AccountMap, key: &AccountKey, event: &AccountEvent) -> Result<(), String> {
-        // The books refuse unbalanced postings, and the account what does not fit it: both move or neither.
-        let postings = account::postings(&key.0, event);
-        let change = map.books.prepare(&postings).map_err(|error| error.to_string())?;
-        let mut slot = map.accounts.remove(&key.0);
-        let applied = account::apply(&mut slot, &key.0, event).map_err(|error| error.to_string());
-        if let Some(account) = slot {
-            map.accounts.insert(key.0.clone(), account);
-        }
-        if applied.is_ok() {
-            map.books.commit(change);
-        }
-        applied
+    fn apply(map: &mut AccountMap, key: &AccountKey, events: &[AccountEvent]) -> Result<(), String> {
+        // Each entry is checked alone; what all of them change is written to the books once. The account does not
+        // move past an event whose entry the books refuse.
+        let mut entries = map.books.entries();
+        let result = events.iter().try_for_each(|event| {
+            let postings = account::postings(&key.0, event);
+            let entry = entries.prepare(postings).map_err(|error| error.to_string())?;
+            apply_to(&mut map.accounts, &key.0, event)?;
+            entries.take(entry);
+            Ok(())
+        });
+        entries.commit();
+        result
     }
 
-    fn on_committed(map: &AccountMap, key: &AccountKey, event: &AccountEvent) {
-        match event {
-            AccountEvent::Debited { energy, service, .. } => {
-                metrics::counter!(metric::DEBITS_TOTAL).increment(1);
-                let billed = energy.0.saturating_add(service.0);
-                metrics::counter!(metric::BILLED_MONEY_TOTAL).increment(magnitude(billed));
-            }
-            AccountEvent::Settled { energy, service, settled, .. } => {
-                let paid = energy.0.saturating_add(service.0).saturating_sub(settled.overshoot.0);
-                metrics::counter!(metric::BILLED_MONEY_TOTAL).increment(magnitude(paid));
-                metrics::counter!(metric::REFUNDED_MONEY_TOTAL).increment(magnitude(paid.saturating_neg()));
-            }
-            _ => {}
-        }
+    fn tally(map: &AccountMap, key: &AccountKey, events: &[AccountEvent], tally: &mut AccountTally) {
+        events.iter().for_each(|event| tally.add(event));
         if let Some(account) = map.accounts.get(&key.0) {
-            metrics::counter!(metric::INVARIANT_CHECKS_TOTAL, "invariant" => "MONEY-4").increment(1);
+            tally.checked = tally.checked.saturating_add(1);
             if account.available().0 < 0 {
                 tracing::error!(account = %key, available = %account.available(), "MONEY-4: below the limit");
                 metrics::counter!(metric::INVARIANT_VIOLATIONS_TOTAL, "invariant" => "MONEY-4").increment(1);
             }
         }
+    }
+
+    fn report(tally: AccountTally) {
+        metrics::counter!(metric::DEBITS_TOTAL).increment(tally.debits);
+        metrics::counter!(metric::BILLED_MONEY_TOTAL).increment(tally.billed);
+        metrics::counter!(metric::REFUNDED_MONEY_TOTAL).increment(tally.refunded);
+        metrics::counter!(metric::INVARIANT_CHECKS_TOTAL, "invariant" => "MONEY-4").increment(tally.checked);
     }
 
     fn self_check(map: &AccountMap) {
@@ -430,9 +476,9 @@ impl Family for AccountFamily {
         shared: &Arc<NodeShared>,
         map: &AccountMap,
         link: EntityLink<Self>,
-    ) -> Result<(ActorRef<AccountMessage>, ActorCell), String> {
+    ) -> Result<(ActorRef<AccountBatch>, ActorCell), String> {
         let _ = shared;
-        let account = map.accounts.get(&link.key.0).cloned();
+        let account = map.accounts.get(&link.key.0).map(|row| (**row).clone());
         let supervisor = link.shard.get_cell();
         let arguments = AccountArguments { link, account };
         let spawned = Actor::spawn_linked(None, AccountActor, arguments, supervisor).await;
@@ -440,8 +486,8 @@ impl Family for AccountFamily {
         Ok((actor.clone(), actor.get_cell()))
     }
 
-    fn cast(target: &ActorRef<AccountMessage>, message: AccountMessage) {
-        let _ = target.cast(message);
+    fn cast(target: &ActorRef<AccountBatch>, messages: Vec<AccountMessage>) {
+        let _ = target.cast(AccountBatch(messages));
     }
 
     async fn on_open(_shared: &Arc<NodeShared>, _opened: &OpenShard<Self>) -> Result<(), String> {

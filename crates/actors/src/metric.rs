@@ -16,6 +16,12 @@ pub const INVARIANT_CHECKS_TOTAL: &str = "chargeplane_invariant_checks_total";
 pub const FRAMES_TOTAL: &str = "chargeplane_journal_frames_total";
 /// Time of one group commit.
 pub const COMMIT_SECONDS: &str = "chargeplane_journal_commit_seconds";
+/// Snapshots of shards that were kept.
+pub const SNAPSHOTS_TOTAL: &str = "chargeplane_snapshots_total";
+/// Their bytes.
+pub const SNAPSHOT_BYTES_TOTAL: &str = "chargeplane_snapshot_bytes_total";
+/// Snapshots that were not kept; the log has all.
+pub const SNAPSHOTS_FAILED_TOTAL: &str = "chargeplane_snapshots_failed_total";
 /// Frames in one group commit.
 pub const COMMIT_FRAMES: &str = "chargeplane_journal_commit_frames";
 /// Commits refused because another epoch owns the shard.

@@ -5,40 +5,56 @@
 
 use crate::handle::CallError;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// What a reply carries.
 pub type Answer<T> = Result<T, CallError>;
 
 /// The right to answer one request, once.
-pub struct Reply<T>(Option<Box<dyn FnOnce(Answer<T>) + Send>>);
+pub struct Reply<T>(Way<T>);
+
+/// How an answer gets to who asked.
+enum Way<T> {
+    /// Nobody waits, or not any more.
+    None,
+    /// A task waits.
+    Channel(oneshot::Sender<Answer<T>>),
+    /// Something runs with it.
+    Call(Box<dyn FnOnce(Answer<T>) + Send>),
+}
+
+impl<T> Way<T> {
+    fn deliver(self, answer: Answer<T>) {
+        match self {
+            Self::None => {}
+            // The caller may have given up: its answer is then nobody's.
+            Self::Channel(sender) => drop(sender.send(answer)),
+            Self::Call(deliver) => deliver(answer),
+        }
+    }
+}
 
 impl<T> Reply<T> {
     /// A reply that runs `deliver` with the answer. `deliver` must not block.
     pub fn new(deliver: impl FnOnce(Answer<T>) + Send + 'static) -> Self {
-        Self(Some(Box::new(deliver)))
+        Self(Way::Call(Box::new(deliver)))
     }
 
     /// A reply nobody waits for.
     pub fn ignored() -> Self {
-        Self(None)
+        Self(Way::None)
     }
 
     /// Answers.
     pub fn answer(mut self, answer: Answer<T>) {
-        if let Some(deliver) = self.0.take() {
-            deliver(answer);
-        }
+        std::mem::replace(&mut self.0, Way::None).deliver(answer);
     }
 }
 
 impl<T: Send + 'static> Reply<T> {
     /// A reply and the future that waits for it, at most `timeout`.
     pub fn channel(timeout: Duration) -> (Self, impl Future<Output = Answer<T>> + Send) {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        let reply = Self::new(move |answer| {
-            // The caller may have given up: its answer is then nobody's.
-            let _ = sender.send(answer);
-        });
+        let (sender, receiver) = oneshot::channel();
         let wait = async move {
             match tokio::time::timeout(timeout, receiver).await {
                 Ok(Ok(answer)) => answer,
@@ -46,21 +62,19 @@ impl<T: Send + 'static> Reply<T> {
                 Err(_) => Err(CallError::Timeout),
             }
         };
-        (reply, wait)
+        (Self(Way::Channel(sender)), wait)
     }
 }
 
 impl<T> Drop for Reply<T> {
     fn drop(&mut self) {
-        if let Some(deliver) = self.0.take() {
-            deliver(Err(CallError::Interrupted));
-        }
+        std::mem::replace(&mut self.0, Way::None).deliver(Err(CallError::Interrupted));
     }
 }
 
 impl<T> std::fmt::Debug for Reply<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_some() { "Reply(open)" } else { "Reply(none)" })
+        f.write_str(if matches!(self.0, Way::None) { "Reply(none)" } else { "Reply(open)" })
     }
 }
 

@@ -11,7 +11,7 @@ impl NodeHandle {
     ) -> Result<AccountAnswer, CallError> {
         let (reply, wait) = self.reply();
         self.shared.router.account(&account, Lane::Money, 256, move |permit| AccountMessage::Command {
-            command,
+            command: Box::new(command),
             reply,
             permit,
         });

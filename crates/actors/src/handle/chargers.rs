@@ -151,7 +151,8 @@ impl NodeHandle {
         let mut statuses = statuses.await?;
         let (actor, of) = (self.station_actor(station)?, ids.clone());
         let durable = self.ask_stations(&actor, move |map| {
-            let known = |id: ChargerId| map.chargers.get(&id).map(durable_state).map(|state| (id, state));
+            let known =
+                |id: ChargerId| map.chargers.get(&id).map(|charger| durable_state(charger)).map(|state| (id, state));
             of.into_iter().filter_map(known).collect::<BTreeMap<_, _>>()
         });
         let mut durable = durable.await?;
@@ -349,7 +350,7 @@ impl NodeHandle {
         let missing = || CallError::NotFound(format!("charger {charger}"));
         let (_, station) = directory.charger(charger).ok_or_else(missing)?;
         let (actor, charger) = (self.station_actor(station)?, charger.clone());
-        self.ask_stations(&actor, move |map| map.chargers.get(&charger).cloned()).await
+        self.ask_stations(&actor, move |map| map.chargers.get(&charger).map(|row| (**row).clone())).await
     }
 
     /// Commands of a charger: unresolved ones and the latest resolved.

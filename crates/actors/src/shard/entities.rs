@@ -145,7 +145,16 @@ impl<F: Family> Entities<F> {
     }
 
     pub(super) fn is_quarantined(&self, key: &F::Key) -> bool {
-        self.quarantined.contains(key)
+        !self.quarantined.is_empty() && self.quarantined.contains(key)
+    }
+
+    /// True when the map does not hold all that the log says.
+    pub(super) fn has_quarantined(&self) -> bool {
+        !self.quarantined.is_empty() || !self.passed_over.is_empty()
+    }
+
+    fn slot(&mut self, key: &F::Key) -> &mut Slot<F> {
+        self.slots.entry(key.clone()).or_insert_with(|| Slot::new(Life::Gone))
     }
 
     /// Counts a name that is no entity of this program. True when it is new.
@@ -192,21 +201,23 @@ impl<F: Family> Entities<F> {
     }
 }
 
-/// Hands a message to its entity, starting it when needed.
+/// Hands messages to their entity, starting it when needed.
 pub(super) async fn deliver<F: Family>(
     state: &mut ShardState<F>,
     myself: &ActorRef<ShardMessage<F>>,
     key: F::Key,
-    message: F::Message,
+    messages: Vec<F::Message>,
 ) {
-    let slot = state.entities.slots.entry(key.clone()).or_insert_with(|| Slot::new(Life::Gone));
+    let slot = state.entities.slot(&key);
     slot.last_used = Instant::now();
     match &slot.life {
-        Life::Live(target, _) => F::cast(target, message),
-        Life::Parked | Life::Quarantined => refuse_stopped(state, &key, message),
-        Life::Leaving | Life::BackingOff => slot.wait(message),
+        Life::Live(target, _) => F::cast(target, messages),
+        Life::Parked | Life::Quarantined => {
+            messages.into_iter().for_each(|message| refuse_stopped(state, &key, message));
+        }
+        Life::Leaving | Life::BackingOff => messages.into_iter().for_each(|message| slot.wait(message)),
         Life::Gone => {
-            slot.wait(message);
+            messages.into_iter().for_each(|message| slot.wait(message));
             if slot.unresolved == 0 {
                 start(state, myself, &key).await;
             }
@@ -237,7 +248,7 @@ fn refuse_stopped<F: Family>(state: &mut ShardState<F>, key: &F::Key, message: F
 /// Takes an entity out of service for good: an event of it cannot be applied, so what it would go on from is not
 /// what its log says. Nothing of it that is queued becomes durable.
 pub(super) fn quarantine<F: Family>(state: &mut ShardState<F>, key: &F::Key) {
-    let slot = state.entities.slots.entry(key.clone()).or_insert_with(|| Slot::new(Life::Gone));
+    let slot = state.entities.slot(key);
     if let Life::Live(_, cell) = &slot.life {
         cell.stop(Some("quarantined".to_owned()));
     }
@@ -274,7 +285,7 @@ pub(super) async fn ensure_live<F: Family>(
     myself: &ActorRef<ShardMessage<F>>,
     key: &F::Key,
 ) {
-    let slot = state.entities.slots.entry(key.clone()).or_insert_with(|| Slot::new(Life::Gone));
+    let slot = state.entities.slot(key);
     if matches!(slot.life, Life::Gone) && slot.unresolved == 0 {
         start(state, myself, key).await;
     }
@@ -291,14 +302,13 @@ async fn start<F: Family>(state: &mut ShardState<F>, myself: &ActorRef<ShardMess
         epoch: state.epoch,
         shard_id: state.shard,
         common: state.common.clone(),
+        name: key.to_string(),
         in_hand: slot.in_hand.clone(),
     };
     match F::spawn(&state.shared, &state.map, link).await {
         Ok((target, cell)) => {
             state.entities.by_actor.insert(cell.get_id(), (key.clone(), generation));
-            for message in slot.waiting.drain(..) {
-                F::cast(&target, message);
-            }
+            F::cast(&target, slot.waiting.drain(..).collect());
             slot.last_used = Instant::now();
             slot.life = Life::Live(target, cell);
         }
@@ -458,7 +468,7 @@ pub(super) async fn on_take_dead_letter<F: Family>(
     if retry {
         let Some((key, message)) = key.zip(repeated(myself, &letter, reply)) else { return };
         revive(state, myself, &key).await;
-        deliver(state, myself, key, message).await;
+        deliver(state, myself, key, vec![message]).await;
     } else {
         take(state, number, reply);
         if let Some(key) = key {

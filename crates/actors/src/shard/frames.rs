@@ -1,7 +1,7 @@
 //! Frames of a shard: what is pending, what is in flight, what runs after a commit.
 
 use super::{AfterCommit, Family, Phase, ShardMessage, ShardState, entities};
-use crate::entry::{EncodedEntries, Entry, PayloadError, ShardEvent};
+use crate::entry::{EncodedEntries, PayloadError, ShardEvent};
 use crate::journal::JournalMessage;
 use crate::projection::ProjectionMessage;
 use chargeplane_cluster::frame::{Frame, FrameHash, MAX_PAYLOAD};
@@ -9,6 +9,8 @@ use chargeplane_cluster::journal::CommitOutcome;
 use chargeplane_domain::placement::ShardId;
 use ractor::{ActorProcessingErr, ActorRef};
 use std::collections::VecDeque;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Entries in one frame: bounds how long the shard is busy with one commit.
 const MAX_ENTRIES: usize = 4_000;
@@ -20,10 +22,27 @@ const MAX_FRAME_BYTES: usize = MAX_PAYLOAD / 2;
 /// as large, so a larger one is a defect of the entity, which is then quarantined.
 const MAX_PART_BYTES: usize = MAX_PAYLOAD - 64;
 
-/// One entity's contribution to a frame.
+/// How long a frame waits for those whom the last commit has answered. Callers who ask again at once then find a
+/// place in it, and there are half as many commits.
+const LINGER: Duration = Duration::from_micros(100);
+
+/// Entries in a commit from which on it is worth waiting.
+const LINGER_FROM: usize = 8;
+
+/// Looks at most so often, whatever the clock says.
+const MAX_LINGERS: u32 = 500;
+
+/// What a contribution says.
+enum Content<F: Family> {
+    /// Events of one entity.
+    Entity(F::Key, Vec<F::Event>),
+    /// An event of the shard itself.
+    Shard(ShardEvent),
+}
+
+/// One entity's contribution to a frame, or the shard's own.
 struct Pending<F: Family> {
-    key: Option<F::Key>,
-    entries: Vec<Entry<F::Event>>,
+    content: Content<F>,
     encoded: EncodedEntries,
     after: AfterCommit,
     /// What has no events of its own and waits for this contribution.
@@ -34,19 +53,25 @@ struct Pending<F: Family> {
 type Ride<F> = (Option<<F as Family>::Key>, AfterCommit);
 
 impl<F: Family> Pending<F> {
-    fn new(key: Option<F::Key>, entries: Vec<Entry<F::Event>>, after: AfterCommit) -> Result<Self, PayloadError> {
-        let mut encoded = EncodedEntries::default();
-        entries.iter().try_for_each(|entry| encoded.push(entry))?;
+    fn new(content: Content<F>, encoded: EncodedEntries, after: AfterCommit) -> Result<Self, PayloadError> {
         if encoded.len() > MAX_PART_BYTES {
             return Err(PayloadError::Encode(format!("{} bytes, at most {MAX_PART_BYTES}", encoded.len())));
         }
-        Ok(Self { key, entries, encoded, after, rides: Vec::new() })
+        Ok(Self { content, encoded, after, rides: Vec::new() })
+    }
+
+    fn key(&self) -> Option<&F::Key> {
+        match &self.content {
+            Content::Entity(key, _) => Some(key),
+            Content::Shard(_) => None,
+        }
     }
 }
 
 struct InFlight<F: Family> {
     lsn: u64,
     hash: FrameHash,
+    bytes: usize,
     parts: Vec<Pending<F>>,
 }
 
@@ -56,13 +81,31 @@ pub(super) struct Frames<F: Family> {
     last_lsn: u64,
     last_hash: FrameHash,
     pending: VecDeque<Pending<F>>,
+    /// Entries in `pending`.
+    waiting: usize,
     in_flight: Option<InFlight<F>>,
+    /// How many entries the last commit answered, and when.
+    answered: Option<(usize, Instant)>,
+    /// How often this frame was put off.
+    lingered: u32,
+    /// A [`ShardMessage::Linger`] is on its way.
+    lingers: bool,
 }
 
 impl<F: Family> Frames<F> {
     pub(super) fn new(shard: ShardId) -> Self {
         let last_hash = FrameHash::genesis(shard);
-        Self { shard, last_lsn: 0, last_hash, pending: VecDeque::new(), in_flight: None }
+        Self {
+            shard,
+            last_lsn: 0,
+            last_hash,
+            pending: VecDeque::new(),
+            waiting: 0,
+            in_flight: None,
+            answered: None,
+            lingered: 0,
+            lingers: false,
+        }
     }
 
     /// Continues after the last stored frame.
@@ -74,6 +117,11 @@ impl<F: Family> Frames<F> {
         self.last_lsn
     }
 
+    /// Number and hash of the last durable frame.
+    pub(super) fn last(&self) -> (u64, FrameHash) {
+        (self.last_lsn, self.last_hash)
+    }
+
     /// True when nothing waits for a commit.
     pub(super) fn is_quiet(&self) -> bool {
         self.pending.is_empty() && self.in_flight.is_none()
@@ -81,16 +129,24 @@ impl<F: Family> Frames<F> {
 
     /// Queues an entity's events. Without events, `after` rides behind everything queued so far: a read is
     /// answered only when what it saw is durable. An error queues nothing.
-    pub(super) fn push(&mut self, key: F::Key, events: Vec<F::Event>, after: AfterCommit) -> Result<(), PayloadError> {
-        if !events.is_empty() {
-            let name = key.to_string();
-            let entries = events.into_iter().map(|event| Entry::Entity { key: name.clone(), event });
-            let entries = entries.collect();
-            self.pending.push_back(Pending::new(Some(key), entries, after)?);
-        } else {
+    pub(super) fn push(
+        &mut self,
+        key: F::Key,
+        events: Vec<F::Event>,
+        encoded: EncodedEntries,
+        after: AfterCommit,
+    ) -> Result<(), PayloadError> {
+        if events.is_empty() {
             self.ride(Some(key), after);
+            return Ok(());
         }
+        self.queue(Pending::new(Content::Entity(key, events), encoded, after)?);
         Ok(())
+    }
+
+    fn queue(&mut self, part: Pending<F>) {
+        self.waiting = self.waiting.saturating_add(part.encoded.count());
+        self.pending.push_back(part);
     }
 
     /// Runs `after` behind everything queued so far.
@@ -107,9 +163,10 @@ impl<F: Family> Frames<F> {
     pub(super) fn drop_pending(&mut self, key: &F::Key) {
         for mut part in std::mem::take(&mut self.pending) {
             part.rides.retain(|(of, _)| of.as_ref() != Some(key));
-            if part.key.as_ref() != Some(key) {
+            if part.key() != Some(key) {
                 self.pending.push_back(part);
             } else {
+                self.waiting = self.waiting.saturating_sub(part.encoded.count());
                 part.rides.into_iter().for_each(|(of, after)| self.ride(of, after));
             }
         }
@@ -118,8 +175,10 @@ impl<F: Family> Frames<F> {
     /// Queues an event of the shard itself. False when it cannot be written: what a dead letter holds came over a
     /// bounded wire, so this is a defect. Whoever waits is told "interrupted" by the guard that is dropped then.
     pub(super) fn push_shard_event(&mut self, event: ShardEvent, after: AfterCommit) -> bool {
-        match Pending::new(None, vec![Entry::Shard(event)], after) {
-            Ok(part) => self.pending.push_back(part),
+        let mut encoded = EncodedEntries::default();
+        let written = encoded.push_shard(&event);
+        match written.and_then(|()| Pending::new(Content::Shard(event), encoded, after)) {
+            Ok(part) => self.queue(part),
             Err(error) => {
                 tracing::error!(shard = %self.shard, %error, "an event of the shard cannot be written");
                 return false;
@@ -137,18 +196,35 @@ impl<F: Family> Frames<F> {
             first || (entries <= MAX_ENTRIES && bytes <= MAX_FRAME_BYTES)
         });
         let count = count.count();
-        self.pending.drain(..count).collect()
+        let parts: Vec<_> = self.pending.drain(..count).collect();
+        let taken: usize = parts.iter().map(|part| part.encoded.count()).sum();
+        self.waiting = self.waiting.saturating_sub(taken);
+        parts
+    }
+
+    /// True while it is worth to wait a moment for those who were just answered: their next events then go into
+    /// this frame and not, one sync later, into the one after it.
+    fn is_lingering(&self) -> bool {
+        let Some((answered, at)) = self.answered else { return false };
+        self.waiting < answered && at.elapsed() < LINGER && self.lingered < MAX_LINGERS
     }
 }
 
 /// Queues what an entity handed over. An entity whose events cannot be written is quarantined: its memory is
 /// ahead of what the store will ever have. What it still sends then is dropped.
-pub(super) fn on_persist<F: Family>(state: &mut ShardState<F>, key: F::Key, events: Vec<F::Event>, after: AfterCommit) {
+pub(super) fn on_persist<F: Family>(
+    state: &mut ShardState<F>,
+    key: F::Key,
+    events: Vec<F::Event>,
+    encoded: Result<EncodedEntries, PayloadError>,
+    after: AfterCommit,
+) {
     if state.entities.is_quarantined(&key) {
         return;
     }
     let count = events.len();
-    match state.frames.push(key.clone(), events, after) {
+    let queued = encoded.and_then(|encoded| state.frames.push(key.clone(), events, encoded, after));
+    match queued {
         Ok(()) => state.entities.persisted(&key, count),
         Err(error) => {
             tracing::error!(shard = %state.shard, entity = %key, %error, "events cannot be written: quarantined");
@@ -167,18 +243,35 @@ pub(super) fn start<F: Family>(
     if frames.in_flight.is_some() || frames.pending.is_empty() || !serving {
         return Ok(());
     }
+    if frames.is_lingering() {
+        // The clock of the runtime ticks in milliseconds, so the shard looks again behind what is in its mailbox.
+        if !std::mem::replace(&mut frames.lingers, true) {
+            myself.cast(ShardMessage::Linger)?;
+        }
+        return Ok(());
+    }
+    (frames.answered, frames.lingered) = (None, 0);
     let parts = frames.take_parts();
-    let mut entries = EncodedEntries::default();
-    parts.iter().for_each(|part| entries.append(&part.encoded));
-    let payload = entries.into_payload();
+    let payload = EncodedEntries::join(parts.iter().map(|part| &part.encoded));
     let now = state.shared.clock.wall();
     let frame = Frame::following(frames.shard, state.epoch, frames.last_lsn, frames.last_hash, now, payload);
-    frames.in_flight = Some(InFlight { lsn: frame.lsn, hash: frame.hash(), parts });
+    let bytes = frame.payload.len();
+    frames.in_flight = Some(InFlight { lsn: frame.lsn, hash: frame.hash(), bytes, parts });
     let actor = myself.clone();
     // When the shard is gone by then, its successor reads the frame from the journal.
     let done = Box::new(move |outcome| drop(actor.cast(ShardMessage::Committed { outcome })));
     state.shared.journal_actor()?.cast(JournalMessage::Commit { frame, done })?;
     Ok(())
+}
+
+/// Looks again whether to wait for more.
+pub(super) fn on_linger<F: Family>(
+    state: &mut ShardState<F>,
+    myself: &ActorRef<ShardMessage<F>>,
+) -> Result<(), ActorProcessingErr> {
+    state.frames.lingers = false;
+    state.frames.lingered = state.frames.lingered.saturating_add(1);
+    start(state, myself)
 }
 
 /// The frame in flight ended. Applies its events to the map, then lets out what waited for them. Returns the
@@ -187,7 +280,7 @@ pub(super) fn on_committed<F: Family>(
     state: &mut ShardState<F>,
     outcome: CommitOutcome,
 ) -> Result<Vec<F::Key>, ActorProcessingErr> {
-    let Some(InFlight { lsn, hash, parts }) = state.frames.in_flight.take() else {
+    let Some(InFlight { lsn, hash, bytes, parts }) = state.frames.in_flight.take() else {
         return Err("a commit ended that this shard did not start".into());
     };
     if let CommitOutcome::Fenced { epoch, last_lsn } = outcome {
@@ -196,24 +289,32 @@ pub(super) fn on_committed<F: Family>(
         return Err(format!("fenced by epoch {epoch} at log number {last_lsn}").into());
     }
     state.frames.continue_after(lsn, hash);
-    let mut resolved = Vec::new();
+    let mut resolved = Vec::with_capacity(parts.len());
     let mut afters = Vec::with_capacity(parts.len());
+    let (mut tally, mut entries) = (F::Tally::default(), 0usize);
     for part in parts {
-        for entry in &part.entries {
-            match (entry, &part.key) {
-                (Entry::Entity { event, .. }, Some(key)) => apply(state, key, event),
-                (Entry::Shard(event), _) => state.letters.apply(event),
-                (Entry::Entity { key, .. }, None) => return Err(format!("entry of {key} without its key").into()),
+        entries = entries.saturating_add(part.encoded.count());
+        let key = match part.content {
+            Content::Entity(key, events) => {
+                apply(state, &key, &events, &mut tally);
+                Some(key)
             }
-        }
+            Content::Shard(event) => {
+                state.letters.apply(&event);
+                None
+            }
+        };
         // What a quarantined entity would tell is not true of its state: the guards say "interrupted".
         let told = |key: &Option<F::Key>| key.as_ref().is_none_or(|key| !state.entities.is_quarantined(key));
-        if told(&part.key) {
+        if told(&key) {
             afters.push(part.after);
         }
         afters.extend(part.rides.into_iter().filter(|(key, _)| told(key)).map(|(_, after)| after));
-        resolved.extend(part.key);
+        resolved.extend(key);
     }
+    F::report(tally);
+    state.snapshots.grew(entries, bytes);
+    state.frames.answered = (entries >= LINGER_FROM).then(|| (entries, Instant::now()));
     // Before the answers, so that whoever has one and asks the projection is behind it.
     state.shared.notify_projection(ProjectionMessage::Advanced { shard: state.shard, lsn });
     for after in afters {
@@ -222,12 +323,12 @@ pub(super) fn on_committed<F: Family>(
     Ok(resolved)
 }
 
-fn apply<F: Family>(state: &mut ShardState<F>, key: &F::Key, event: &F::Event) {
+fn apply<F: Family>(state: &mut ShardState<F>, key: &F::Key, events: &[F::Event], tally: &mut F::Tally) {
     if state.entities.is_quarantined(key) {
         return;
     }
-    match F::apply(&mut state.map, key, event) {
-        Ok(()) => F::on_committed(&state.map, key, event),
+    match F::apply(&mut state.map, key, events) {
+        Ok(()) => F::tally(&state.map, key, events, tally),
         // The entity decided it a moment ago, so this is a defect of the machine: contain it.
         Err(reason) => {
             tracing::error!(shard = %state.shard, entity = %key, %reason, "event does not apply: quarantined");
@@ -254,8 +355,18 @@ mod tests {
         AccountEvent::ToppedUp { key: "k".repeat(key_len), currency, amount: Money(1), at: Timestamp(0) }
     }
 
+    fn hand_over(
+        frames: &mut Frames<AccountFamily>,
+        key: AccountKey,
+        events: Vec<AccountEvent>,
+        after: AfterCommit,
+    ) -> Result<(), PayloadError> {
+        let encoded = EncodedEntries::of(&key.to_string(), &events)?;
+        frames.push(key, events, encoded, after)
+    }
+
     fn push(frames: &mut Frames<AccountFamily>, key_len: usize) -> Result<(), PayloadError> {
-        frames.push(AccountKey("a".parse().unwrap()), vec![top_up(key_len)], Box::new(|| ()))
+        hand_over(frames, AccountKey("a".parse().unwrap()), vec![top_up(key_len)], Box::new(|| ()))
     }
 
     #[test]
@@ -281,10 +392,10 @@ mod tests {
             let ran = Arc::clone(&ran);
             Box::new(move || ran.lock().unwrap().push(what))
         };
-        frames.push(key("good"), vec![top_up(1)], after("good event")).unwrap();
-        frames.push(key("bad"), vec![top_up(1)], after("bad event")).unwrap();
-        frames.push(key("good"), Vec::new(), after("good read")).unwrap();
-        frames.push(key("bad"), Vec::new(), after("bad read")).unwrap();
+        hand_over(&mut frames, key("good"), vec![top_up(1)], after("good event")).unwrap();
+        hand_over(&mut frames, key("bad"), vec![top_up(1)], after("bad event")).unwrap();
+        hand_over(&mut frames, key("good"), Vec::new(), after("good read")).unwrap();
+        hand_over(&mut frames, key("bad"), Vec::new(), after("bad read")).unwrap();
         frames.drop_pending(&key("bad"));
         let parts = frames.take_parts();
         assert_eq!(parts.len(), 1);
@@ -305,7 +416,7 @@ mod tests {
             let after = move || {
                 count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             };
-            frames.push(AccountKey("a".parse().unwrap()), Vec::new(), Box::new(after)).unwrap();
+            hand_over(&mut frames, AccountKey("a".parse().unwrap()), Vec::new(), Box::new(after)).unwrap();
         }
         frames.take_parts().into_iter().flat_map(|part| part.rides).for_each(|(_, after)| after());
         assert_eq!(count.load(std::sync::atomic::Ordering::Relaxed), 200_000);

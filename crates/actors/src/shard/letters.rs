@@ -40,6 +40,17 @@ impl Default for Letters {
 }
 
 impl Letters {
+    /// Those of a snapshot.
+    pub(super) fn restore(letters: Vec<DeadLetter>, next: u64) -> Self {
+        let kept = letters.into_iter().map(|letter| (letter.number, Kept { letter, durable: true }));
+        Self { all: kept.collect(), next: next.max(1), told_full: false }
+    }
+
+    /// The number of the next one.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
     /// What operators see: the durable ones.
     pub(super) fn list(&self) -> Vec<DeadLetter> {
         self.all.values().filter(|kept| kept.durable).map(|kept| kept.letter.clone()).collect()

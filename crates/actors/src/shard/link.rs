@@ -1,6 +1,7 @@
 //! What an entity actor holds to reach its shard, and what it leaves there should it fail.
 
-use super::{AfterCommit, Family, ShardMessage};
+use super::{AfterCommit, EntityMessage as _, Family, ShardMessage};
+use crate::entry::EncodedEntries;
 use chargeplane_domain::placement::ShardId;
 use ractor::{ActorProcessingErr, ActorRef};
 use std::fmt::{self, Write};
@@ -21,14 +22,18 @@ pub struct EntityLink<F: Family> {
     pub shard_id: ShardId,
     /// What all entities of this opening share.
     pub common: F::Common,
+    /// The key as the journal spells it.
+    pub(super) name: String,
     pub(super) in_hand: InHandSlot<F>,
 }
 
 impl<F: Family> EntityLink<F> {
     /// Makes events durable; `after` runs when they are, and never otherwise.
     pub fn persist(&self, events: Vec<F::Event>, after: AfterCommit) {
+        // Encoded here, so that the entities of a shard share that work and the shard does not do all of it.
+        let encoded = EncodedEntries::of(&self.name, &events);
         // The shard is gone only when this actor is about to be: `after` is then dropped unrun.
-        let _ = self.shard.cast(ShardMessage::Persist { key: self.key.clone(), events, after });
+        let _ = self.shard.cast(ShardMessage::Persist { key: self.key.clone(), events, encoded, after });
     }
 
     /// Keeps a message that cannot be applied, for an operator to retry or drop; `after` runs when that is durable.
@@ -43,6 +48,26 @@ impl<F: Family> EntityLink<F> {
         self.in_hand.set(InHand { summary, kept });
         #[cfg(any(test, feature = "testing"))]
         crate::testing::check_poison(&self.key, message)?;
+        Ok(())
+    }
+
+    /// For an entity that catches its own failures and so need not remember each message before it works on it:
+    /// this is the one that failed.
+    pub fn failed_on(&self, message: &F::Message) {
+        let kept = message.keep();
+        let summary = if kept.is_some() { String::new() } else { shortened(message) };
+        self.in_hand.set(InHand { summary, kept });
+    }
+
+    /// Never an error in a node; a test can make a message poisonous.
+    pub fn check(&self, message: &F::Message) -> Result<(), ActorProcessingErr> {
+        #[cfg(any(test, feature = "testing"))]
+        if let Err(error) = crate::testing::check_poison(&self.key, message) {
+            self.failed_on(message);
+            return Err(error);
+        }
+        #[cfg(not(any(test, feature = "testing")))]
+        let _ = message;
         Ok(())
     }
 }

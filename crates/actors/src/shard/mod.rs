@@ -21,16 +21,17 @@ mod inbox;
 mod letters;
 mod link;
 mod opening;
+mod snapshot;
 
 pub use inbox::Inbox;
 pub use link::EntityLink;
 
-use crate::entry::DeadLetter;
+use crate::entry::{DeadLetter, EncodedEntries, PayloadError};
 use crate::handle::CallError;
 use crate::reply::{Answer, Reply};
 use crate::shared::{NodeShared, ShardCounts};
 use crate::views::ShardView;
-use chargeplane_cluster::journal::{CommitOutcome, JournalError, OpenedShard};
+use chargeplane_cluster::journal::{CommitOutcome, JournalError};
 use chargeplane_domain::placement::{self, ShardId};
 use entities::{Counts, Departure, Entities};
 use frames::Frames;
@@ -50,7 +51,7 @@ const TICK: Duration = Duration::from_secs(1);
 const MAX_WAITING_FOR_OPEN: usize = 20_000;
 
 /// Admitted messages taken at once; then it is the turn of what the shard's own actors have sent.
-const TAKEN_AT_ONCE: usize = 64;
+const TAKEN_AT_ONCE: usize = 256;
 
 /// Runs after the commit that covers it; dropped unrun when that commit is refused.
 pub type AfterCommit = Box<dyn FnOnce() + Send>;
@@ -66,8 +67,8 @@ pub trait Family: Sized + Send + Sync + 'static {
     type Key: Clone + Ord + fmt::Debug + fmt::Display + FromStr + Send + Sync + 'static;
     /// A durable event of an entity.
     type Event: Clone + fmt::Debug + Serialize + DeserializeOwned + Send + Sync + 'static;
-    /// The last durable states of all entities.
-    type Map: Default + Send + Sync + 'static;
+    /// The last durable states of all entities. A copy shares the rows.
+    type Map: Default + Clone + Serialize + DeserializeOwned + Send + Sync + 'static;
     /// A message to an entity.
     type Message: EntityMessage;
     /// How a live entity is reached.
@@ -76,14 +77,18 @@ pub trait Family: Sized + Send + Sync + 'static {
     type Common: Clone + Send + Sync + 'static;
     /// What the family keeps beside the entities while the shard is open.
     type Side: Send + 'static;
+    /// What a commit adds up for the metrics.
+    type Tally: Default + Send;
 
     /// Makes what the entities of this opening share.
     fn common(epoch: u64) -> Self::Common;
 
-    /// Applies a durable event to the map. An error quarantines the entity.
-    fn apply(map: &mut Self::Map, key: &Self::Key, event: &Self::Event) -> Result<(), String>;
-    /// Looks at a committed event: self-checks and metrics.
-    fn on_committed(map: &Self::Map, key: &Self::Key, event: &Self::Event);
+    /// Applies durable events of one entity to the map, in order. An error quarantines the entity.
+    fn apply(map: &mut Self::Map, key: &Self::Key, events: &[Self::Event]) -> Result<(), String>;
+    /// Looks at committed events of one entity, applied already: self-checks, and sums for the metrics.
+    fn tally(map: &Self::Map, key: &Self::Key, events: &[Self::Event], tally: &mut Self::Tally);
+    /// Shows the sums of a commit in the metrics.
+    fn report(tally: Self::Tally);
     /// The node's check of the invariants on its own durable states, once a second (MONEY-1). Every single
     /// frame is checked by `apply`, which refuses postings that do not balance.
     fn self_check(map: &Self::Map);
@@ -101,8 +106,8 @@ pub trait Family: Sized + Send + Sync + 'static {
         map: &Self::Map,
         link: EntityLink<Self>,
     ) -> impl Future<Output = Result<(Self::Ref, ractor::ActorCell), String>> + Send;
-    /// Hands a message to a live entity.
-    fn cast(target: &Self::Ref, message: Self::Message);
+    /// Hands messages to a live entity, in order.
+    fn cast(target: &Self::Ref, messages: Vec<Self::Message>);
     /// Called when the shard has opened, before the first delivery.
     fn on_open(
         shared: &Arc<NodeShared>,
@@ -147,13 +152,17 @@ pub struct OpenShard<F: Family> {
 /// Messages of the shard actor.
 pub enum ShardMessage<F: Family> {
     /// The journal answered the opening.
-    Opened(Result<OpenedShard, JournalError>),
+    Opened(Result<Box<opening::Opened<F>>, JournalError>),
+    /// A snapshot was written, or not.
+    SnapshotWritten(snapshot::Written),
     /// Something waits in the inbox.
     Admitted,
     /// A message for an entity, from an actor of this shard.
     Deliver { key: F::Key, message: F::Message },
-    /// Events of an entity to make durable, and what to run then.
-    Persist { key: F::Key, events: Vec<F::Event>, after: AfterCommit },
+    /// Events of an entity to make durable, as they are stored too, and what to run then.
+    Persist { key: F::Key, events: Vec<F::Event>, encoded: Result<EncodedEntries, PayloadError>, after: AfterCommit },
+    /// A frame that waits for more looks again.
+    Linger,
     /// A message that its entity cannot apply, to be kept as a dead letter, and what to run then.
     Unusable { key: F::Key, message: F::Message, error: String, after: AfterCommit },
     /// The frame in flight ended.
@@ -230,6 +239,7 @@ pub struct ShardState<F: Family> {
     letters: Letters,
     entities: Entities<F>,
     frames: Frames<F>,
+    snapshots: snapshot::Schedule,
 }
 
 impl<F: Family> Actor for ShardActor<F> {
@@ -256,6 +266,7 @@ impl<F: Family> Actor for ShardActor<F> {
             letters: Letters::default(),
             entities: Entities::default(),
             frames: Frames::new(shard),
+            snapshots: snapshot::Schedule::default(),
         })
     }
 
@@ -272,13 +283,18 @@ impl<F: Family> Actor for ShardActor<F> {
                 frames::start(state, &myself)?;
             }
             ShardMessage::Deliver { key, message } => {
-                on_deliver(state, &myself, key, message).await;
+                on_deliver(state, &myself, key, vec![message]).await;
                 frames::start(state, &myself)?;
             }
-            ShardMessage::Persist { key, events, after } => {
-                frames::on_persist(state, key, events, after);
+            ShardMessage::Persist { key, events, encoded, after } => {
+                frames::on_persist(state, key, events, encoded, after);
                 frames::start(state, &myself)?;
             }
+            ShardMessage::SnapshotWritten(written) => {
+                snapshot::on_written(state, &written);
+                finish_drain(state, &myself);
+            }
+            ShardMessage::Linger => frames::on_linger(state, &myself)?,
             ShardMessage::Unusable { key, message, error, after } => {
                 entities::on_unusable(state, &key, &message, error, after);
                 frames::start(state, &myself)?;
@@ -287,6 +303,7 @@ impl<F: Family> Actor for ShardActor<F> {
                 let resolved = frames::on_committed(state, outcome)?;
                 entities::on_resolved(state, &myself, resolved).await;
                 frames::start(state, &myself)?;
+                snapshot::take(state, &myself, false);
                 finish_drain(state, &myself);
             }
             ShardMessage::EntityGone { key, generation, failure } => {
@@ -351,14 +368,22 @@ impl<F: Family> Actor for ShardActor<F> {
     }
 }
 
-/// Takes what is most urgent of the inbox, and comes back for the rest behind what is in the mailbox now.
+/// Takes what is most urgent of the inbox, and comes back for the rest behind what is in the mailbox now. An entity
+/// gets all that is for it at once.
 async fn on_admitted<F: Family>(
     state: &mut ShardState<F>,
     myself: &ActorRef<ShardMessage<F>>,
 ) -> Result<(), ActorProcessingErr> {
-    let (taken, more) = state.inbox.take(TAKEN_AT_ONCE);
-    for (key, message) in taken {
-        on_deliver(state, myself, key, message).await;
+    let (mut taken, more) = state.inbox.take(TAKEN_AT_ONCE);
+    // Stable, so that each entity's messages stay in their order.
+    taken.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let mut taken = taken.into_iter().peekable();
+    while let Some((key, first)) = taken.next() {
+        let mut messages = vec![first];
+        while let Some((_, message)) = taken.next_if(|(next, _)| *next == key) {
+            messages.push(message);
+        }
+        on_deliver(state, myself, key, messages).await;
     }
     if more {
         myself.cast(ShardMessage::Admitted)?;
@@ -370,16 +395,28 @@ async fn on_deliver<F: Family>(
     state: &mut ShardState<F>,
     myself: &ActorRef<ShardMessage<F>>,
     key: F::Key,
-    message: F::Message,
+    mut messages: Vec<F::Message>,
 ) {
     match &mut state.phase {
-        Phase::Opening { waiting } if waiting.len() < MAX_WAITING_FOR_OPEN => waiting.push((key, message)),
-        Phase::Opening { .. } => message.refuse(CallError::Shed),
-        Phase::Failed { .. } | Phase::Draining { .. } => {
-            message.refuse(CallError::NotServing(state.shard.to_string()));
+        Phase::Opening { waiting } => {
+            for message in messages {
+                if waiting.len() < MAX_WAITING_FOR_OPEN {
+                    waiting.push((key.clone(), message));
+                } else {
+                    message.refuse(CallError::Shed);
+                }
+            }
         }
-        Phase::Open { .. } if !F::is_of_use(&state.map, &key, &message) => {}
-        Phase::Open { .. } => entities::deliver(state, myself, key, message).await,
+        Phase::Failed { .. } | Phase::Draining { .. } => {
+            let shard = state.shard.to_string();
+            messages.into_iter().for_each(|message| message.refuse(CallError::NotServing(shard.clone())));
+        }
+        Phase::Open { .. } => {
+            messages.retain(|message| F::is_of_use(&state.map, &key, message));
+            if !messages.is_empty() {
+                entities::deliver(state, myself, key, messages).await;
+            }
+        }
     }
 }
 
@@ -437,8 +474,13 @@ fn on_drain<F: Family>(state: &mut ShardState<F>, myself: &ActorRef<ShardMessage
 
 /// Releases the shard once nothing is pending.
 fn finish_drain<F: Family>(state: &mut ShardState<F>, myself: &ActorRef<ShardMessage<F>>) {
+    if !matches!(state.phase, Phase::Draining { side_drained: true, reply: Some(_) }) || !state.frames.is_quiet() {
+        return;
+    }
+    // The next opening is a quick one.
+    snapshot::take(state, myself, true);
     let Phase::Draining { side_drained: true, reply } = &mut state.phase else { return };
-    if !state.frames.is_quiet() {
+    if state.snapshots.is_writing() {
         return;
     }
     let Some(reply) = reply.take() else { return };

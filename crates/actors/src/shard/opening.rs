@@ -1,5 +1,6 @@
 //! Opening a shard: raise the epoch, replay the log, start what must be live.
 
+use super::snapshot::{self, Restored, SnapshotError};
 use super::{Family, OpenShard, Phase, ShardMessage, ShardState, entities};
 use crate::entry::{self, StoredEntry, StoredEvent};
 use crate::handle::CallError;
@@ -7,7 +8,7 @@ use crate::metric;
 use crate::projection::ProjectionMessage;
 use crate::shared::NodeShared;
 use chargeplane_cluster::frame::Frame;
-use chargeplane_cluster::journal::{JournalError, OpenedShard};
+use chargeplane_cluster::journal::{ChainCheck, Journal, JournalError, OpenedShard, Snapshot};
 use chargeplane_domain::placement::ShardId;
 use ractor::{ActorProcessingErr, ActorRef};
 use std::sync::Arc;
@@ -15,16 +16,30 @@ use std::time::Duration;
 
 use super::EntityMessage as _;
 
+/// Frames read at a time when a snapshot is of no use.
+const PAGE: usize = 1_000;
+
 /// Pause before another try when the journal could not answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// A shard that was opened, with what its snapshot holds.
+pub struct Opened<F: Family> {
+    shard: OpenedShard,
+    restored: Option<(Restored<F>, usize)>,
+}
 
 /// Asks the journal for the shard, again and again while its answer cannot be learnt: opening twice is
 /// harmless, it only raises the epoch twice.
 pub(super) fn start<F: Family>(shared: &Arc<NodeShared>, shard: ShardId, actor: ActorRef<ShardMessage<F>>) {
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
+        let journal = &shared.ports.journal;
         let result = loop {
-            match shared.ports.journal.open(shard, shared.config.node.clone()).await {
+            let opened = match journal.open(shard, shared.config.node.clone()).await {
+                Ok(opened) => restore(&**journal, opened).await,
+                Err(error) => Err(error),
+            };
+            match opened {
                 Err(JournalError::OutcomeUnknown(why)) => {
                     tracing::warn!(%shard, %why, "opening again");
                     tokio::time::sleep(RETRY_PAUSE).await;
@@ -33,27 +48,68 @@ pub(super) fn start<F: Family>(shared: &Arc<NodeShared>, shard: ShardId, actor: 
             }
         };
         // The actor is gone only when the node stops.
-        let _ = actor.cast(ShardMessage::Opened(result));
+        let _ = actor.cast(ShardMessage::Opened(result.map(Box::new)));
     });
+}
+
+/// Reads the snapshot; one that this program cannot read is passed over and the whole log read in its place.
+async fn restore<F: Family>(journal: &dyn Journal, mut shard: OpenedShard) -> Result<Opened<F>, JournalError> {
+    let Some(snapshot) = shard.snapshot.take() else { return Ok(Opened { shard, restored: None }) };
+    let (size, bytes) = (snapshot.bytes.len(), snapshot.bytes.clone());
+    let read = tokio::task::spawn_blocking(move || snapshot::read::<F>(&bytes)).await;
+    match read.unwrap_or_else(|error| Err(SnapshotError::Malformed(error.to_string()))) {
+        Ok(restored) => Ok(Opened { shard, restored: Some((restored, size)) }),
+        Err(error) => {
+            let (id, lsn) = (shard.shard, snapshot.lsn);
+            tracing::warn!(shard = %id, lsn, %error, "the snapshot is passed over: the whole log is read");
+            let mut frames = before(journal, id, &snapshot).await?;
+            frames.append(&mut shard.tail);
+            shard.tail = frames;
+            Ok(Opened { shard, restored: None })
+        }
+    }
+}
+
+/// The frames that a snapshot holds, verified up to its hash.
+async fn before(journal: &dyn Journal, shard: ShardId, snapshot: &Snapshot) -> Result<Vec<Frame>, JournalError> {
+    let (mut frames, mut chain) = (Vec::<Frame>::new(), ChainCheck::from_start(shard));
+    while chain.lsn() < snapshot.lsn {
+        let page = journal.read(shard, chain.lsn(), PAGE).await?;
+        if page.is_empty() {
+            return Err(chain.corrupt(chain.lsn().saturating_add(1), "it is missing".to_owned()));
+        }
+        for frame in page.into_iter().filter(|frame| frame.lsn <= snapshot.lsn) {
+            chain.accept(&frame)?;
+            frames.push(frame);
+        }
+    }
+    match chain.hash() == Some(snapshot.hash) {
+        true => Ok(frames),
+        false => Err(chain.corrupt(snapshot.lsn, "the snapshot behind it names another hash".to_owned())),
+    }
 }
 
 /// Replays the log and starts serving.
 pub(super) async fn on_opened<F: Family>(
     state: &mut ShardState<F>,
     myself: &ActorRef<ShardMessage<F>>,
-    result: Result<OpenedShard, JournalError>,
+    result: Result<Box<Opened<F>>, JournalError>,
 ) -> Result<(), ActorProcessingErr> {
-    let opened = match result {
-        Ok(opened) => opened,
+    let Opened { shard: opened, restored } = match result {
+        Ok(opened) => *opened,
         Err(error) if error.is_fatal() => {
             state.shared.fatal.raise(format!("opening {}: {error}", state.shard));
             return Ok(());
         }
         Err(error) => return refuse_all(state, error.to_string()),
     };
-    if let Some(snapshot) = &opened.snapshot {
-        // This version writes no snapshots, so one here was written by a newer program.
-        return refuse_all(state, format!("snapshot at {} was written by a newer program", snapshot.lsn));
+    if !opened.damaged_snapshots.is_empty() {
+        let (shard, damaged) = (state.shard, &opened.damaged_snapshots);
+        tracing::error!(%shard, ?damaged, "damaged snapshots are passed over: the log has all that was in them");
+    }
+    if let Some((restored, size)) = restored {
+        (state.map, state.letters) = (restored.map, restored.letters);
+        state.snapshots.restart(size);
     }
     for frame in &opened.tail {
         if let Err(reason) = replay(state, frame) {
@@ -75,7 +131,7 @@ pub(super) async fn on_opened<F: Family>(
         entities::ensure_live(state, myself, &key).await;
     }
     for (key, message) in waiting {
-        entities::deliver(state, myself, key, message).await;
+        entities::deliver(state, myself, key, vec![message]).await;
     }
     let (shard, lsn) = (state.shard, opened.last_lsn);
     state.shared.notify_projection(ProjectionMessage::Advanced { shard, lsn });
@@ -89,6 +145,7 @@ pub(super) async fn on_opened<F: Family>(
 fn replay<F: Family>(state: &mut ShardState<F>, frame: &Frame) -> Result<(), String> {
     let entries =
         entry::read(&frame.payload).map_err(|error| format!("frame {} of {}: {error}", frame.lsn, frame.shard))?;
+    state.snapshots.grew(entries.len(), frame.payload.len());
     for entry in entries {
         match entry {
             StoredEntry::Shard(event) => state.letters.apply(&event),
@@ -111,7 +168,7 @@ fn replay_event<F: Family>(state: &mut ShardState<F>, lsn: u64, name: &str, even
         return;
     }
     let decoded = event.decode::<F::Event>().map_err(|error| error.to_string());
-    if let Err(reason) = decoded.and_then(|event| F::apply(&mut state.map, &key, &event)) {
+    if let Err(reason) = decoded.and_then(|event| F::apply(&mut state.map, &key, &[event])) {
         tracing::error!(%shard, lsn, entity = %key, %reason, "quarantined on replay");
         entities::quarantine(state, &key);
     }

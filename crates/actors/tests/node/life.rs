@@ -426,10 +426,13 @@ fn books_and_account_take_an_event_both_or_neither() {
     let key = AccountKey(id("a1"));
     let mut map = AccountMap::default();
     let Written::Known(event) = topped_up("k", 100) else { return };
-    assert!(AccountFamily::apply(&mut map, &key, &event).is_err(), "the account was never opened");
+    assert!(
+        AccountFamily::apply(&mut map, &key, std::slice::from_ref(&event)).is_err(),
+        "the account was never opened"
+    );
     assert!(map.accounts.is_empty() && map.books.balances.is_empty());
     let Written::Known(open) = opened() else { return };
-    AccountFamily::apply(&mut map, &key, &open).expect("opens");
-    AccountFamily::apply(&mut map, &key, &event).expect("tops up");
+    AccountFamily::apply(&mut map, &key, &[open]).expect("opens");
+    AccountFamily::apply(&mut map, &key, std::slice::from_ref(&event)).expect("tops up");
     assert_eq!(map.books.balances.values().map(|(_, balance)| balance.0.abs()).collect::<Vec<_>>(), [100, 100]);
 }
