@@ -15,6 +15,10 @@ use cli::{Cli, Command, ConfigCommand, LedgerCommand};
 use exit::Failure;
 use std::process::ExitCode;
 
+/// Messages are made on one thread and dropped on another: glibc's allocator spends a sixth of a debit's time there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     exit::report(run(Cli::parse()))
 }
