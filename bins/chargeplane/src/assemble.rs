@@ -263,6 +263,7 @@ fn node_config(config: &Config) -> NodeConfig {
     NodeConfig {
         shards: u16::try_from(node.shards).unwrap_or(u16::MAX),
         passivate_after: Duration::from_secs(node.passivate_after_s),
+        snapshot_after_bytes: node.snapshot_after_mib.saturating_mul(1 << 20),
         lease: Duration::from_millis(power.lease_ms),
         solve_limit: Duration::from_millis(power.solve_limit_ms),
         flush_every: Duration::from_millis(telemetry.flush_ms),

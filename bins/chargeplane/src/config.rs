@@ -101,6 +101,7 @@ impl Config {
         );
         need(within(node.worker_threads, 1, 256), "node.worker_threads", range(1, 256));
         need(within(node.passivate_after_s, 1, 86_400), "node.passivate_after_s", range(1, 86_400));
+        need(within(node.snapshot_after_mib, 1, 65_536), "node.snapshot_after_mib", range(1, 65_536));
         need(within(node.call_timeout_ms, 100, 60_000), "node.call_timeout_ms", range(100, 60_000));
         need(address(&http.listen).is_some(), "http.listen", "write address:port, such as 127.0.0.1:8080".into());
         need(within(http.max_in_flight, 1, 65_536), "http.max_in_flight", range(1, 65_536));

@@ -6,7 +6,7 @@
 
 use crate::metric;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// The lanes, most urgent first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,11 +80,50 @@ pub const SHARD_BUDGETS: Budgets = [
     Budget { messages: 2_000, bytes: 48 << 20 },
 ];
 
+/// What is under way in a lane. Callers on all cores count here, so the lanes do not share a cache line, and
+/// messages and bytes are one number that is changed at once.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 struct Usage {
-    messages: AtomicUsize,
-    bytes: AtomicUsize,
+    held: AtomicU64,
     peak: AtomicUsize,
+}
+
+/// Bits of [`Usage::held`] that count bytes; messages are above them. Both stay far below what fits: a message is
+/// refused when it would go past its lane's budget.
+const BYTE_BITS: u32 = 40;
+
+fn held(messages: u64, bytes: usize) -> u64 {
+    let most = (1 << BYTE_BITS) - 1;
+    (messages << BYTE_BITS) | (bytes as u64).min(most)
+}
+
+impl Usage {
+    fn messages(&self) -> usize {
+        usize::try_from(self.held.load(Ordering::Acquire) >> BYTE_BITS).unwrap_or(usize::MAX)
+    }
+
+    /// Counts a message in unless it does not fit.
+    fn take(&self, budget: &Budget, bytes: usize) -> bool {
+        let more = held(1, bytes);
+        let now = self.held.fetch_add(more, Ordering::AcqRel).wrapping_add(more);
+        let (messages, sum) = (now >> BYTE_BITS, now & ((1 << BYTE_BITS) - 1));
+        // One message may always pass an empty lane, however large: it was bounded where it came in.
+        if messages > budget.messages as u64 || (sum > budget.bytes as u64 && messages > 1) {
+            self.give_back(bytes);
+            return false;
+        }
+        let messages = usize::try_from(messages).unwrap_or(usize::MAX);
+        // Mostly it is no new peak, and then nothing is written.
+        if messages > self.peak.load(Ordering::Relaxed) {
+            self.peak.fetch_max(messages, Ordering::AcqRel);
+        }
+        true
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.held.fetch_sub(held(1, bytes), Ordering::AcqRel);
+    }
 }
 
 /// The lanes of one place: the router, or a shard.
@@ -96,28 +135,21 @@ pub struct Lanes {
 
 impl Lanes {
     /// Lanes with these budgets.
-    pub fn new(budgets: Budgets) -> Arc<Self> {
-        Arc::new(Self { budgets, usage: Default::default() })
+    pub fn new(budgets: Budgets) -> Self {
+        Self { budgets, usage: Default::default() }
     }
 
-    /// Takes a place for one message of `bytes`, or refuses at once.
-    pub fn take(self: &Arc<Self>, lane: Lane, bytes: usize) -> Option<LanePermit> {
-        let (budget, usage) = (&self.budgets[lane.index()], &self.usage[lane.index()]);
-        let messages = usage.messages.fetch_add(1, Ordering::AcqRel) + 1;
-        let held = usage.bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
-        // The permit exists from here on, so that a refusal gives the place back like any other drop.
-        let permit = LanePermit { lanes: Arc::clone(self), lane, bytes };
-        // One message may always pass an empty lane, however large: it was bounded where it came in.
-        if messages > budget.messages || (held > budget.bytes && messages > 1) {
-            return None;
-        }
-        usage.peak.fetch_max(messages, Ordering::AcqRel);
-        Some(permit)
+    fn take(&self, lane: Lane, bytes: usize) -> bool {
+        self.usage[lane.index()].take(&self.budgets[lane.index()], bytes)
+    }
+
+    fn give_back(&self, lane: Lane, bytes: usize) {
+        self.usage[lane.index()].give_back(bytes);
     }
 
     /// Messages under way in a lane.
     pub fn depth(&self, lane: Lane) -> usize {
-        self.usage[lane.index()].messages.load(Ordering::Acquire)
+        self.usage[lane.index()].messages()
     }
 
     /// Shows depth, peak and limit of every lane in the metrics. Called once a second.
@@ -139,25 +171,54 @@ pub(crate) fn as_f64(count: usize) -> f64 {
     count as f64
 }
 
-/// A place in a lane; given back on drop.
+/// The lanes of a shard, behind those of its router.
 #[derive(Debug)]
-pub struct LanePermit {
-    lanes: Arc<Lanes>,
+pub struct ShardLanes {
+    router: Arc<Lanes>,
+    shard: Lanes,
+}
+
+impl ShardLanes {
+    /// Lanes of a shard with these budgets.
+    pub fn new(router: &Arc<Lanes>, budgets: Budgets) -> Arc<Self> {
+        Arc::new(Self { router: Arc::clone(router), shard: Lanes::new(budgets) })
+    }
+
+    /// Takes a place for one message of `bytes` in both, or in none at once. The shard's is asked first and given
+    /// back when the router is full.
+    pub fn take(self: &Arc<Self>, lane: Lane, bytes: usize) -> Option<Permit> {
+        if self.shard.take(lane, bytes) {
+            if self.router.take(lane, bytes) {
+                return Some(Permit(Some(Place { lanes: Arc::clone(self), lane, bytes })));
+            }
+            self.shard.give_back(lane, bytes);
+        }
+        metrics::counter!(metric::SHED_TOTAL, "lane" => lane.as_str()).increment(1);
+        None
+    }
+
+    /// Messages under way to this shard in a lane.
+    pub fn depth(&self, lane: Lane) -> usize {
+        self.shard.depth(lane)
+    }
+}
+
+/// A message's place in both lanes; given back on drop.
+#[derive(Default)]
+pub struct Permit(#[allow(dead_code, reason = "held for its drop")] Option<Place>);
+
+struct Place {
+    lanes: Arc<ShardLanes>,
     lane: Lane,
     bytes: usize,
 }
 
-impl Drop for LanePermit {
+impl Drop for Place {
     fn drop(&mut self) {
-        let usage = &self.lanes.usage[self.lane.index()];
-        usage.messages.fetch_sub(1, Ordering::AcqRel);
-        usage.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.lanes.router.give_back(self.lane, self.bytes);
+        self.lanes.shard.give_back(self.lane, self.bytes);
     }
 }
-
-/// The places of one message in the router's lane and in the shard's.
-#[derive(Default)]
-pub struct Permit(#[allow(dead_code, reason = "held for its drop")] Option<(LanePermit, LanePermit)>);
 
 /// Nothing worth reading in the summary of a message.
 impl std::fmt::Debug for Permit {
@@ -171,52 +232,46 @@ impl Permit {
     pub fn internal() -> Self {
         Self(None)
     }
-
-    /// Takes both places or none. The shard's is asked first and given back when the router is full.
-    pub fn take(router: &Arc<Lanes>, shard: &Arc<Lanes>, lane: Lane, bytes: usize) -> Option<Self> {
-        let taken = shard.take(lane, bytes).and_then(|inner| Some((router.take(lane, bytes)?, inner)));
-        if taken.is_none() {
-            metrics::counter!(metric::SHED_TOTAL, "lane" => lane.as_str()).increment(1);
-        }
-        taken.map(|both| Self(Some(both)))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn small() -> Arc<Lanes> {
-        Lanes::new([Budget { messages: 2, bytes: 100 }; 5])
+    fn small() -> (Arc<Lanes>, Arc<ShardLanes>) {
+        let router = Arc::new(Lanes::new(ROUTER_BUDGETS));
+        let shard = ShardLanes::new(&router, [Budget { messages: 2, bytes: 100 }; 5]);
+        (router, shard)
     }
 
     #[test]
     fn a_full_lane_refuses_and_a_dropped_permit_frees_it() {
-        let lanes = small();
-        let first = lanes.take(Lane::Money, 10).expect("room");
-        let _second = lanes.take(Lane::Money, 10).expect("room");
-        assert!(lanes.take(Lane::Money, 10).is_none());
-        assert!(lanes.take(Lane::Safety, 10).is_some(), "another lane is not disturbed");
+        let (router, shard) = small();
+        let first = shard.take(Lane::Money, 10).expect("room");
+        let _second = shard.take(Lane::Money, 10).expect("room");
+        assert!(shard.take(Lane::Money, 10).is_none());
+        assert!(shard.take(Lane::Safety, 10).is_some(), "another lane is not disturbed");
+        assert_eq!(router.depth(Lane::Money), 2);
         drop(first);
-        assert!(lanes.take(Lane::Money, 10).is_some());
-        assert_eq!(lanes.depth(Lane::Money), 1);
+        assert!(shard.take(Lane::Money, 10).is_some());
+        assert_eq!((shard.depth(Lane::Money), router.depth(Lane::Money)), (1, 1));
     }
 
     #[test]
     fn bytes_are_bounded_too_but_one_message_always_passes() {
-        let lanes = small();
-        let large = lanes.take(Lane::Telemetry, 1_000).expect("an empty lane takes any one message");
-        assert!(lanes.take(Lane::Telemetry, 1).is_none());
+        let (_, shard) = small();
+        let large = shard.take(Lane::Telemetry, 1_000).expect("an empty lane takes any one message");
+        assert!(shard.take(Lane::Telemetry, 1).is_none());
         drop(large);
-        assert!(lanes.take(Lane::Telemetry, 1).is_some());
+        assert!(shard.take(Lane::Telemetry, 1).is_some());
     }
 
     #[test]
     fn a_full_router_gives_the_shards_place_back() {
-        let (router, shard) = (small(), small());
-        let _a = router.take(Lane::Status, 1).expect("room");
-        let _b = router.take(Lane::Status, 1).expect("room");
-        assert!(Permit::take(&router, &shard, Lane::Status, 1).is_none());
-        assert_eq!(shard.depth(Lane::Status), 0);
+        let router = Arc::new(Lanes::new([Budget { messages: 2, bytes: 100 }; 5]));
+        let shards: Vec<_> = (0..3).map(|_| ShardLanes::new(&router, SHARD_BUDGETS)).collect();
+        let _held: Vec<_> = shards.iter().take(2).map(|shard| shard.take(Lane::Status, 1).expect("room")).collect();
+        assert!(shards[2].take(Lane::Status, 1).is_none());
+        assert_eq!((shards[2].depth(Lane::Status), router.depth(Lane::Status)), (0, 2));
     }
 }

@@ -3,7 +3,7 @@
 //! On one node every shard is local. With several, envelopes to other nodes' routers start here.
 
 use crate::account::AccountMessage;
-use crate::admission::{Lane, Lanes, Permit, ROUTER_BUDGETS, SHARD_BUDGETS};
+use crate::admission::{Lane, Lanes, Permit, ROUTER_BUDGETS, SHARD_BUDGETS, ShardLanes};
 use crate::family::{AccountFamily, AccountKey, StationFamily, StationKey, StationMember};
 use crate::handle::CallError;
 use crate::metric;
@@ -41,12 +41,12 @@ impl<F: Family> Seated<F> {
 
 struct Seat<F: Family> {
     seated: ArcSwapOption<Seated<F>>,
-    lanes: Arc<Lanes>,
+    lanes: Arc<ShardLanes>,
 }
 
 impl<F: Family> Seat<F> {
-    fn new() -> Self {
-        Self { seated: ArcSwapOption::empty(), lanes: Lanes::new(SHARD_BUDGETS) }
+    fn new(router: &Arc<Lanes>) -> Self {
+        Self { seated: ArcSwapOption::empty(), lanes: ShardLanes::new(router, SHARD_BUDGETS) }
     }
 
     fn actor(&self) -> Option<ActorRef<ShardMessage<F>>> {
@@ -68,10 +68,11 @@ pub struct Router {
 impl Router {
     /// A router over `shards` a family, all closed.
     pub fn new(shards: u16) -> Self {
+        let lanes = Arc::new(Lanes::new(ROUTER_BUDGETS));
         Self {
-            lanes: Lanes::new(ROUTER_BUDGETS),
-            stations: (0..shards).map(|_| Seat::new()).collect(),
-            accounts: (0..shards).map(|_| Seat::new()).collect(),
+            stations: (0..shards).map(|_| Seat::new(&lanes)).collect(),
+            accounts: (0..shards).map(|_| Seat::new(&lanes)).collect(),
+            lanes,
             telemetry: (0..shards).map(|_| ArcSwapOption::empty()).collect(),
             shards,
             right: OnceLock::new(),
@@ -105,13 +106,12 @@ impl Router {
     }
 
     /// The lanes of a shard.
-    pub fn shard_lanes(&self, shard: ShardId) -> Arc<Lanes> {
+    pub fn shard_lanes(&self, shard: ShardId) -> Option<&Arc<ShardLanes>> {
         let index = usize::from(shard.index);
-        let lanes = match shard.family {
+        match shard.family {
             placement::Family::Station => self.stations.get(index).map(|seat| &seat.lanes),
             placement::Family::Account => self.accounts.get(index).map(|seat| &seat.lanes),
-        };
-        lanes.map_or_else(|| Lanes::new(SHARD_BUDGETS), Arc::clone)
+        }
     }
 
     /// Seats or unseats the actor of a station shard.
@@ -170,13 +170,8 @@ impl Router {
         if self.is_closed() || !self.may_serve() {
             return Err(CallError::NotServing(shard.to_string()));
         }
-        let index = usize::from(shard.index);
-        let lanes = match shard.family {
-            placement::Family::Station => self.stations.get(index).map(|seat| &seat.lanes),
-            placement::Family::Account => self.accounts.get(index).map(|seat| &seat.lanes),
-        };
-        let lanes = lanes.ok_or_else(|| CallError::NotServing(shard.to_string()))?;
-        Permit::take(&self.lanes, lanes, lane, bytes).ok_or(CallError::Shed)
+        let lanes = self.shard_lanes(shard).ok_or_else(|| CallError::NotServing(shard.to_string()))?;
+        lanes.take(lane, bytes).ok_or(CallError::Shed)
     }
 
     /// Sends a message to an account. `message` gets the permit; when the lane is full or the shard closed,
@@ -194,8 +189,8 @@ impl Router {
             Err(error) => (Permit::internal(), Some(error)),
         };
         let message = message(permit);
-        let seated = self.accounts.get(usize::from(shard.index)).and_then(|seat| seat.seated.load_full());
-        match (refusal, seated) {
+        let seated = self.accounts.get(usize::from(shard.index)).map(|seat| seat.seated.load());
+        match (refusal, seated.as_deref().and_then(Option::as_ref)) {
             (Some(error), _) => message.refuse(error),
             (None, None) => message.refuse(CallError::NotServing(shard.to_string())),
             (None, Some(seated)) => seated.send(lane, AccountKey(account.clone()), message),
@@ -216,8 +211,8 @@ impl Router {
             Err(error) => (Permit::internal(), Some(error)),
         };
         let message = message(permit);
-        let seated = self.stations.get(usize::from(shard.index)).and_then(|seat| seat.seated.load_full());
-        match (refusal, seated) {
+        let seated = self.stations.get(usize::from(shard.index)).map(|seat| seat.seated.load());
+        match (refusal, seated.as_deref().and_then(Option::as_ref)) {
             (Some(error), _) => message.refuse(error),
             (None, None) => message.refuse(CallError::NotServing(shard.to_string())),
             (None, Some(seated)) => seated.send(lane, key, message),

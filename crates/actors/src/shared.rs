@@ -50,6 +50,9 @@ pub struct NodeConfig {
     pub debit_every: Duration,
     /// ... or after so much energy.
     pub debit_wh: i64,
+    /// Bytes of log behind a shard's last snapshot before the next one is taken, at least: an opening replays about
+    /// so much.
+    pub snapshot_after_bytes: u64,
     /// Deadline of commands.
     pub command_deadline: Duration,
     /// Deadline of calls into entities.
@@ -72,6 +75,7 @@ impl NodeConfig {
             stop_time: Duration::from_secs(5),
             debit_every: Duration::from_secs(15),
             debit_wh: 100,
+            snapshot_after_bytes: 32 << 20,
             command_deadline: Duration::from_secs(60),
             call_timeout: Duration::from_secs(10),
         }

@@ -96,6 +96,8 @@ config! {
         log: String = "info";
         /// Seconds after which an idle entity leaves memory (its state stays in the shard's map).
         passivate_after_s: u64 = 120u64;
+        /// MiB of journal behind a shard's last snapshot before the next one is taken; an opening replays about so much, or four times the snapshot where that is more.
+        snapshot_after_mib: u64 = 32u64;
         /// Milliseconds an entity has to answer a call before the caller is told `timeout`.
         call_timeout_ms: u64 = 10_000u64;
     }

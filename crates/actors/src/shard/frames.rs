@@ -313,7 +313,7 @@ pub(super) fn on_committed<F: Family>(
         resolved.extend(key);
     }
     F::report(tally);
-    state.snapshots.grew(entries, bytes);
+    state.snapshots.grew(bytes);
     state.frames.answered = (entries >= LINGER_FROM).then(|| (entries, Instant::now()));
     // Before the answers, so that whoever has one and asks the projection is behind it.
     state.shared.notify_projection(ProjectionMessage::Advanced { shard: state.shard, lsn });

@@ -255,6 +255,7 @@ impl<F: Family> Actor for ShardActor<F> {
         let ShardArguments { shared, shard, inbox } = arguments;
         opening::start(&shared, shard, myself.clone());
         myself.send_interval(TICK, || ShardMessage::Tick);
+        let snapshots = snapshot::Schedule::new(shared.config.snapshot_after_bytes);
         Ok(ShardState {
             shared,
             shard,
@@ -266,7 +267,7 @@ impl<F: Family> Actor for ShardActor<F> {
             letters: Letters::default(),
             entities: Entities::default(),
             frames: Frames::new(shard),
-            snapshots: snapshot::Schedule::default(),
+            snapshots,
         })
     }
 

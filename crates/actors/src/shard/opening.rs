@@ -145,7 +145,7 @@ pub(super) async fn on_opened<F: Family>(
 fn replay<F: Family>(state: &mut ShardState<F>, frame: &Frame) -> Result<(), String> {
     let entries =
         entry::read(&frame.payload).map_err(|error| format!("frame {} of {}: {error}", frame.lsn, frame.shard))?;
-    state.snapshots.grew(entries.len(), frame.payload.len());
+    state.snapshots.grew(frame.payload.len());
     for entry in entries {
         match entry {
             StoredEntry::Shard(event) => state.letters.apply(&event),

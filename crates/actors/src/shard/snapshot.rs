@@ -20,14 +20,11 @@ use std::sync::Arc;
 /// Version of the stored form, in front of the MessagePack.
 const VERSION: u16 = 1;
 
-/// Least bytes of log behind a snapshot before the next one is taken.
-const MIN_LOG_BYTES: u64 = 32 << 20;
-
 /// The log grows to so many times the last snapshot before the next one.
 const LOG_PER_SNAPSHOT: u64 = 4;
 
-/// Entries behind the last snapshot from which on an orderly end takes another.
-const WORTH_AT_DRAIN: u64 = 1_000;
+/// An orderly end takes another snapshot at this part of the log that a running shard waits for.
+const PART_AT_DRAIN: u64 = 32;
 
 #[derive(Serialize)]
 struct StateRef<'a, M> {
@@ -81,12 +78,12 @@ fn write<M: Serialize>(map: &M, letters: Vec<DeadLetter>, next_letter: u64) -> R
 }
 
 /// When the next snapshot is due.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Schedule {
+    /// Least bytes of log between two.
+    least: u64,
     /// Bytes of log behind the last snapshot.
     log_bytes: u64,
-    /// Entries in them.
-    entries: u64,
     /// Size of the last snapshot.
     size: u64,
     /// One is being written.
@@ -94,20 +91,24 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
+    pub(super) fn new(least: u64) -> Self {
+        Self { least, log_bytes: 0, size: 0, writing: false }
+    }
+
     /// Counts a frame behind the last snapshot.
-    pub(super) fn grew(&mut self, entries: usize, bytes: usize) {
-        self.entries = self.entries.saturating_add(entries as u64);
+    pub(super) fn grew(&mut self, bytes: usize) {
         self.log_bytes = self.log_bytes.saturating_add(bytes as u64);
     }
 
     /// Goes on from a snapshot of this size.
     pub(super) fn restart(&mut self, size: usize) {
-        *self = Self { size: size as u64, ..Self::default() };
+        (self.size, self.log_bytes) = (size as u64, 0);
     }
 
     fn is_due(&self, draining: bool) -> bool {
-        let enough = MIN_LOG_BYTES.max(self.size.saturating_mul(LOG_PER_SNAPSHOT));
-        !self.writing && (self.log_bytes >= enough || (draining && self.entries >= WORTH_AT_DRAIN))
+        let enough = self.least.max(self.size.saturating_mul(LOG_PER_SNAPSHOT));
+        let enough = if draining { enough / PART_AT_DRAIN } else { enough };
+        !self.writing && self.log_bytes > enough
     }
 
     /// True while one is being written.
@@ -120,8 +121,8 @@ impl Schedule {
 pub struct Written {
     /// Its size in bytes; none when it was not kept.
     pub size: Option<usize>,
-    /// The log behind it when it was taken belongs to it.
-    taken: (u64, u64),
+    /// Bytes of log that it stands for.
+    taken: u64,
 }
 
 /// Takes a snapshot when one is due.
@@ -130,7 +131,7 @@ pub(super) fn take<F: Family>(state: &mut ShardState<F>, myself: &ActorRef<Shard
         return;
     }
     state.snapshots.writing = true;
-    let taken = (state.snapshots.log_bytes, state.snapshots.entries);
+    let taken = state.snapshots.log_bytes;
     let (lsn, hash) = state.frames.last();
     let (map, letters, next) = (state.map.clone(), state.letters.list(), state.letters.next());
     let (journal, shard, epoch) = (Arc::clone(&state.shared.ports.journal), state.shard, state.epoch);
@@ -167,10 +168,8 @@ fn tell(error: &JournalError, shard: chargeplane_domain::placement::ShardId, lsn
 pub(super) fn on_written<F: Family>(state: &mut ShardState<F>, written: &Written) {
     let schedule = &mut state.snapshots;
     schedule.writing = false;
-    let (bytes, entries) = written.taken;
     // Without one, the log has to grow as much again before the next attempt.
-    schedule.log_bytes = schedule.log_bytes.saturating_sub(bytes);
-    schedule.entries = schedule.entries.saturating_sub(entries);
+    schedule.log_bytes = schedule.log_bytes.saturating_sub(written.taken);
     if let Some(size) = written.size {
         schedule.size = size as u64;
         metrics::counter!(metric::SNAPSHOTS_TOTAL).increment(1);
@@ -199,17 +198,19 @@ mod tests {
 
     #[test]
     fn the_next_snapshot_waits_for_a_multiple_of_the_last() {
-        let mut schedule = Schedule::default();
-        schedule.grew(10, 20 << 20);
+        let mut schedule = Schedule::new(3_200);
+        schedule.grew(100);
         assert!(!schedule.is_due(false) && !schedule.is_due(true));
-        schedule.grew(WORTH_AT_DRAIN as usize, 1 << 20);
+        schedule.grew(1);
         assert!(!schedule.is_due(false) && schedule.is_due(true));
-        schedule.grew(10, 20 << 20);
+        schedule.grew(3_100);
         assert!(schedule.is_due(false));
-        schedule.restart(40 << 20);
-        schedule.grew(10, 150 << 20);
+        schedule.restart(1_000);
+        schedule.grew(4_000);
         assert!(!schedule.is_due(false));
-        schedule.grew(10, 20 << 20);
+        schedule.grew(1);
         assert!(schedule.is_due(false));
+        schedule.writing = true;
+        assert!(!schedule.is_due(false) && !schedule.is_due(true));
     }
 }

@@ -6,6 +6,7 @@ mod enrolment;
 mod life;
 mod meter;
 mod session;
+mod snapshot;
 mod station;
 mod support;
 mod unanswered;

@@ -1,0 +1,236 @@
+//! The node under load: it runs in a child process until the parent kills it.
+
+use super::world::{self, Slot};
+use anyhow::Context;
+use chargeplane_actors::handle::{CallError, NodeHandle};
+use chargeplane_domain::account::{AccountAnswer, AccountCommand, AccountKind};
+use chargeplane_domain::ids::SessionId;
+use chargeplane_domain::tariff::PERIODS;
+use chargeplane_domain::units::{Money, Timestamp, WattHours};
+use hdrhistogram::Histogram;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, Zipf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Watt-hours of one debit.
+const DEBIT_WH: i64 = 100;
+
+/// How often the child writes down what was acknowledged.
+const NOTE_EVERY: Duration = Duration::from_millis(100);
+
+/// Accounts are opened so many at a time.
+const OPENED_AT_ONCE: usize = 512;
+
+/// Exponent of the accounts' popularity.
+const ZIPF: f64 = 1.0;
+
+#[derive(Debug, clap::Args)]
+pub struct NodeArgs {
+    #[arg(long)]
+    data_dir: PathBuf,
+    #[arg(long)]
+    acknowledged: PathBuf,
+    #[arg(long)]
+    callers: usize,
+    #[arg(long)]
+    outstanding: usize,
+    /// 1: one hot account; more: drawn by Zipf's law for each debit
+    #[arg(long, default_value_t = 1)]
+    accounts: usize,
+    #[arg(long)]
+    seconds: u64,
+}
+
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub struct Figures {
+    pub debits_per_s: f64,
+    pub ack_ms_p50: f64,
+    pub ack_ms_p99: f64,
+}
+
+/// The child: load until it is killed.
+pub fn run_node(args: &NodeArgs) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(load(args))
+}
+
+struct Counts {
+    /// Debits acknowledged, by slot.
+    acknowledged: Vec<AtomicU32>,
+    debits: AtomicU64,
+    times: Mutex<Option<Histogram<u64>>>,
+}
+
+async fn load(args: &NodeArgs) -> anyhow::Result<()> {
+    let node = world::start_node(&args.data_dir).await?;
+    open_accounts(&node.handle(), args.accounts).await?;
+    let slots = args.callers * args.outstanding;
+    let counts = Arc::new(Counts {
+        acknowledged: (0..slots).map(|_| AtomicU32::new(0)).collect(),
+        debits: AtomicU64::new(0),
+        times: Mutex::new(None),
+    });
+    let mut ready = Vec::new();
+    for slot in 0..slots {
+        let (told, is_ready) = tokio::sync::oneshot::channel();
+        let caller = Caller { handle: node.handle(), counts: Arc::clone(&counts), slot: Slot(slot) };
+        let accounts = args.accounts;
+        tokio::spawn(async move {
+            if let Err(error) = caller.run(accounts, told).await {
+                eprintln!("slot {slot}: {error:#}");
+                std::process::exit(1);
+            }
+        });
+        ready.push(is_ready);
+    }
+    for is_ready in ready {
+        is_ready.await?;
+    }
+    note(Arc::clone(&counts), args.acknowledged.clone());
+    let time = Duration::from_secs(args.seconds);
+    tokio::time::sleep(time / 4).await;
+    *counts.times() = Some(Histogram::new_with_bounds(1, 60_000_000, 3)?);
+    let (before, began) = (counts.debits.load(Ordering::Relaxed), Instant::now());
+    tokio::time::sleep(time).await;
+    let rate = (counts.debits.load(Ordering::Relaxed) - before) as f64 / began.elapsed().as_secs_f64();
+    let times = counts.times().take().context("measured")?;
+    let quantile = |q: f64| times.value_at_quantile(q) as f64 / 1e3;
+    let figures = Figures { debits_per_s: rate, ack_ms_p50: quantile(0.50), ack_ms_p99: quantile(0.99) };
+    println!("{}", serde_json::to_string(&figures)?);
+    std::future::pending::<()>().await;
+    Ok(())
+}
+
+async fn open_accounts(handle: &NodeHandle, accounts: usize) -> anyhow::Result<()> {
+    for first in (0..accounts).step_by(OPENED_AT_ONCE) {
+        let mut waits = Vec::new();
+        for number in first..accounts.min(first + OPENED_AT_ONCE) {
+            let open = AccountCommand::Open {
+                key: "open".into(),
+                currency: world::currency()?,
+                kind: AccountKind::Credit { limit: Money(5_000_000_000_000) },
+                at: Timestamp(0),
+            };
+            let (handle, account) = (handle.clone(), world::account(number)?);
+            waits.push(tokio::spawn(async move { handle.account_command(account, open).await }));
+        }
+        for wait in waits {
+            wait.await??;
+        }
+    }
+    Ok(())
+}
+
+/// One debit outstanding at any time, each on a session of its own.
+struct Caller {
+    handle: NodeHandle,
+    counts: Arc<Counts>,
+    slot: Slot,
+}
+
+impl Caller {
+    async fn run(self, accounts: usize, ready: tokio::sync::oneshot::Sender<()>) -> anyhow::Result<()> {
+        let mut sequences: BTreeMap<usize, (SessionId, u32)> = BTreeMap::new();
+        let mut random = ChaCha8Rng::seed_from_u64(self.slot.0 as u64);
+        let popularity = Zipf::new(accounts as f64, ZIPF)?;
+        let draw = |random: &mut ChaCha8Rng| match accounts {
+            1 => 0,
+            _ => (popularity.sample(random) as usize).clamp(1, accounts) - 1,
+        };
+        let first = draw(&mut random);
+        sequences.insert(first, (self.authorise(first).await?, 0));
+        // Nobody waits for the last slot before the load begins: it is an error only where the parent is gone.
+        let _ = ready.send(());
+        // So that the slots do not march in step.
+        tokio::time::sleep(Duration::from_micros(random.random_range(0..1_000))).await;
+        loop {
+            let number = draw(&mut random);
+            let (session, sequence) = match sequences.get_mut(&number) {
+                Some(known) => known,
+                None => {
+                    let session = self.authorise(number).await?;
+                    sequences.entry(number).or_insert((session, 0))
+                }
+            };
+            *sequence += 1;
+            self.debit(number, session.clone(), *sequence).await?;
+        }
+    }
+
+    async fn authorise(&self, number: usize) -> anyhow::Result<SessionId> {
+        let session = self.slot.session(number)?;
+        let hold = AccountCommand::Authorise {
+            session: session.clone(),
+            operator: "main/op".parse()?,
+            tariff: world::tariff()?,
+            want: Money(20_000),
+            reserve: Money(2_000),
+            at: Timestamp(1),
+        };
+        self.handle.account_command(world::account(number)?, hold).await?;
+        Ok(session)
+    }
+
+    async fn debit(&self, number: usize, session: SessionId, sequence: u32) -> anyhow::Result<()> {
+        let meter = WattHours(i64::from(sequence) * DEBIT_WH);
+        let mut by_period = [WattHours::ZERO; PERIODS];
+        by_period[0] = meter;
+        let debit = AccountCommand::Debit {
+            session,
+            sequence,
+            meter,
+            by_period,
+            cumulative: world::price(&by_period),
+            hold_target: Money(20_000),
+            at: Timestamp(i64::from(sequence)),
+        };
+        let began = Instant::now();
+        let answer: Result<AccountAnswer, CallError> =
+            self.handle.account_command(world::account(number)?, debit).await;
+        match answer {
+            Ok(AccountAnswer::Debited(_)) => {
+                self.counts.acknowledged(self.slot.0, began);
+                Ok(())
+            }
+            other => anyhow::bail!("account {number}, sequence {sequence}: {other:?}"),
+        }
+    }
+}
+
+impl Counts {
+    fn times(&self) -> std::sync::MutexGuard<'_, Option<Histogram<u64>>> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn acknowledged(&self, slot: usize, began: Instant) {
+        self.acknowledged[slot].fetch_add(1, Ordering::Release);
+        let count = self.debits.fetch_add(1, Ordering::Relaxed);
+        // One in eight is timed: the lock must not be what is measured.
+        if count.is_multiple_of(8)
+            && let Some(times) = self.times().as_mut()
+        {
+            times.saturating_record(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
+        }
+    }
+}
+
+/// Writes down what was acknowledged, whole or not at all.
+fn note(counts: Arc<Counts>, file: PathBuf) {
+    std::thread::spawn(move || {
+        loop {
+            std::thread::sleep(NOTE_EVERY);
+            let seen: Vec<u32> = counts.acknowledged.iter().map(|count| count.load(Ordering::Acquire)).collect();
+            let fresh = file.with_extension("new");
+            let written = serde_json::to_vec(&seen).map_err(std::io::Error::other);
+            let written = written.and_then(|bytes| std::fs::write(&fresh, bytes));
+            if written.and_then(|()| std::fs::rename(&fresh, &file)).is_err() {
+                std::process::exit(1);
+            }
+        }
+    });
+}
