@@ -102,6 +102,10 @@ impl Actor for AccountActor {
         state: &mut AccountState,
     ) -> Result<(), ActorProcessingErr> {
         state.link.begin(&message, message.keep())?;
+        #[cfg(any(test, feature = "testing"))]
+        let Some(message) = crate::testing::plants::handle(&state.link, &mut state.account, message)? else {
+            return Ok(());
+        };
         match message {
             AccountMessage::Command { command, reply, permit } => on_command(state, command, reply, permit),
             AccountMessage::Position { session, reply, permit } => {
