@@ -1,9 +1,10 @@
 //! One run of one seed, and many of them.
 
-use crate::clients::{CLIENTS, Client};
+use crate::clients::{ACCOUNTS, CLIENTS, Client, account_id};
 use crate::nodes::{Cluster, direct};
 use crate::trace::Counts;
 use crate::world::{DIRECTOR, Plant, World};
+use chargeplane_actors::handle::NodeHandle;
 use chargeplane_actors::testing::plants;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -70,6 +71,7 @@ async fn play(seed: u64, plant: Option<Plant>) -> Arc<World> {
 async fn served(world: &World, cluster: &Cluster) -> Option<BTreeMap<(String, String), i64>> {
     for _ in 0..100 {
         if let Some((_, handle)) = cluster.reach(0).or_else(|| cluster.reach(1))
+            && are_open(&handle).await
             && let Ok(balances) = handle.balances(None, 10_000).await
         {
             return Some(balances.into_iter().map(|one| ((one.shard, one.account), one.balance.0)).collect());
@@ -77,6 +79,16 @@ async fn served(world: &World, cluster: &Cluster) -> Option<BTreeMap<(String, St
         world.rest(DIRECTOR, 500).await;
     }
     None
+}
+
+/// A shard that opens holds accounts back and tells balances as far as it has them.
+async fn are_open(handle: &NodeHandle) -> bool {
+    for account in 0..ACCOUNTS {
+        if handle.account(&account_id(account)).await.is_err() {
+            return false;
+        }
+    }
+    true
 }
 
 /// Runs seeds on all cores until one fails or all are done; every `twice`th is run again and must go the same way.
