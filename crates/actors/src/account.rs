@@ -113,6 +113,12 @@ struct Outcome {
     told: Vec<(Told, Permit)>,
 }
 
+impl Outcome {
+    fn of(messages: usize) -> Self {
+        Self { events: Vec::with_capacity(messages), told: Vec::with_capacity(messages) }
+    }
+}
+
 impl Actor for AccountActor {
     type Msg = AccountBatch;
     type State = AccountState;
@@ -133,21 +139,41 @@ impl Actor for AccountActor {
         AccountBatch(messages): AccountBatch,
         state: &mut AccountState,
     ) -> Result<(), ActorProcessingErr> {
-        let mut outcome =
-            Outcome { events: Vec::with_capacity(messages.len()), told: Vec::with_capacity(messages.len()) };
+        let mut outcome = Outcome::of(messages.len());
         let mut result = Ok(());
         for message in messages {
+            #[cfg(any(test, feature = "testing"))]
+            let Some(message) = planted(state, &mut outcome, message)? else {
+                continue;
+            };
             // What failed is kept for the dead letters; what comes behind it is answered by its reply guards.
             result = take(state, message, &mut outcome);
             if result.is_err() {
                 break;
             }
         }
-        let Outcome { events, told } = outcome;
-        let after = move || told.into_iter().for_each(|(told, _permit)| told.tell());
-        state.link.persist(events, Box::new(after));
+        hand_over(state, outcome);
         result
     }
+}
+
+/// The answers leave behind the commit that covers them.
+fn hand_over(state: &AccountState, Outcome { events, told }: Outcome) {
+    let after = move || told.into_iter().for_each(|(told, _permit)| told.tell());
+    state.link.persist(events, Box::new(after));
+}
+
+/// A fault that is planted here handles messages in their order, each alone.
+#[cfg(any(test, feature = "testing"))]
+fn planted(
+    state: &mut AccountState,
+    outcome: &mut Outcome,
+    message: AccountMessage,
+) -> Result<Option<AccountMessage>, ActorProcessingErr> {
+    if crate::testing::plants::is_any() {
+        hand_over(state, std::mem::replace(outcome, Outcome::of(1)));
+    }
+    Ok(crate::testing::plants::handle(&state.link, &mut state.account, message)?)
 }
 
 /// Works on one message. A failure, a panic too, leaves the message with the shard.

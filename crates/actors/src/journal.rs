@@ -7,6 +7,8 @@
 //! shards then open anew.
 
 use crate::metric;
+#[cfg(any(test, feature = "testing"))]
+use crate::testing::{crash, plants};
 use chargeplane_cluster::frame::Frame;
 use chargeplane_cluster::journal::{CommitOutcome, Journal, JournalError};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -170,7 +172,13 @@ async fn commit(journal: &dyn Journal, frames: Vec<Frame>) -> Result<Vec<CommitO
     let count = frames.len();
     loop {
         let started = Instant::now();
+        #[cfg(any(test, feature = "testing"))]
+        crash::pass(crash::CrashPoint::BeforeStore);
         match journal.commit(frames.clone()).await {
+            #[cfg(any(test, feature = "testing"))]
+            Err(JournalError::OutcomeUnknown(_)) if plants::is_planted(plants::NodePlant::AnotherFrame) => {
+                return journal.commit(plants::other_frames(frames)).await;
+            }
             Err(JournalError::OutcomeUnknown(why)) => {
                 tracing::warn!(%why, "a commit's outcome is unknown; offering the same frames again");
                 tokio::time::sleep(RETRY_PAUSE).await;
@@ -179,6 +187,8 @@ async fn commit(journal: &dyn Journal, frames: Vec<Frame>) -> Result<Vec<CommitO
                 return Err(JournalError::Io(format!("{} outcomes for {count} frames", outcomes.len())));
             }
             other => {
+                #[cfg(any(test, feature = "testing"))]
+                crash::pass(crash::CrashPoint::AfterStore);
                 metrics::histogram!(metric::COMMIT_SECONDS).record(started.elapsed().as_secs_f64());
                 metrics::histogram!(metric::COMMIT_FRAMES).record(crate::admission::as_f64(count));
                 metrics::counter!(metric::FRAMES_TOTAL).increment(count as u64);

@@ -132,6 +132,12 @@ impl Node {
         async move { fatal.raised().await }
     }
 
+    /// For tests: all actors end as they stand, and nothing is flushed or released.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn kill(&self) {
+        self.supervisor.kill();
+    }
+
     /// Stops admitting, flushes, releases the shards and the lease. True when everything was flushed in time.
     pub async fn drain(self) -> bool {
         self.shared.draining.store(true, Ordering::Release);

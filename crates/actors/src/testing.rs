@@ -3,6 +3,9 @@
 //! Nothing here runs in a node: the main path has the real stores. The journal and the coordination in memory
 //! are the cluster crate's, held to the same conformance suite as the real ones.
 
+pub mod crash;
+pub mod plants;
+
 use crate::handle::NodeHandle;
 use crate::node::Node;
 use crate::ports::*;

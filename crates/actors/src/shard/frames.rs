@@ -320,6 +320,8 @@ pub(super) fn on_committed<F: Family>(
     for after in afters {
         after();
     }
+    #[cfg(any(test, feature = "testing"))]
+    crate::testing::crash::pass(crate::testing::crash::CrashPoint::AfterAck);
     Ok(resolved)
 }
 
