@@ -142,5 +142,5 @@ fn too_large() -> DocumentError {
 }
 
 #[cfg(test)]
-#[allow(clippy::arithmetic_side_effects)]
+#[allow(clippy::arithmetic_side_effects, clippy::float_arithmetic)]
 mod tests;

@@ -258,20 +258,18 @@ fn lines(tariff: &Tariff, parts: &[Part], fees: &[Fee]) -> Option<Vec<Line>> {
         });
     }
     let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut numbered = Vec::with_capacity(parts.len());
     for part in parts {
-        *counts.entry(part.period).or_default() += 1;
+        let count = counts.entry(part.period).or_default();
+        numbered.push((*count, part));
+        *count = count.saturating_add(1);
     }
-    let mut number = (0, 0);
-    for part in parts {
-        number = if number.0 == part.period { (part.period, number.1 + 1) } else { (part.period, 1) };
-        for (dimension, volume) in VOLUMES.into_iter().zip(&part.volumes) {
-            if volume.consumed == 0 && volume.billed == 0 {
-                continue;
-            }
+    for (number, part) in numbered {
+        for (dimension, volume) in VOLUMES.into_iter().zip(&part.volumes).filter(|(_, v)| v.consumed != 0) {
             let (cost, _) = cost(tariff, dimension, volume.place, volume.consumed, volume.billed)?;
             lines.push(Line {
                 period: part.period,
-                part: number.1 - 1,
+                part: number,
                 parts: counts.get(&part.period).copied().unwrap_or(1),
                 start_date_time: moment(part.start),
                 end_date_time: moment(part.end),
