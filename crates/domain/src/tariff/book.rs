@@ -133,4 +133,5 @@ fn has<T: Ord>(groups: &BTreeMap<String, BTreeSet<T>>, asked: Option<&String>, m
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
 mod tests;

@@ -210,10 +210,8 @@ pub(super) fn report(
     let (total, limits) = limited(tariff, before)?;
     let volume = |index: usize| periods.iter().filter_map(|p| p.volumes.get(index)).sum::<i128>();
     let session: i64 = periods.iter().filter(|p| p.in_session).map(|p| p.end.saturating_sub(p.start)).sum();
-    let cut: Vec<String> = (0..periods.len())
-        .filter(|index| parts.iter().filter(|part| part.period == *index).count() > 1)
-        .map(|index| index.to_string())
-        .collect();
+    let mut cut: Vec<String> = lines.iter().filter(|line| line.parts > 1).map(|line| line.period.to_string()).collect();
+    cut.dedup();
     if !cut.is_empty() {
         let cut = cut.join(", ");
         notes.push(format!("charging_periods {cut} straddle a change of price and were cut there, evenly in time"));
