@@ -129,6 +129,12 @@ pub enum Command {
         #[command(subcommand)]
         command: LedgerCommand,
     },
+    /// Tariffs of partners
+    Tariff {
+        /// What to do
+        #[command(subcommand)]
+        command: TariffCommand,
+    },
     /// Replace the catalogue by a file, or print what that would change
     Apply(ApplyArgs),
     /// The node's configuration
@@ -446,6 +452,27 @@ pub enum LedgerCommand {
     Verify,
     /// Every balance, credit side included
     Balances,
+}
+
+/// `chargeplane tariff`.
+#[derive(Debug, Subcommand)]
+pub enum TariffCommand {
+    /// Price an OCPI 2.2.1 CDR with an OCPI 2.2.1 tariff and print it as JSON; needs no node
+    Price(TariffPriceArgs),
+}
+
+/// `chargeplane tariff price`.
+#[derive(Debug, Args)]
+pub struct TariffPriceArgs {
+    /// The Tariff object, JSON
+    #[arg(long, value_name = "FILE")]
+    pub tariff: PathBuf,
+    /// The CDR object with its charging periods, JSON
+    #[arg(long, value_name = "FILE")]
+    pub cdr: PathBuf,
+    /// IANA time zone of the location, for tariffs that ask for the local time; default: the CDR's or its country's
+    #[arg(long, value_name = "ZONE")]
+    pub time_zone: Option<String>,
 }
 
 /// `chargeplane apply`.

@@ -8,10 +8,11 @@ mod data_dir;
 mod exit;
 mod operate;
 mod output;
+mod tariff;
 mod verify;
 
 use clap::Parser;
-use cli::{Cli, Command, ConfigCommand, LedgerCommand};
+use cli::{Cli, Command, ConfigCommand, LedgerCommand, TariffCommand};
 use exit::Failure;
 use std::process::ExitCode;
 
@@ -31,6 +32,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Config { command: ConfigCommand::Check(args) } => config::check(args),
         Command::Config { command: ConfigCommand::Reference } => config::reference(),
         Command::Ledger { command: LedgerCommand::Verify } => verify::run(&cli.connection),
+        Command::Tariff { command: TariffCommand::Price(args) } => tariff::price(args),
         command => operate::run(&cli.connection, command),
     }
 }

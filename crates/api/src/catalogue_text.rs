@@ -5,6 +5,7 @@
 
 use chargeplane_domain::catalogue::{Catalogue, Charger, Gateway, Station};
 use chargeplane_domain::ids::{ChargerId, GatewayId, StationId, TariffId};
+use chargeplane_domain::tariff::book::TariffBook;
 use chargeplane_domain::tariff::{Price, Slots, Tariff};
 use chargeplane_domain::units::{Currency, Money};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -38,6 +39,10 @@ pub struct CatalogueDocument {
     #[serde(default)]
     #[schema(value_type = BTreeMap<String, TariffDocument>)]
     pub tariffs: BTreeMap<TariffId, TariffDocument>,
+    /// Which tariff goes before a station's own.
+    #[serde(default, skip_serializing_if = "TariffBook::is_default")]
+    #[schema(value_type = TariffBookSchema)]
+    pub tariff_book: TariffBook,
     /// Stations by id.
     #[serde(default)]
     #[schema(value_type = BTreeMap<String, StationSchema>)]
@@ -136,6 +141,36 @@ impl<'de> Deserialize<'de> for Amount {
     }
 }
 
+/// Which tariff goes before a station's own, by groups and validity.
+#[derive(ToSchema)]
+#[schema(as = TariffBookDocument)]
+#[expect(dead_code, reason = "describes domain::tariff::book::TariffBook; a test compares the fields")]
+pub(crate) struct TariffBookSchema {
+    /// Stations by group.
+    station_groups: Option<BTreeMap<String, Vec<String>>>,
+    /// Accounts by group.
+    customer_groups: Option<BTreeMap<String, Vec<String>>>,
+    /// The rules: the first that fits is taken.
+    rules: Option<Vec<TariffRuleSchema>>,
+}
+
+/// A tariff and when it goes before the station's own; what is left out does not matter.
+#[derive(ToSchema)]
+#[schema(as = TariffRuleDocument)]
+#[expect(dead_code, reason = "describes domain::tariff::book::TariffRule; a test compares the fields")]
+pub(crate) struct TariffRuleSchema {
+    /// The tariff.
+    tariff: String,
+    /// Only at stations of this group.
+    station_group: Option<String>,
+    /// Only for accounts of this group.
+    customer_group: Option<String>,
+    /// From this moment of the station's wall clock, such as `2026-01-01T00:00`.
+    valid_from: Option<String>,
+    /// Until before this moment.
+    valid_until: Option<String>,
+}
+
 /// A station.
 #[derive(ToSchema)]
 #[schema(as = StationDocument)]
@@ -147,7 +182,7 @@ pub(crate) struct StationSchema {
     city: Option<String>,
     /// IANA time zone.
     time_zone: String,
-    /// The tariff in force.
+    /// The tariff in force, unless a rule of the tariff book goes before it.
     tariff: String,
     /// The tree of limits: exactly one node has no parent.
     limits: Vec<LimitSchema>,
@@ -212,6 +247,7 @@ impl From<CatalogueDocument> for Catalogue {
         };
         Self {
             tariffs: document.tariffs.into_iter().map(|(id, t)| (id, tariff(t))).collect(),
+            tariff_book: document.tariff_book,
             stations: document.stations,
             gateways: document.gateways,
             chargers: document.chargers,
@@ -237,6 +273,7 @@ impl From<&Catalogue> for CatalogueDocument {
         };
         Self {
             tariffs: catalogue.tariffs.iter().map(|(id, t)| (id.clone(), tariff(t))).collect(),
+            tariff_book: catalogue.tariff_book.clone(),
             stations: catalogue.stations.clone(),
             gateways: catalogue.gateways.clone(),
             chargers: catalogue.chargers.clone(),

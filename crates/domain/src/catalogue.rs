@@ -2,9 +2,10 @@
 //!
 //! One validated value, replaced as a whole. Validation names the path of what is wrong and what to write.
 
-use crate::ids::{ChargerId, GatewayId, OperatorId, StationId, TariffId};
-use crate::tariff::Tariff;
-use crate::units::Watts;
+use crate::ids::{AccountId, ChargerId, GatewayId, OperatorId, StationId, TariffId};
+use crate::tariff::book::TariffBook;
+use crate::tariff::{Tariff, zone};
+use crate::units::{Timestamp, Watts};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -15,6 +16,9 @@ pub struct Catalogue {
     /// Tariffs by id.
     #[serde(default)]
     pub tariffs: BTreeMap<TariffId, Tariff>,
+    /// Which tariff goes before a station's own: by station group, customer group and validity.
+    #[serde(default, skip_serializing_if = "TariffBook::is_default")]
+    pub tariff_book: TariffBook,
     /// Stations by id.
     #[serde(default)]
     pub stations: BTreeMap<StationId, Station>,
@@ -24,6 +28,21 @@ pub struct Catalogue {
     /// Chargers by id.
     #[serde(default)]
     pub chargers: BTreeMap<ChargerId, Charger>,
+}
+
+impl Catalogue {
+    /// The tariff in force at a station for an account: of the first rule of the book that fits, else the station's.
+    /// None when the catalogue has no such station or tariff, or the station's time zone cannot be read while there
+    /// are rules.
+    pub fn tariff_for(&self, station: &StationId, account: &AccountId, at: Timestamp) -> Option<&Tariff> {
+        let own = self.stations.get(station)?;
+        let ruled = if self.tariff_book.is_empty() {
+            None
+        } else {
+            self.tariff_book.select(station, account, &zone::parse(&own.time_zone).ok()?, at)
+        };
+        self.tariffs.get(ruled.unwrap_or(&own.tariff))
+    }
 }
 
 /// A station: one grid connection and the tree of limits behind it.
@@ -37,7 +56,7 @@ pub struct Station {
     pub city: String,
     /// IANA time zone, such as `Asia/Shanghai`. The tariff's slots are read in it.
     pub time_zone: String,
-    /// The tariff in force.
+    /// The tariff in force, unless a rule of the tariff book goes before it.
     pub tariff: TariffId,
     /// The tree: exactly one node has no parent (the grid connection).
     pub limits: Vec<LimitNode>,

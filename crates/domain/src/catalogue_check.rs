@@ -6,6 +6,8 @@
 //! pass, so that one reading of the answer repairs the whole file.
 #![deny(clippy::float_arithmetic, clippy::arithmetic_side_effects)]
 
+mod book;
+
 use crate::allocation::{Tree, TreeError};
 use crate::catalogue::{Catalogue, Charger, LimitNode, Station};
 use crate::ids::{ChargerId, StationId, TariffId};
@@ -101,6 +103,7 @@ pub fn validate(catalogue: &Catalogue) -> Result<(), Vec<CatalogueProblem>> {
     for (id, station) in &catalogue.stations {
         check_station(id, station, catalogue, &mut findings);
     }
+    book::check_book(catalogue, &mut findings);
     check_gateways(catalogue, &mut findings);
     check_chargers(catalogue, &mut findings);
     check_fallbacks(catalogue, &mut findings);
@@ -440,6 +443,13 @@ pub fn distance(a: &str, b: &str) -> usize {
 pub fn diff(old: &Catalogue, new: &Catalogue) -> Vec<String> {
     let mut lines = Vec::new();
     diff_maps("tariff", &old.tariffs, &new.tariffs, &mut lines, tariff_changes);
+    let (before, after) = (&old.tariff_book, &new.tariff_book);
+    let parts = [
+        ("station_groups", before.station_groups != after.station_groups),
+        ("customer_groups", before.customer_groups != after.customer_groups),
+        ("rules", before.rules != after.rules),
+    ];
+    lines.extend(parts.iter().filter(|(_, differ)| *differ).map(|(part, _)| format!("~ tariff_book: {part}")));
     diff_maps("station", &old.stations, &new.stations, &mut lines, station_changes);
     diff_maps("gateway", &old.gateways, &new.gateways, &mut lines, |a, b| {
         changed("station", &a.station, &b.station).into_iter().collect()

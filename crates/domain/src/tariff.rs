@@ -22,6 +22,8 @@
 //! ```
 #![deny(clippy::float_arithmetic, clippy::arithmetic_side_effects)]
 
+pub mod book;
+
 use crate::units::{Currency, Money, Timestamp, WattHours};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};

@@ -8,6 +8,7 @@ pub mod envelope;
 pub mod limits;
 pub mod link;
 pub mod message;
+pub mod ocpi;
 pub mod topic;
 pub mod wire;
 

@@ -124,9 +124,11 @@ pub fn run(connection: &Connection, command: &Command) -> Result<(), Failure> {
         Command::Deadletter { command } => call.dead_letter(command),
         Command::Ledger { command: LedgerCommand::Balances } => call.list("/ledger/balances", BALANCES),
         Command::Apply(args) => call.apply(args),
-        Command::Node(_) | Command::Dev(_) | Command::Config { .. } | Command::Ledger { .. } => {
-            Err(Failure::internal("this command does not talk to a node"))
-        }
+        Command::Node(_)
+        | Command::Dev(_)
+        | Command::Config { .. }
+        | Command::Ledger { .. }
+        | Command::Tariff { .. } => Err(Failure::internal("this command does not talk to a node")),
     }
 }
 

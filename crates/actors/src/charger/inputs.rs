@@ -100,7 +100,7 @@ fn request_start(
     let directory = state.shared.directory.load();
     let (charger, station_id) = directory.charger(&state.id)?;
     let station = directory.catalogue.stations.get(station_id)?;
-    let tariff = directory.catalogue.tariffs.get(&station.tariff)?;
+    let tariff = directory.catalogue.tariff_for(station_id, &account, at)?;
     Some(ChargerCommand::RequestStart {
         account,
         connector,

@@ -9,6 +9,8 @@ use chargeplane_domain::account::{AccountCommand, AccountRejection};
 use chargeplane_domain::command::CommandOutcome;
 use chargeplane_domain::ids::{ConnectorNo, SessionId};
 use chargeplane_domain::session::{SessionState, StopReason};
+use chargeplane_domain::tariff::book::TariffRule;
+use chargeplane_domain::tariff::{Price, Tariff};
 use chargeplane_domain::units::{Money, Timestamp, WattHours};
 use chargeplane_protocol::message::{Beat, BeatCharger, CommandEnd, Down, GatewayEvent, Stream};
 use std::time::Duration;
@@ -63,6 +65,40 @@ async fn a_session_is_held_debited_settled_and_recorded() {
     assert_eq!(balances.iter().map(|line| line.balance.0).sum::<i64>(), 0, "{balances:#?}");
     let raw = handle.telemetry_raw(&id("c0"), Timestamp(0), now().plus_ms(10_000), 100).await.expect("raw");
     assert_eq!(raw.iter().map(|sample| sample.number).collect::<Vec<_>>(), vec![0, 1, 2, 3, 4, 5]);
+    assert!(node.drain().await);
+}
+
+#[tokio::test]
+async fn a_session_is_priced_with_the_tariff_of_its_group_from_start_to_end() {
+    let stores = MemoryStores::default();
+    let (node, link) = stores.start(|_| ()).await;
+    let handle = node.handle();
+    let enrolment = set_up(&handle).await;
+    let mut special = catalogue();
+    let own = special.tariffs[&id("t1")].clone();
+    let price = Price { energy: Money(5_000), service: Money(0) };
+    special.tariffs.insert(id("t2"), Tariff { prices: [price; 4], ..own });
+    special.tariff_book.customer_groups.insert("staff".to_owned(), [id("a1")].into());
+    special.tariff_book.rules.push(TariffRule {
+        tariff: id("t2"),
+        station_group: None,
+        customer_group: Some("staff".to_owned()),
+        valid_from: None,
+        valid_until: None,
+    });
+    handle.apply_catalogue(special, false).await.expect("a good catalogue");
+    open_account(&handle, "a1", 100_000).await;
+    let mut gateway = TestGateway::new(&node, link, &enrolment);
+    let session = start(&mut gateway, "a1", 1_000).await;
+
+    // The rule goes; the session keeps what it began with.
+    handle.apply_catalogue(catalogue(), false).await.expect("a good catalogue");
+    let (register, reason) = (WattHours(1_300), StopReason::TargetReached);
+    let stopped = GatewayEvent::SessionStopped { child: 0, session: session.clone(), register, at: now(), reason };
+    let (seq, _) = gateway.event(stopped);
+    gateway.until_acked(Stream::Events, seq).await;
+    // 0.3 kWh at 0.5, not at 1.2 + 0.3.
+    assert_eq!(record_of(&node, &session).await.billed, Money(1_500));
     assert!(node.drain().await);
 }
 

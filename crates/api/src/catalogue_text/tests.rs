@@ -80,6 +80,9 @@ fn the_schema_has_the_fields_of_the_types_it_describes() {
     assert_eq!(to(&station.limits[0]), described(LimitSchema::schema()));
     assert_eq!(to(charger), described(ChargerSchema::schema()));
     assert_eq!(to(gateway), described(GatewaySchema::schema()));
+    // The example uses every field of both.
+    assert_eq!(to(&catalogue.tariff_book), described(TariffBookSchema::schema()));
+    assert_eq!(to(&catalogue.tariff_book.rules[0]), described(TariffRuleSchema::schema()));
 }
 
 mod erased {

@@ -1,7 +1,8 @@
 use super::*;
 use crate::catalogue::Gateway;
+use crate::tariff::book::{TariffBook, TariffRule};
 use crate::tariff::{Price, Slots};
-use crate::units::{Currency, Money};
+use crate::units::{Currency, Money, Timestamp};
 use proptest::prelude::*;
 
 fn tariff() -> Tariff {
@@ -245,4 +246,61 @@ proptest! {
         let sum: i64 = fallbacks.iter().sum();
         prop_assert_eq!(validate(&catalogue).is_ok(), sum <= grid.min(feeder));
     }
+}
+
+fn rule(tariff: &str) -> TariffRule {
+    let tariff = tariff.parse().unwrap();
+    TariffRule { tariff, station_group: None, customer_group: None, valid_from: None, valid_until: None }
+}
+
+#[test]
+fn a_tariff_book_names_what_exists() {
+    let problems = |change: fn(&mut TariffBook)| after(|catalogue| change(&mut catalogue.tariff_book));
+    let good = problems(|book| {
+        book.station_groups.insert("city".into(), ["s1".parse().unwrap()].into());
+        book.customer_groups.insert("staff".into(), ["a1".parse().unwrap()].into());
+        let (station_group, customer_group) = (Some("city".into()), Some("staff".into()));
+        book.rules.push(TariffRule { station_group, customer_group, ..rule("t1") });
+    });
+    assert_eq!(good, Vec::<String>::new());
+    let station = problems(|book| drop(book.station_groups.insert("city".into(), ["s2".parse().unwrap()].into())));
+    assert_eq!(station, ["tariff_book.station_groups.city: there is no station main/s2; did you mean main/s1?"]);
+    let tariff = problems(|book| book.rules.push(rule("t9")));
+    assert_eq!(tariff, ["tariff_book.rules[0].tariff: there is no tariff main/t9; did you mean main/t1?"]);
+    let groups = problems(|book| {
+        let (station_group, customer_group) = (Some("city".into()), Some("staff".into()));
+        book.rules.push(TariffRule { station_group, customer_group, ..rule("t1") });
+    });
+    assert_eq!(groups.len(), 2, "{groups:?}");
+    let tenant = problems(|book| {
+        book.station_groups.insert("city".into(), BTreeSet::new());
+        book.rules.push(TariffRule { station_group: Some("city".into()), ..rule("t1") });
+    });
+    assert!(tenant[0].contains("no station of group \"city\" is of the tariff's tenant"), "{tenant:?}");
+    let never = problems(|book| {
+        let moment = |text: &str| Some(text.to_owned().try_into().unwrap());
+        let (valid_from, valid_until) = (moment("2026-01-01T00:00"), moment("2026-01-01T00:00"));
+        book.rules.push(TariffRule { valid_from, valid_until, ..rule("t1") });
+    });
+    assert!(never[0].starts_with("tariff_book.rules[0].valid_until: "), "{never:?}");
+    let name = problems(|book| drop(book.customer_groups.insert(String::new(), BTreeSet::new())));
+    assert!(name[0].contains("the name has 0 characters"), "{name:?}");
+}
+
+#[test]
+fn a_rule_goes_before_the_tariff_of_the_station() {
+    let mut catalogue = good();
+    let special = Tariff { slots: Slots::uniform(3).unwrap(), ..tariff() };
+    catalogue.tariffs.insert("t2".parse().unwrap(), special.clone());
+    let (station, account) = ("s1".parse().unwrap(), "a1".parse().unwrap());
+    let own = tariff();
+    assert_eq!(catalogue.tariff_for(&station, &account, Timestamp(0)), Some(&own));
+    let before = catalogue.clone();
+    catalogue.tariff_book.customer_groups.insert("staff".into(), ["a1".parse().unwrap()].into());
+    catalogue.tariff_book.rules.push(TariffRule { customer_group: Some("staff".into()), ..rule("t2") });
+    assert_eq!(catalogue.tariff_for(&station, &account, Timestamp(0)), Some(&special));
+    assert_eq!(catalogue.tariff_for(&station, &"a2".parse().unwrap(), Timestamp(0)), Some(&own));
+    assert_eq!(catalogue.tariff_for(&"s2".parse().unwrap(), &account, Timestamp(0)), None);
+    let changes = diff(&before, &catalogue);
+    assert_eq!(changes, ["~ tariff_book: customer_groups", "~ tariff_book: rules"]);
 }

@@ -14,6 +14,7 @@ use chargeplane_domain::gateway::BootId;
 use chargeplane_domain::ids::{AccountId, ChargerId, ConnectorNo, GatewayId, SessionId, StationId};
 use chargeplane_domain::sample::Sample;
 use chargeplane_domain::session::ChargeRecord;
+use chargeplane_domain::tariff::book::TariffBook;
 use chargeplane_domain::tariff::{Price, Slots, Tariff};
 use chargeplane_domain::units::{Currency, Money, Mono, Timestamp, WattHours, Watts};
 use chargeplane_protocol::envelope::{GatewayKey, Header, Keyring};
@@ -62,6 +63,7 @@ pub fn catalogue() -> Catalogue {
     };
     Catalogue {
         tariffs: BTreeMap::from([(id("t1"), tariff)]),
+        tariff_book: TariffBook::default(),
         stations: BTreeMap::from([(id::<StationId>("s1"), station)]),
         gateways: BTreeMap::from([(id::<GatewayId>("g1"), Gateway { station: id("s1") })]),
         chargers: BTreeMap::from([(id::<ChargerId>("c0"), charger(0)), (id("c1"), charger(1))]),
