@@ -82,7 +82,7 @@ impl NodeHandle {
         question: impl FnOnce(&AccountMap) -> T + Send + 'static,
     ) -> Result<T, CallError> {
         let (reply, wait) = self.reply();
-        let question = Box::new(move |map: &AccountMap| reply.answer(Ok(question(map))));
+        let question = Box::new(move |map: Result<&AccountMap, CallError>| reply.answer(map.map(question)));
         // A dead shard drops the question, and its reply answers.
         let _ = actor.cast(ShardMessage::Ask(question));
         wait.await

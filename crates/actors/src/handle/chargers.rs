@@ -20,7 +20,7 @@ impl NodeHandle {
         question: impl FnOnce(&StationMap) -> T + Send + 'static,
     ) -> Result<T, CallError> {
         let (reply, wait) = self.reply();
-        let question = Box::new(move |map: &StationMap| reply.answer(Ok(question(map))));
+        let question = Box::new(move |map: Result<&StationMap, CallError>| reply.answer(map.map(question)));
         let _ = actor.cast(ShardMessage::Ask(question));
         wait.await
     }

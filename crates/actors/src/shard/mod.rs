@@ -56,8 +56,8 @@ const TAKEN_AT_ONCE: usize = 256;
 /// Runs after the commit that covers it; dropped unrun when that commit is refused.
 pub type AfterCommit = Box<dyn FnOnce() + Send>;
 
-/// A question about a shard's durable states, answered inside the shard.
-pub type Question<F> = Box<dyn FnOnce(&<F as Family>::Map) + Send>;
+/// A question about a shard's durable states, answered inside the shard; told why when the shard has none to show.
+pub type Question<F> = Box<dyn FnOnce(Result<&<F as Family>::Map, CallError>) + Send>;
 
 /// What differs between the station family and the account family. The shard code is the same.
 pub trait Family: Sized + Send + Sync + 'static {
@@ -316,7 +316,7 @@ impl<F: Family> Actor for ShardActor<F> {
                 frames::start(state, &myself)?;
             }
             ShardMessage::Tick => on_tick(state),
-            ShardMessage::Ask(question) => question(&state.map),
+            ShardMessage::Ask(question) => on_question(state, question),
             ShardMessage::View(reply) => reply.answer(Ok(view(state))),
             ShardMessage::DeadLetters(reply) => reply.answer(Ok(state.letters.list())),
             ShardMessage::TakeDeadLetter { number, retry, reply } => {
@@ -418,6 +418,14 @@ async fn on_deliver<F: Family>(
                 entities::deliver(state, myself, key, messages).await;
             }
         }
+    }
+}
+
+/// While the log is read the map is behind it, and a damaged shard has none: neither is an answer.
+fn on_question<F: Family>(state: &ShardState<F>, question: Question<F>) {
+    match &state.phase {
+        Phase::Open { .. } | Phase::Draining { .. } if state.epoch > 0 => question(Ok(&state.map)),
+        _ => question(Err(CallError::NotServing(state.shard.to_string()))),
     }
 }
 

@@ -388,6 +388,11 @@ async fn a_payload_without_sound_framing_closes_its_shard_and_no_other() {
     let failed: Vec<_> = views.iter().filter(|view| view.state.starts_with("failed: frame 1")).collect();
     assert_eq!(failed.iter().map(|view| &*view.shard).collect::<Vec<_>>(), [shard.to_string()]);
     assert!(views.iter().all(|view| view.state == "open" || view.shard == shard.to_string()), "{views:#?}");
+    // No list that would leave out what the shard has.
+    assert!(
+        matches!(node.handle().balances(None, 10).await, Err(CallError::NotServing(of)) if of == shard.to_string())
+    );
+    assert!(matches!(node.handle().accounts(None, 10).await, Err(CallError::NotServing(_))));
 }
 
 #[tokio::test(start_paused = true)]
