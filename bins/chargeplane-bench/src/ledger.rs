@@ -46,6 +46,9 @@ pub struct Args {
     /// Seconds of each measurement
     #[arg(long, default_value_t = 8)]
     seconds: u64,
+    /// Charge records in the store of which pages are asked for
+    #[arg(long, default_value_t = 10_000_000)]
+    records: u64,
     /// Directory on the disk to measure [default: the system's for temporary files]
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -116,7 +119,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     for name in ["redis_journal_debits_per_s", "cql_journal_debits_per_s"] {
         report.missing(name, "this journal does not exist yet");
     }
-    for name in ["spread_accounts_debits_per_s", "reopen_s_10m_entries", "record_query_ms_p99"] {
+    crate::records::measure(dir.path(), args.records, &mut report)?;
+    for name in ["spread_accounts_debits_per_s", "reopen_s_10m_entries"] {
         report.missing(name, "not measured yet");
     }
     report.note("callers", "hot_account_debits_per_s: 64 callers with 16 debits outstanding each, in process");
@@ -324,7 +328,8 @@ async fn start_node(data: &Path) -> anyhow::Result<Node> {
         coordination: Arc::new(stores.coordination),
         telemetry: Arc::new(stores.telemetry),
         catalogue: Arc::new(stores.catalogue),
-        projections: Arc::new(stores.projections),
+        records: Arc::new(stores.records),
+        statements: Arc::new(stores.statements),
         solver: Arc::new(NoSolver),
     };
     let node = Node::start(NodeConfig::new("bench"), ports).await?;
