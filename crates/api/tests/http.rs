@@ -64,6 +64,7 @@ impl Server {
             metrics: Arc::new(|| "chargeplane_x 1\n".to_owned()),
             open_pages: true,
             max_in_flight: 8,
+            cdr_terms: Default::default(),
         };
         change(&mut options);
         Self { router: router(node.handle(), options), _node: node }
