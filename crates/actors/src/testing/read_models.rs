@@ -33,7 +33,7 @@ impl<T: Default> Generations<T> {
 
     fn publish(&mut self) -> bool {
         let Some(fresh) = &self.fresh else { return false };
-        let has = |(shard, lsn): (&ShardId, &u64)| fresh.cursors.get(shard).is_some_and(|fresh| fresh >= lsn);
+        let has = |(shard, lsn): (&ShardId, &u64)| fresh.cursors.get(shard).copied().unwrap_or(0) >= *lsn;
         if !self.served.cursors.iter().all(has) {
             return false;
         }

@@ -171,7 +171,7 @@ impl Generations {
     /// Makes the fresh file complete, in the file and here; what was served before comes back.
     async fn change_if_level(&self, fresh: &Database, served: Vec<(ShardId, u64)>) -> Result<Option<File>, Fault> {
         let at: BTreeMap<_, _> = fresh.read(cursors).await?.into_iter().collect();
-        if !served.iter().all(|(shard, lsn)| at.get(shard).is_some_and(|fresh| fresh >= lsn)) {
+        if !served.iter().all(|(shard, lsn)| at.get(shard).copied().unwrap_or(0) >= *lsn) {
             return Ok(None);
         }
         fresh.write(complete).await?;
