@@ -50,8 +50,11 @@ pub(crate) fn record() -> ChargeRecord {
     }
 }
 
-/// The field rules of OCPI 2.2.1 for what is written here: (field, required, rule).
-fn check(value: &Value, fields: &[(&str, &dyn Fn(&Value) -> bool)]) {
+/// A field's name and its rule.
+type Field<'a> = (&'a str, &'a dyn Fn(&Value) -> bool);
+
+/// The field rules of OCPI 2.2.1 for what is written here: every field is there, and no other.
+fn check(value: &Value, fields: &[Field<'_>]) {
     let object = value.as_object().unwrap();
     for (name, rule) in fields {
         let field = object.get(*name).unwrap_or_else(|| panic!("{name} is missing in {value}"));
@@ -109,15 +112,14 @@ fn check_tariff(value: &Value) -> bool {
     };
     let components = |value: &Value| {
         let list = value.as_array().unwrap();
-        let fields: &[(&str, &dyn Fn(&Value) -> bool)] =
-            &[("type", &one_of(&["ENERGY"])), ("price", &number), ("step_size", &number)];
+        let fields: &[Field<'_>] = &[("type", &one_of(&["ENERGY"])), ("price", &number), ("step_size", &number)];
         list.iter().for_each(|component| check(component, fields));
         !list.is_empty()
     };
     let elements = |value: &Value| {
         let list = value.as_array().unwrap();
         for element in list {
-            let mut fields: Vec<(&str, &dyn Fn(&Value) -> bool)> = vec![("price_components", &components)];
+            let mut fields: Vec<Field<'_>> = vec![("price_components", &components)];
             if element.get("restrictions").is_some() {
                 fields.push(("restrictions", &hours));
             }
@@ -145,7 +147,7 @@ fn check_cdr(cdr: &Value) {
         true
     };
     let token = |value: &Value| {
-        let fields: &[(&str, &dyn Fn(&Value) -> bool)] = &[
+        let fields: &[Field<'_>] = &[
             ("country_code", &ci_string(2)),
             ("party_id", &ci_string(3)),
             ("uid", &ci_string(36)),
@@ -156,7 +158,7 @@ fn check_cdr(cdr: &Value) {
         true
     };
     let location = |value: &Value| {
-        let fields: &[(&str, &dyn Fn(&Value) -> bool)] = &[
+        let fields: &[Field<'_>] = &[
             ("id", &ci_string(36)),
             ("name", &string(255)),
             ("address", &string(45)),
