@@ -41,6 +41,9 @@ pub struct Args {
     /// Entries in the shard that is opened again; 0 leaves that out
     #[arg(long, default_value_t = 10_000_000)]
     entries: u64,
+    /// Charge records in a store of which pages are asked for; ten million take long to make, so none unless given
+    #[arg(long, default_value_t = 0)]
+    records: u64,
     /// Directory on the disk to measure [default: the system's for temporary files]
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -100,7 +103,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     for name in ["redis_journal_debits_per_s", "cql_journal_debits_per_s"] {
         report.missing(name, "the bench does not run this journal yet");
     }
-    report.missing("record_query_ms_p99", "not measured yet");
+    match args.records {
+        0 => report.missing("record_query_ms_p99", "./dev bench records measures it; here with --records 10000000"),
+        records => crate::records::measure(dir.path(), records, &mut report)?,
+    }
     report.note("callers", "hot_account_debits_per_s: 64 callers with 16 debits outstanding each, in process");
     report.finish(args.output.json.as_deref())
 }

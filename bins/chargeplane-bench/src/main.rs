@@ -2,6 +2,7 @@
 
 mod ledger;
 mod machine;
+mod records;
 mod redis_peer;
 mod report;
 mod tick;
@@ -27,6 +28,8 @@ enum Command {
     Ledger(ledger::Args),
     /// One power allocation of a station of 2,000 chargers, by HiGHS and by water-filling
     Tick(tick::Args),
+    /// Pages of charge records out of ten million
+    Records(records::Args),
     /// The node under load that `ledger` kills
     #[command(hide = true)]
     LedgerNode(ledger::NodeArgs),
@@ -44,6 +47,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Ledger(args) => ledger::run(&args),
         Command::Tick(args) => tick::run(&args),
+        Command::Records(args) => records::run(&args),
         Command::LedgerNode(args) => ledger::run_node(&args),
     }
 }

@@ -153,6 +153,7 @@ async fn serve(start: &Start) -> Result<(), Failure> {
         metrics: Arc::new(move || render.render()),
         open_pages: http_address.ip().is_loopback(),
         max_in_flight: usize::try_from(config.http.max_in_flight).unwrap_or(usize::MAX),
+        cdr_terms: config.cdr_terms(),
     };
     tokio::spawn(async move {
         loop {
@@ -249,7 +250,8 @@ async fn start_node(config: &Config, dir: &DataDir) -> Result<Node, Failure> {
         coordination: Arc::new(stores.coordination),
         telemetry: Arc::new(stores.telemetry),
         catalogue: Arc::new(stores.catalogue),
-        projections: Arc::new(stores.projections),
+        records: Arc::new(stores.records),
+        statements: Arc::new(stores.statements),
         solver: Arc::new(solver),
     };
     Node::start(node_config(config), ports)

@@ -88,6 +88,23 @@ impl Api {
         self.call("GET", path, None, Body::Empty)
     }
 
+    /// GET of an answer of any length, copied as it comes. An answer that breaks off is a failure.
+    pub fn download(&self, path: &str, to: &mut dyn std::io::Write) -> Result<(), Failure> {
+        let uri = format!("{}/api/v1{path}", self.base);
+        let request = Request::builder().uri(&uri).header("authorization", format!("Bearer {}", self.token));
+        let request = request.body(()).map_err(|e| Failure::usage(format!("{uri} is no URL to ask: {e}")))?;
+        // It takes as long as it takes: no limit over all.
+        let request = self.agent.configure_request(request).timeout_global(None).build();
+        let mut response = self.agent.run(request).map_err(|error| self.no_answer(&error, None))?;
+        if !response.status().is_success() {
+            return read_answer(response, None).map(drop);
+        }
+        let mut body = response.body_mut().as_reader();
+        std::io::copy(&mut body, to)
+            .map(drop)
+            .map_err(|e| Failure::new(Code::Unreachable, format!("the answer broke off or cannot be written: {e}")))
+    }
+
     /// All items of a list, at most `most`, page after page.
     pub fn list(&self, path: &str, most: usize) -> Result<Vec<Value>, Failure> {
         let mut items: Vec<Value> = Vec::new();

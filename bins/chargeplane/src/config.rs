@@ -138,7 +138,27 @@ impl Config {
         );
         let deadline_ok = within(sessions.command_deadline_ms, 1_000, 3_600_000);
         need(deadline_ok, "sessions.command_deadline_ms", range(1_000, 3_600_000));
+        for (field, advice) in self.cdr_terms().check() {
+            need(false, &format!("ocpi.{field}"), advice);
+        }
         if found.is_empty() { Ok(()) } else { Err(found) }
+    }
+}
+
+impl Config {
+    /// What exported CDRs say beyond the record.
+    pub fn cdr_terms(&self) -> chargeplane_api::CdrTerms {
+        let ocpi = self.ocpi.clone();
+        chargeplane_api::CdrTerms {
+            country_code: ocpi.country_code,
+            party_id: ocpi.party_id,
+            country: ocpi.country,
+            latitude: ocpi.latitude,
+            longitude: ocpi.longitude,
+            connector_standard: ocpi.connector_standard,
+            connector_format: ocpi.connector_format,
+            power_type: ocpi.power_type,
+        }
     }
 }
 

@@ -98,6 +98,8 @@ pub const SHARDS_OPEN: &str = "chargeplane_shards_open";
 pub const SHARD_OPENS_TOTAL: &str = "chargeplane_shard_opens_total";
 /// Journal frames not yet in the read models.
 pub const PROJECTION_LAG_FRAMES: &str = "chargeplane_projection_lag_frames";
+/// Charge records that differ from one that is there and were not taken. Must stay zero.
+pub const RECORD_CONFLICTS_TOTAL: &str = "chargeplane_record_conflicts_total";
 /// Commands that ended, label `outcome`.
 pub const COMMANDS_TOTAL: &str = "chargeplane_commands_total";
 /// 1 while the link to the broker is up.

@@ -84,6 +84,7 @@ impl Node {
             downlink: Downlink::default(),
             beats: Beats::default(),
             catalogue_change: tokio::sync::Mutex::default(),
+            rebuilds: Default::default(),
             fatal: FatalSignal::default(),
             journal: OnceLock::new(),
             projection: OnceLock::new(),

@@ -1,14 +1,20 @@
-//! What the actors need from the outside world beside the journal: telemetry, the catalogue, projections.
+//! What the actors need from the outside world beside the journal: telemetry, the catalogue, and the read models that
+//! are made from the journal.
 //!
 //! Every method returns only when what it promises is durable. An error means: nothing may be concluded.
+
+mod records;
+mod statements;
+
+pub use records::{Added, ChargeRecords, RecordBatch, RecordConflict, RecordId, RecordQuery, StoredRecord};
+pub use statements::{LedgerEntry, StatementBatch, Statements};
 
 use chargeplane_domain::catalogue::Catalogue;
 use chargeplane_domain::chunk::EncodedChunk;
 use chargeplane_domain::gateway::BootId;
-use chargeplane_domain::ids::{AccountId, ChargerId, GatewayId, SessionId};
+use chargeplane_domain::ids::{ChargerId, GatewayId};
 use chargeplane_domain::placement::ShardId;
 use chargeplane_domain::sample::Gap;
-use chargeplane_domain::session::ChargeRecord;
 use chargeplane_domain::units::{Currency, Money, Timestamp};
 use futures_core::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -148,87 +154,30 @@ pub trait CatalogueStore: Send + Sync {
     fn save_credentials(&self, credentials: GatewayCredentials) -> BoxFuture<'_, Result<(), StoreError>>;
 }
 
-/// One line of an account's statement.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LedgerEntry {
-    /// The journal's shard, log number and the index in its frame: the entry's identity.
-    pub shard: ShardId,
-    /// Log number of the frame.
-    pub lsn: u64,
-    /// Index of the event in the frame.
-    pub index: u32,
-    /// The account.
-    pub account: AccountId,
-    /// What happened: `opened`, `top_up`, `debit`, `settlement`
-    pub kind: String,
-    /// What it did to the balance.
-    pub amount: Money,
-    /// The posted balance after it; computed by the store from the entries before, ignored when written.
-    pub balance: Money,
-    /// The session that caused it.
-    pub session: Option<SessionId>,
-    /// The idempotency key that caused it.
-    pub key: Option<String>,
-    /// When.
-    pub at: Timestamp,
+/// Which copy of a read model is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Generation {
+    /// The one that readers see.
+    Served,
+    /// The one that is built beside it.
+    Fresh,
 }
 
-/// A charge record with its place in the journal.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct StoredRecord {
-    /// The journal's shard.
-    pub shard: ShardId,
-    /// Log number of the frame that settled the session.
-    pub lsn: u64,
-    /// The record.
-    pub record: ChargeRecord,
-}
-
-/// What the projection of one stretch of a shard's journal adds.
-#[derive(Debug, Clone)]
-pub struct ProjectionBatch {
-    /// The shard.
-    pub shard: ShardId,
-    /// Everything up to this log number is in.
-    pub upto_lsn: u64,
-    /// Charge records settled in it.
-    pub records: Vec<StoredRecord>,
-    /// Ledger entries in it.
-    pub entries: Vec<LedgerEntry>,
-}
-
-/// Which charge records to list; newest first.
-#[derive(Debug, Clone, Default)]
-pub struct RecordQuery {
-    /// Only of this charger.
-    pub charger: Option<ChargerId>,
-    /// Only of this account.
-    pub account: Option<AccountId>,
-    /// Only this session.
-    pub session: Option<SessionId>,
-    /// Continue after this (ended_at, session) of the page before.
-    pub after: Option<(Timestamp, SessionId)>,
-    /// At most so many.
-    pub limit: usize,
-}
-
-/// Read models built from the journal: idempotent, behind it by a cursor, rebuilt at will.
-pub trait Projections: Send + Sync {
-    /// How far each shard is projected.
-    fn cursors(&self) -> BoxFuture<'_, Result<Vec<(ShardId, u64)>, StoreError>>;
-    /// Adds a batch; adding it again changes nothing.
-    fn apply(&self, batch: ProjectionBatch) -> BoxFuture<'_, Result<(), StoreError>>;
-    /// Charge records.
-    fn records(&self, query: RecordQuery) -> BoxFuture<'_, Result<Vec<StoredRecord>, StoreError>>;
-    /// Statement of an account, oldest first, after (lsn, index); at most `limit` lines.
-    fn statement(
-        &self,
-        account: AccountId,
-        after: (u64, u32),
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<LedgerEntry>, StoreError>>;
-    /// Totals for tests and health: records and entries held.
-    fn counts(&self) -> BoxFuture<'_, Result<(u64, u64), StoreError>>;
+/// A read model made from the journal: behind it by a cursor a shard, idempotent, rebuilt at will.
+///
+/// It is rebuilt as a second generation beside the served one, and readers see the one or the other, never a part.
+pub trait ReadModel: Send + Sync {
+    /// How far each shard is in, in the order of the shards.
+    fn cursors(&self, of: Generation) -> BoxFuture<'_, Result<Vec<(ShardId, u64)>, StoreError>>;
+    /// How much it holds: records, or lines.
+    fn count(&self, of: Generation) -> BoxFuture<'_, Result<u64, StoreError>>;
+    /// Begins a fresh generation, empty; a former one that was not published is gone.
+    fn begin(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Serves the fresh generation from now on, if it has everything that the served one has. False when it has not
+    /// yet, or there is none: nothing has changed.
+    fn publish(&self) -> BoxFuture<'_, Result<bool, StoreError>>;
+    /// Drops the fresh generation, if there is one.
+    fn discard(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 }
 
 /// Sums by currency, for answers.

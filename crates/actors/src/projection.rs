@@ -2,31 +2,29 @@
 //!
 //! Supervised by the node. Shards tell it how far they are; it reads the frames from the journal itself, so a
 //! restart, a lost message and a rebuild take the same path. Its rows are keyed by (shard, log number, index):
-//! projecting a frame again changes nothing.
+//! projecting a frame again changes nothing. Station shards make charge records, account shards statements.
+//!
+//! [`rebuild`] makes a second generation of a read model beside the served one; it needs nothing of the actor.
 
-use crate::entry::{self, StoredEntry, StoredEvent};
-use crate::family::{AccountKey, StationFamilyEvent};
+pub mod compare;
+mod page;
+pub mod rebuild;
+
+pub use page::{PAGE, project_page};
+
 use crate::handle::CallError;
 use crate::metric;
-use crate::ports::{LedgerEntry, ProjectionBatch, StoreError, StoredRecord};
+use crate::ports::{Generation, StoreError};
 use crate::reply::Reply;
 use crate::shared::NodeShared;
-use chargeplane_cluster::frame::Frame;
-use chargeplane_domain::account::{self, AccountEvent};
-use chargeplane_domain::charger::ChargerEvent;
-use chargeplane_domain::placement::{Family, ShardId};
-use chargeplane_domain::units::Money;
+use chargeplane_domain::placement::ShardId;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Frames read at a time.
-const PAGE: usize = 500;
-
-/// Pause after a page, so that many small frames are projected together.
+/// Pause before a page that would not be full, so that many small frames are projected together.
 const LINGER: Duration = Duration::from_millis(50);
 
 /// Rest after a page, in times that it took. Under load the read models fall behind rather than take the cores
@@ -47,7 +45,7 @@ pub enum ProjectionMessage {
     /// A shard has committed up to here.
     Advanced { shard: ShardId, lsn: u64 },
     /// A page is projected.
-    Projected { shard: ShardId, result: Result<u64, StoreError> },
+    Projected { shard: ShardId, result: Result<u64, StoreError>, took: Duration },
     /// Answers when everything is projected that this shard has told so far.
     Reached { shard: ShardId, reply: Reply<()> },
     /// Frames that are committed and not projected.
@@ -62,6 +60,8 @@ struct Progress {
     committed: u64,
     projected: u64,
     working: bool,
+    /// Before the next page.
+    rest: Duration,
 }
 
 /// State of the projection actor.
@@ -91,8 +91,10 @@ impl Actor for ProjectionActor {
         shared: Arc<NodeShared>,
     ) -> Result<ProjectionState, ActorProcessingErr> {
         let mut shards: BTreeMap<ShardId, Progress> = BTreeMap::new();
-        for (shard, projected) in shared.ports.projections.cursors().await? {
-            shards.insert(shard, Progress { committed: projected, projected, working: false });
+        let mut cursors = shared.ports.records.cursors(Generation::Served).await?;
+        cursors.extend(shared.ports.statements.cursors(Generation::Served).await?);
+        for (shard, projected) in cursors {
+            shards.insert(shard, Progress { committed: projected, projected, ..Progress::default() });
         }
         Ok(ProjectionState { shared, shards, waiting: Vec::new() })
     }
@@ -109,9 +111,10 @@ impl Actor for ProjectionActor {
                 progress.committed = progress.committed.max(lsn);
                 work(state, &myself, shard);
             }
-            ProjectionMessage::Projected { shard, result } => {
+            ProjectionMessage::Projected { shard, result, took } => {
                 let progress = state.shards.entry(shard).or_default();
                 progress.working = false;
+                progress.rest = took.saturating_mul(REST).min(MAX_REST);
                 match result {
                     Ok(upto) => progress.projected = progress.projected.max(upto),
                     Err(error) => state.shared.fatal.raise(format!("projections: {error}")),
@@ -159,77 +162,16 @@ fn work(state: &mut ProjectionState, myself: &ActorRef<ProjectionMessage>, shard
         return;
     }
     progress.working = true;
-    let (shared, actor, after) = (Arc::clone(&state.shared), myself.clone(), progress.projected);
+    let full = usize::try_from(progress.committed.saturating_sub(progress.projected)).is_ok_and(|lag| lag >= PAGE);
+    let (rest, after) = (progress.rest, progress.projected);
+    let (shared, actor) = (Arc::clone(&state.shared), myself.clone());
     tokio::spawn(async move {
-        tokio::time::sleep(LINGER).await;
+        tokio::time::sleep(if full { rest } else { LINGER.max(rest) }).await;
+        let ports = &shared.ports;
+        let models = (&*ports.records, &*ports.statements);
         let began = Instant::now();
-        let result = project_page(&shared, shard, after).await;
-        tokio::time::sleep(began.elapsed().saturating_mul(REST).min(MAX_REST)).await;
-        drop(actor.cast(ProjectionMessage::Projected { shard, result }));
+        let result = project_page(&*ports.journal, models, Generation::Served, shard, after).await;
+        let took = began.elapsed();
+        drop(actor.cast(ProjectionMessage::Projected { shard, result, took }));
     });
-}
-
-async fn project_page(shared: &NodeShared, shard: ShardId, after: u64) -> Result<u64, StoreError> {
-    let frames = shared.ports.journal.read(shard, after, PAGE).await;
-    let frames = frames.map_err(|error| StoreError::Io(error.to_string()))?;
-    let Some(last) = frames.last() else { return Ok(after) };
-    let upto_lsn = last.lsn;
-    let mut batch = ProjectionBatch { shard, upto_lsn, records: Vec::new(), entries: Vec::new() };
-    for frame in &frames {
-        let projected = match shard.family {
-            Family::Station => project_station(frame, &mut batch),
-            Family::Account => project_account(frame, &mut batch),
-        };
-        projected.map_err(|error| StoreError::Corrupt(format!("{shard} frame {}: {error}", frame.lsn)))?;
-        // A page is a lot of work for a thread that others wait for.
-        tokio::task::yield_now().await;
-    }
-    shared.ports.projections.apply(batch).await?;
-    Ok(upto_lsn)
-}
-
-fn project_station(frame: &Frame, batch: &mut ProjectionBatch) -> Result<(), entry::PayloadError> {
-    for entry in entry::read(&frame.payload)? {
-        let StoredEntry::Entity { key, event } = entry else { continue };
-        if let Some(StationFamilyEvent::Charger(ChargerEvent::SessionSettled { record, .. })) = known(frame, key, event)
-        {
-            batch.records.push(StoredRecord { shard: frame.shard, lsn: frame.lsn, record });
-        }
-    }
-    Ok(())
-}
-
-/// An event this program can read. Another one has quarantined its entity in the shard; the read models go on
-/// without it, and are built again by a program that knows it.
-fn known<E: DeserializeOwned>(frame: &Frame, key: &str, event: StoredEvent<'_>) -> Option<E> {
-    let decoded = event.decode();
-    if let Err(error) = &decoded {
-        let (shard, lsn) = (frame.shard, frame.lsn);
-        tracing::error!(%shard, lsn, entity = key, %error, "not in the read models: the event cannot be read");
-    }
-    decoded.ok()
-}
-
-fn project_account(frame: &Frame, batch: &mut ProjectionBatch) -> Result<(), entry::PayloadError> {
-    let entries = entry::read(&frame.payload)?;
-    for (index, entry) in (0u32..).zip(entries) {
-        let StoredEntry::Entity { key, event } = entry else { continue };
-        let Ok(AccountKey(account)) = key.parse() else { continue };
-        let Some(event) = known::<AccountEvent>(frame, key, event) else { continue };
-        let Some(line) = account::statement_entries(&event).into_iter().next() else { continue };
-        batch.entries.push(LedgerEntry {
-            shard: frame.shard,
-            lsn: frame.lsn,
-            index,
-            account,
-            kind: line.kind.code().to_owned(),
-            amount: line.amount,
-            // The store adds it to the account's balance before.
-            balance: Money::ZERO,
-            session: line.session,
-            key: line.key,
-            at: line.at,
-        });
-    }
-    Ok(())
 }

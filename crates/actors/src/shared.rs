@@ -6,8 +6,9 @@ use crate::directory::Directory;
 use crate::downlink::Downlink;
 use crate::journal::{FatalSignal, JournalMessage};
 use crate::metric;
-use crate::ports::{CatalogueStore, Projections, TelemetryStore};
+use crate::ports::{CatalogueStore, ChargeRecords, Statements, TelemetryStore};
 use crate::projection::ProjectionMessage;
+use crate::projection::rebuild::Rebuilds;
 use crate::router::Router;
 use arc_swap::ArcSwap;
 use chargeplane_cluster::coordination::Coordination;
@@ -93,8 +94,10 @@ pub struct Ports {
     pub telemetry: Arc<dyn TelemetryStore>,
     /// The catalogue.
     pub catalogue: Arc<dyn CatalogueStore>,
-    /// Read models.
-    pub projections: Arc<dyn Projections>,
+    /// Charge records.
+    pub records: Arc<dyn ChargeRecords>,
+    /// Statements of accounts.
+    pub statements: Arc<dyn Statements>,
     /// Solver of allocation programmes.
     pub solver: Arc<dyn Solver>,
 }
@@ -162,6 +165,8 @@ pub struct NodeShared {
     pub beats: Beats,
     /// Held by who changes the catalogue or a key, from reading the directory to replacing it.
     pub(crate) catalogue_change: tokio::sync::Mutex<()>,
+    /// Read models that are built again.
+    pub(crate) rebuilds: Rebuilds,
     /// Raised when a store failed.
     pub fatal: FatalSignal,
     pub(crate) journal: OnceLock<ActorRef<JournalMessage>>,

@@ -5,6 +5,9 @@
 
 pub mod crash;
 pub mod plants;
+mod read_models;
+
+pub use read_models::{MemoryRecords, MemoryStatements};
 
 use crate::handle::NodeHandle;
 use crate::node::Node;
@@ -16,9 +19,8 @@ use chargeplane_domain::allocation::lp::{Programme, SolveDone, Solver, SolverBus
 use chargeplane_domain::catalogue::Catalogue;
 use chargeplane_domain::chunk::{Chunk, ChunkHeader};
 use chargeplane_domain::gateway::BootId;
-use chargeplane_domain::ids::{AccountId, ChargerId, GatewayId};
+use chargeplane_domain::ids::{ChargerId, GatewayId};
 use chargeplane_domain::placement::ShardId;
-use chargeplane_domain::units::Money;
 use chargeplane_protocol::link::{Link, LinkRefused};
 use futures_core::future::BoxFuture;
 use ractor::ActorProcessingErr;
@@ -199,66 +201,6 @@ impl CatalogueStore for MemoryCatalogue {
     }
 }
 
-/// Read models in memory.
-#[derive(Default)]
-pub struct MemoryProjections {
-    cursors: Mutex<BTreeMap<ShardId, u64>>,
-    records: Mutex<BTreeMap<String, StoredRecord>>,
-    entries: Mutex<BTreeMap<(AccountId, u64, u32), LedgerEntry>>,
-}
-
-impl Projections for MemoryProjections {
-    fn cursors(&self) -> BoxFuture<'_, Result<Vec<(ShardId, u64)>, StoreError>> {
-        let cursors = lock(&self.cursors).iter().map(|(shard, lsn)| (*shard, *lsn)).collect();
-        Box::pin(async move { Ok(cursors) })
-    }
-
-    fn apply(&self, batch: ProjectionBatch) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move {
-            for record in batch.records {
-                lock(&self.records).insert(record.record.session.to_string(), record);
-            }
-            for entry in batch.entries {
-                let mut entries = lock(&self.entries);
-                let account = entry.account.clone();
-                let earlier = entries.range((account.clone(), 0, 0)..(account.clone(), entry.lsn, entry.index));
-                let before = earlier.last().map_or(Money::ZERO, |(_, entry)| entry.balance);
-                let balance = before.saturating_add(entry.amount);
-                entries.insert((account, entry.lsn, entry.index), LedgerEntry { balance, ..entry });
-            }
-            lock(&self.cursors).insert(batch.shard, batch.upto_lsn);
-            Ok(())
-        })
-    }
-
-    fn records(&self, query: RecordQuery) -> BoxFuture<'_, Result<Vec<StoredRecord>, StoreError>> {
-        let matches = |stored: &StoredRecord| {
-            query.account.as_ref().is_none_or(|account| stored.record.account == *account)
-                && query.charger.as_ref().is_none_or(|charger| stored.record.charger == *charger)
-                && query.session.as_ref().is_none_or(|session| stored.record.session == *session)
-        };
-        let found = lock(&self.records).values().filter(|stored| matches(stored)).take(query.limit).cloned().collect();
-        Box::pin(async move { Ok(found) })
-    }
-
-    fn statement(
-        &self,
-        account: AccountId,
-        after: (u64, u32),
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<LedgerEntry>, StoreError>> {
-        let entries = lock(&self.entries);
-        let lines = entries.values().filter(|entry| entry.account == account && (entry.lsn, entry.index) > after);
-        let found = lines.take(limit).cloned().collect();
-        Box::pin(async move { Ok(found) })
-    }
-
-    fn counts(&self) -> BoxFuture<'_, Result<(u64, u64), StoreError>> {
-        let counts = (lock(&self.records).len() as u64, lock(&self.entries).len() as u64);
-        Box::pin(async move { Ok(counts) })
-    }
-}
-
 /// A solver that is always busy: every tick is answered by water-filling.
 pub struct BusySolver;
 
@@ -310,8 +252,10 @@ pub struct MemoryStores {
     pub telemetry: Arc<MemoryTelemetry>,
     /// The catalogue.
     pub catalogue: Arc<MemoryCatalogue>,
-    /// Read models.
-    pub projections: Arc<MemoryProjections>,
+    /// Charge records.
+    pub records: Arc<MemoryRecords>,
+    /// Statements.
+    pub statements: Arc<MemoryStatements>,
 }
 
 impl MemoryStores {
@@ -322,7 +266,8 @@ impl MemoryStores {
             coordination: self.coordination.clone(),
             telemetry: self.telemetry.clone(),
             catalogue: self.catalogue.clone(),
-            projections: self.projections.clone(),
+            records: self.records.clone(),
+            statements: self.statements.clone(),
             solver: Arc::new(BusySolver),
         }
     }

@@ -7,6 +7,7 @@
 pub mod auth;
 pub mod catalogue_text;
 pub mod dto;
+mod export;
 pub mod extract;
 pub mod limits;
 pub mod metrics;
@@ -16,6 +17,7 @@ pub mod problem;
 pub mod routes;
 mod serve;
 
+pub use export::CdrTerms;
 pub use metrics::install_metrics;
 pub use openapi::document as openapi_document;
 pub use serve::{IDLE_TIMEOUT, serve};
@@ -25,6 +27,7 @@ use axum::Router;
 use axum::middleware::from_fn;
 use axum::middleware::from_fn_with_state;
 use chargeplane_actors::handle::NodeHandle;
+use export::Exports;
 use limits::InFlight;
 use std::sync::Arc;
 use utoipa_axum::router::OpenApiRouter;
@@ -48,6 +51,8 @@ pub struct ApiOptions {
     pub open_pages: bool,
     /// Most requests in hand at once; further ones are answered `overloaded`.
     pub max_in_flight: usize,
+    /// What OCPI CDRs say beyond their record.
+    pub cdr_terms: CdrTerms,
 }
 
 /// What every handler gets.
@@ -55,11 +60,13 @@ pub struct ApiOptions {
 pub(crate) struct ApiState {
     pub handle: NodeHandle,
     pub metrics: RenderMetrics,
+    pub exports: Exports,
 }
 
 /// The whole interface of a node.
 pub fn router(handle: NodeHandle, options: ApiOptions) -> Router {
-    let state = ApiState { handle, metrics: options.metrics.clone() };
+    let exports = Exports::new(options.cdr_terms.clone());
+    let state = ApiState { handle, metrics: options.metrics.clone(), exports };
     let (open, pages, api) = parts(&options);
     let (open, pages, api) = (open.with_state(state.clone()), pages.with_state(state.clone()), api.with_state(state));
     Router::new().merge(open).merge(pages).merge(api).layer(from_fn(limits::observe))

@@ -69,6 +69,7 @@ codes! {
         "parked" 423 "Parked after repeated failures";
         "quarantined" 423 "Quarantined: its log cannot be applied";
         "overloaded" 503 "Overloaded: nothing was done";
+        "rebuild_running" 409 "It is being rebuilt already";
         "not_serving" 503 "The shard is not open: nothing was done";
         "interrupted" 504 "Interrupted: it may have been executed";
         "timeout" 504 "No answer in time: it may have been executed";

@@ -1,7 +1,7 @@
 //! Serving the router over TCP with bounds: connections, and silence on them.
 //!
 //! axum bounds neither, so a client that opens connections and says nothing would hold file descriptors for
-//! ever. A connection beyond the bound gets an answer and is closed; one that is silent too long is closed.
+//! ever. A connection beyond the bound gets an answer and is closed; one on which nothing moves too long is closed.
 
 use crate::metrics::{HTTP_CONNECTIONS, HTTP_CONNECTIONS_REFUSED_TOTAL};
 use axum::Router;
@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// A connection on which nothing was read for this long is closed. Longer than any answer takes.
+/// A connection on which nothing was read or written for this long is closed. Longer than any answer waits.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How long a refused connection's client may take to read why.
@@ -84,7 +84,8 @@ impl Listener for Bounded {
     }
 }
 
-/// A connection that counts, and ends when nothing is read for [`IDLE_TIMEOUT`].
+/// A connection that counts, and ends when nothing moves on it for [`IDLE_TIMEOUT`]. A client that takes a long
+/// answer says nothing meanwhile: what it takes is a sign of life too.
 struct Connection {
     stream: TcpStream,
     idle: Pin<Box<Sleep>>,
@@ -106,11 +107,24 @@ impl Drop for Connection {
     }
 }
 
+impl Connection {
+    fn moved(&mut self) {
+        self.idle.as_mut().reset(Instant::now() + IDLE_TIMEOUT);
+    }
+
+    fn after_write(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if matches!(written, Poll::Ready(Ok(bytes)) if bytes > 0) {
+            self.moved();
+        }
+        written
+    }
+}
+
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.stream).poll_read(cx, buf) {
             Poll::Ready(result) => {
-                self.idle.as_mut().reset(Instant::now() + IDLE_TIMEOUT);
+                self.moved();
                 Poll::Ready(result)
             }
             Poll::Pending => match self.idle.as_mut().poll(cx) {
@@ -123,7 +137,8 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.after_write(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -139,7 +154,8 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.after_write(written)
     }
 
     fn is_write_vectored(&self) -> bool {

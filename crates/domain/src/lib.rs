@@ -20,6 +20,7 @@ pub mod ids;
 pub mod lease;
 pub mod ledger;
 pub mod metering;
+pub mod month;
 pub mod placement;
 pub mod presence;
 pub mod rollup;

@@ -6,7 +6,8 @@
 
 use crate::account::Settled;
 use crate::ids::{AccountId, ChargerId, ConnectorNo, OperatorId, SessionId, StationId};
-use crate::tariff::{PERIODS, Tariff};
+use crate::month::Month;
+use crate::tariff::{PERIODS, Tariff, zone};
 use crate::units::{Currency, Money, Timestamp, WattHours};
 use serde::{Deserialize, Serialize};
 
@@ -182,10 +183,15 @@ pub struct ChargeRecord {
     pub connector: ConnectorNo,
     pub operator: OperatorId,
     pub city: String,
+    /// IANA zone of the station.
+    pub time_zone: String,
     /// Gateway's clock; the time of the request for a session that never began.
     pub started_at: Timestamp,
     /// Gateway's clock, or the node's for a session that never began.
     pub ended_at: Timestamp,
+    /// The month of `ended_at` on the station's wall clock. Fixed here once: a later edition of the time zones does
+    /// not move a record into another month.
+    pub month: Month,
     pub meter_start: WattHours,
     pub meter_stop: WattHours,
     /// Metered energy.
@@ -206,6 +212,9 @@ pub struct ChargeRecord {
     pub overshoot: Money,
     pub currency: Currency,
     pub stop_reason: StopReason,
+    /// What it was priced with: the prices of each period. The last field, because many records share it and
+    /// stores keep it once.
+    pub tariff: Tariff,
 }
 
 impl ChargeRecord {
@@ -223,6 +232,8 @@ impl ChargeRecord {
             return None;
         }
         let ended_at = session.stopped_at?;
+        // A zone that was known when the session began and is no more must not keep a session open.
+        let zone = zone::parse(&session.time_zone).unwrap_or(zone::TimeZone::UTC);
         Some(Self {
             session: session.id.clone(),
             account: session.account.clone(),
@@ -231,8 +242,10 @@ impl ChargeRecord {
             connector: session.connector,
             operator: session.operator.clone(),
             city: session.city.clone(),
+            time_zone: session.time_zone.clone(),
             started_at: session.started_at.unwrap_or(session.requested_at),
             ended_at,
+            month: Month::of(ended_at, &zone),
             meter_start: session.meter_start.unwrap_or(meter_stop),
             meter_stop,
             energy,
@@ -246,6 +259,7 @@ impl ChargeRecord {
             overshoot: settled.overshoot,
             currency: session.tariff.currency,
             stop_reason: session.stop_reason?,
+            tariff: session.tariff.clone(),
         })
     }
 }

@@ -38,7 +38,8 @@ pub async fn start_node(data: &Path) -> anyhow::Result<Node> {
         coordination: Arc::new(stores.coordination),
         telemetry: Arc::new(stores.telemetry),
         catalogue: Arc::new(stores.catalogue),
-        projections: Arc::new(stores.projections),
+        records: Arc::new(stores.records),
+        statements: Arc::new(stores.statements),
         solver: Arc::new(NoSolver),
     };
     let node = Node::start(NodeConfig::new("bench"), ports).await?;

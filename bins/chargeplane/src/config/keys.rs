@@ -160,4 +160,23 @@ config! {
         /// Milliseconds after which a command must not be executed any more.
         command_deadline_ms: u64 = 60_000u64;
     }
+    /// What exported OCPI CDRs say beyond the charge record.
+    ocpi: OcpiSection {
+        /// ISO 3166-1 alpha-2 code of the country the operator acts in.
+        country_code: String = "CN";
+        /// The operator's three characters in that country.
+        party_id: String = "CPL";
+        /// ISO 3166-1 alpha-3 code of the country the stations are in.
+        country: String = "CHN";
+        /// Latitude given for every station, degrees with 5 to 7 decimals; the catalogue has none.
+        latitude: String = "0.000000";
+        /// Longitude given for every station, degrees with 5 to 7 decimals.
+        longitude: String = "0.000000";
+        /// OCPI's ConnectorType of every connector.
+        connector_standard: String = "GBT_DC";
+        /// OCPI's ConnectorFormat of every connector: `SOCKET` or `CABLE`.
+        connector_format: String = "CABLE";
+        /// OCPI's PowerType of every connector.
+        power_type: String = "DC";
+    }
 }

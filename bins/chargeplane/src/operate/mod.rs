@@ -1,5 +1,7 @@
 //! The operator's commands: each is one request (or the pages of a list) and one printed answer.
 
+mod records;
+
 use crate::cli::*;
 use crate::client::{Api, Body, encode, new_key};
 use crate::exit::Failure;
@@ -219,16 +221,6 @@ impl Call {
             SessionCommand::List => self.list("/sessions", SESSIONS),
             SessionCommand::Show { session } => self.show(&format!("/sessions/{}", encode(session))),
         }
-    }
-
-    fn record(&self, command: &RecordCommand) -> Result<(), Failure> {
-        let RecordCommand::List { charger, account, session, limit } = command;
-        let filters = [("charger", charger), ("account", account), ("session", session)];
-        let query: Vec<String> =
-            filters.iter().filter_map(|(name, id)| id.as_ref().map(|id| format!("{name}={}", encode(id)))).collect();
-        let path =
-            if query.is_empty() { "/charge-records".into() } else { format!("/charge-records?{}", query.join("&")) };
-        self.list_most(&path, RECORDS, *limit)
     }
 
     fn telemetry(&self, command: &TelemetryCommand) -> Result<(), Failure> {

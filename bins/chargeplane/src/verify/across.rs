@@ -67,18 +67,35 @@ impl Records {
     }
 }
 
+/// The files of the read models: each takes its two names in turn.
+const READ_MODELS: [&str; 4] = ["records-a.sqlite", "records-b.sqlite", "statements-a.sqlite", "statements-b.sqlite"];
+
 /// How far each shard's log was when the read models took from it. Empty without read models.
 pub fn seen_by_projections(data_dir: &Path) -> Checked<BTreeMap<String, u64>> {
-    let path = data_dir.join("projections.sqlite");
-    if !path.is_file() {
-        return Ok(BTreeMap::new());
+    let mut seen: BTreeMap<String, u64> = BTreeMap::new();
+    for path in READ_MODELS.map(|name| data_dir.join(name)) {
+        if !path.is_file() {
+            continue;
+        }
+        for (shard, upto) in cursors_of(&path).map_err(|e| format!("{} cannot be read: {e}", path.display()))? {
+            let known = seen.entry(shard).or_default();
+            *known = upto.max(*known);
+        }
     }
-    let fail = |e: rusqlite::Error| format!("{} cannot be read: {e}", path.display());
+    Ok(seen)
+}
+
+fn cursors_of(path: &Path) -> rusqlite::Result<Vec<(String, u64)>> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let database = Database::open_with_flags(&path, flags).map_err(fail)?;
-    let mut cursors = database.prepare("SELECT shard, upto_lsn FROM cursors").map_err(fail)?;
-    let rows = cursors.query_map([], |row| Ok((row.get(0)?, super::unsigned(row, 1)?))).map_err(fail)?;
-    rows.collect::<Result<_, _>>().map_err(fail)
+    let database = Database::open_with_flags(path, flags)?;
+    // A file of which a killed process had made no more than the name.
+    let tables = "SELECT count(*) FROM sqlite_schema WHERE name = 'cursors'";
+    if database.query_row(tables, [], |row| row.get::<_, i64>(0))? == 0 {
+        return Ok(Vec::new());
+    }
+    let mut cursors = database.prepare("SELECT shard, upto_lsn FROM cursors")?;
+    let rows = cursors.query_map([], |row| Ok((row.get(0)?, super::unsigned(row, 1)?)))?;
+    rows.collect()
 }
 
 /// OWN-1: no log is shorter than it once was.

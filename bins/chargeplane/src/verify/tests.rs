@@ -227,7 +227,7 @@ fn what_a_station_calls_settled_must_be_what_its_account_paid() {
 fn a_log_shorter_than_it_once_was_is_found() {
     let dir = tempfile::tempdir().unwrap();
     assert!(across::seen_by_projections(dir.path()).unwrap().is_empty());
-    let projections = Database::open(dir.path().join("projections.sqlite")).unwrap();
+    let projections = Database::open(dir.path().join("statements-b.sqlite")).unwrap();
     let rows = "CREATE TABLE cursors(shard TEXT, upto_lsn INTEGER); INSERT INTO cursors VALUES ('account-0003', 4);";
     projections.execute_batch(rows).unwrap();
     let seen = across::seen_by_projections(dir.path()).unwrap();

@@ -98,7 +98,7 @@ impl NodeHandle {
     ) -> Result<Statement, CallError> {
         self.account(account).await?;
         let complete = self.is_projected(self.shared.router.shard_of_account(account)).await;
-        let entries = self.shared.ports.projections.statement(account.clone(), after, limit).await?;
+        let entries = self.shared.ports.statements.lines(Generation::Served, account.clone(), after, limit).await?;
         Ok(Statement { entries, complete })
     }
 
@@ -111,6 +111,37 @@ impl NodeHandle {
 
     /// Charge records, newest first.
     pub async fn charge_records(&self, query: RecordQuery) -> Result<Vec<StoredRecord>, CallError> {
-        Ok(self.shared.ports.projections.records(query).await?)
+        Ok(self.shared.ports.records.page(Generation::Served, query).await?)
+    }
+
+    /// Begins to build a read model from the journal again; false when that is going on already. With `check` it is
+    /// only compared with the one that is served, and dropped.
+    pub fn rebuild(&self, model: Model, check: bool) -> bool {
+        let shared = Arc::clone(&self.shared);
+        if !shared.rebuilds.begin(model, check, shared.clock.wall()) {
+            return false;
+        }
+        tokio::spawn(async move {
+            let ports = &shared.ports;
+            let (journal, records) = (Arc::clone(&ports.journal), Arc::clone(&ports.records));
+            let source = Source { journal, records, statements: Arc::clone(&ports.statements) };
+            let outcome = source.rebuild(model, check, &|frames| shared.rebuilds.note(model, frames)).await;
+            match &outcome {
+                Ok(Comparison { equal, difference: None }) => {
+                    tracing::info!(model = model.code(), check, equal, "rebuilt, equal to the last byte");
+                }
+                Ok(Comparison { equal, difference: Some(difference) }) => {
+                    tracing::error!(model = model.code(), check, equal, difference, "rebuilt, and not equal");
+                }
+                Err(error) => tracing::error!(model = model.code(), check, %error, "not rebuilt"),
+            }
+            shared.rebuilds.end(model, outcome);
+        });
+        true
+    }
+
+    /// How the last rebuild of a read model stands; none since the start of the node.
+    pub fn rebuild_status(&self, model: Model) -> Option<Rebuild> {
+        self.shared.rebuilds.get(model)
     }
 }

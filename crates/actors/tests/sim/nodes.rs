@@ -7,7 +7,7 @@ use crate::world::{DIRECTOR, Gate, Point, World, lock};
 use chargeplane_actors::handle::NodeHandle;
 use chargeplane_actors::node::Node;
 use chargeplane_actors::shared::{NodeConfig, Ports};
-use chargeplane_actors::testing::{BusySolver, MemoryCatalogue, MemoryProjections, MemoryTelemetry};
+use chargeplane_actors::testing::{BusySolver, MemoryCatalogue, MemoryRecords, MemoryStatements, MemoryTelemetry};
 use chargeplane_cluster::BoxFuture;
 use chargeplane_cluster::memory::MemoryCoordination;
 use chargeplane_domain::ids::NodeId;
@@ -71,7 +71,8 @@ impl Cluster {
             coordination: Arc::new(Leases { world, gate: Arc::clone(&gate), store: leases }),
             telemetry: Arc::new(MemoryTelemetry::default()),
             catalogue: Arc::new(MemoryCatalogue::default()),
-            projections: Arc::new(MemoryProjections::default()),
+            records: Arc::new(MemoryRecords::default()),
+            statements: Arc::new(MemoryStatements::default()),
             solver: Arc::new(BusySolver),
         };
         let mut config = NodeConfig::new(NAMES[seat]);

@@ -173,6 +173,21 @@ impl Worker {
     }
 }
 
+impl Worker {
+    /// [`Self::call`] where there is no runtime: before the file is served.
+    fn call_blocking<T: Send + 'static>(
+        &self,
+        run: impl FnOnce(&mut Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let gone = || Fault::Io("the store's thread is gone".to_owned());
+        let (answer, answered) = std::sync::mpsc::sync_channel(1);
+        let job: Job = Box::new(move |connection| drop(answer.send(run(connection))));
+        // Not `blocking_send`, which refuses to be called from a thread of the runtime. Nobody else asks yet.
+        self.jobs.try_send(job).map_err(|_| gone())?;
+        answered.recv().map_err(|_| gone())?
+    }
+}
+
 /// The threads that read a file, each with a connection of its own.
 pub(crate) struct Readers {
     workers: Vec<Worker>,
@@ -239,6 +254,29 @@ impl Database {
             poison.watch(file, in_transaction(connection, LOCK_ATTEMPTS, write))
         };
         self.writer.call(run).await
+    }
+
+    /// Copies the WAL into the file and syncs it: what is committed stays, also in a file of [`Sync::Normal`].
+    pub(crate) async fn checkpoint(&self) -> Result<(), Fault> {
+        self.poison.check()?;
+        let (poison, file) = (self.poison.clone(), self.file);
+        let run = move |connection: &mut Connection| {
+            let done = connection.query_row("PRAGMA wal_checkpoint(FULL)", [], |row| row.get(0));
+            let done = done.map_err(Fault::from).and_then(|held_up: bool| match held_up {
+                true => Err(Fault::Busy("another process reads the file".to_owned())),
+                false => Ok(()),
+            });
+            poison.watch(file, done)
+        };
+        self.writer.call(run).await
+    }
+
+    /// [`Self::write`] where there is no runtime: before the file is served.
+    pub(crate) fn write_blocking<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&Transaction<'_>) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        self.writer.call_blocking(move |connection| in_transaction(connection, LOCK_ATTEMPTS, write))
     }
 
     /// Runs `read` on a reader.

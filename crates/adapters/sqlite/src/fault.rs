@@ -1,5 +1,6 @@
 //! What went wrong in SQLite, sorted by what follows from it.
 
+use crate::data_dir::OpenError;
 use chargeplane_actors::ports::StoreError;
 use chargeplane_cluster::coordination::CoordinationError;
 use chargeplane_cluster::journal::JournalError;
@@ -52,6 +53,19 @@ impl From<rusqlite::Error> for Fault {
             Some(_) => Self::Io(text),
             // A column of another type than it was written with, or missing.
             None => Self::Corrupt(text),
+        }
+    }
+}
+
+impl From<OpenError> for Fault {
+    fn from(error: OpenError) -> Self {
+        let text = error.to_string();
+        match error {
+            OpenError::Database { source, .. } => match Self::from(source) {
+                Self::Full(_) => Self::Full(text),
+                _ => Self::Io(text),
+            },
+            _ => Self::Io(text),
         }
     }
 }

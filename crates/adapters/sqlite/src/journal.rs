@@ -180,11 +180,11 @@ impl Journal for SqliteJournal {
 }
 
 /// A shard as a stored number: the family in the bits above the index.
-fn code_of(shard: ShardId) -> i64 {
+pub(crate) fn code_of(shard: ShardId) -> i64 {
     i64::from(shard.family.code()) << 16 | i64::from(shard.index)
 }
 
-fn shard_of_code(code: i64) -> Result<ShardId, Fault> {
+pub(crate) fn shard_of_code(code: i64) -> Result<ShardId, Fault> {
     let unknown = || Fault::corrupt(format!("{code} is no shard"));
     let family = u8::try_from(code >> 16).ok().and_then(Family::from_code).ok_or_else(unknown)?;
     let index = u16::try_from(code & 0xffff).map_err(|_| unknown())?;

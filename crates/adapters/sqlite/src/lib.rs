@@ -6,10 +6,11 @@
 //! | `coordination.sqlite` | [`Coordination`](chargeplane_cluster::coordination::Coordination) | [`SqliteCoordination`] |
 //! | `catalogue.sqlite` | [`CatalogueStore`](chargeplane_actors::ports::CatalogueStore) | [`SqliteCatalogue`] |
 //! | `telemetry.sqlite` | [`TelemetryStore`](chargeplane_actors::ports::TelemetryStore) | [`SqliteTelemetry`] |
-//! | `projections.sqlite` | [`Projections`](chargeplane_actors::ports::Projections) | [`SqliteProjections`] |
+//! | `records-a.sqlite`, `-b` | [`ChargeRecords`](chargeplane_actors::ports::ChargeRecords) | [`SqliteRecords`] |
+//! | `statements-a.sqlite`, `-b` | [`Statements`](chargeplane_actors::ports::Statements) | [`SqliteStatements`] |
 //!
 //! Each file has one thread that writes it and threads of its own that read it. All are in WAL mode and, but
-//! for the projections, synced at every commit. A write that failed poisons its store: nothing is acknowledged
+//! for the read models, synced at every commit. A write that failed poisons its store: nothing is acknowledged
 //! any more, and the program exits (MONEY-3, DATA-1). The tables are described in `docs/reference/storage.md`.
 
 mod catalogue;
@@ -17,15 +18,18 @@ mod coordination;
 mod data_dir;
 mod database;
 mod fault;
+mod generations;
 mod journal;
-mod projections;
+mod records;
+mod statements;
 mod telemetry;
 
 pub use catalogue::SqliteCatalogue;
 pub use coordination::SqliteCoordination;
 pub use data_dir::{DataDir, OpenError};
 pub use journal::SqliteJournal;
-pub use projections::SqliteProjections;
+pub use records::SqliteRecords;
+pub use statements::SqliteStatements;
 pub use telemetry::SqliteTelemetry;
 
 /// All stores of a data directory.
@@ -38,8 +42,10 @@ pub struct Stores {
     pub catalogue: SqliteCatalogue,
     /// Chunks, gaps and cursors.
     pub telemetry: SqliteTelemetry,
-    /// Read models.
-    pub projections: SqliteProjections,
+    /// Charge records.
+    pub records: SqliteRecords,
+    /// Statements of accounts.
+    pub statements: SqliteStatements,
 }
 
 impl Stores {
@@ -50,7 +56,8 @@ impl Stores {
             coordination: SqliteCoordination::open(dir)?,
             catalogue: SqliteCatalogue::open(dir)?,
             telemetry: SqliteTelemetry::open(dir)?,
-            projections: SqliteProjections::open(dir)?,
+            records: SqliteRecords::open(dir)?,
+            statements: SqliteStatements::open(dir)?,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Sessions, charge records, commands, telemetry.
 
 use crate::extract::rfc3339;
-use chargeplane_actors::ports::StoredRecord;
+use chargeplane_actors::ports::{RecordId, StoredRecord};
 use chargeplane_actors::views::{CommandView, KnownSession, RefusedSessionView, SessionView};
 use chargeplane_domain::charger::Refusal;
 use chargeplane_domain::command::{Action, Command, CommandOutcome};
@@ -141,10 +141,16 @@ impl From<SessionView> for SessionDto {
 /// A charge record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChargeRecordDto {
+    /// The record's id: a UUID, for ever the same.
+    pub id: String,
+    /// The tenant.
+    pub tenant: String,
     /// The journal's shard that settled it.
     pub shard: String,
     /// The frame's log number.
     pub lsn: u64,
+    /// The event's index in the frame.
+    pub index: u32,
     /// The session.
     pub session: String,
     /// Who paid.
@@ -163,6 +169,10 @@ pub struct ChargeRecordDto {
     pub started_at: String,
     /// End, by the gateway's clock.
     pub ended_at: String,
+    /// IANA time zone of the station.
+    pub time_zone: String,
+    /// Month of the end on the station's wall clock.
+    pub month: String,
     /// Register at the start.
     pub meter_start_wh: i64,
     /// Register at the end.
@@ -175,6 +185,8 @@ pub struct ChargeRecordDto {
     pub overshoot_wh: i64,
     /// Energy by tariff period: sharp, peak, flat, valley.
     pub by_period_wh: [i64; 4],
+    /// Prices a kWh by tariff period: sharp, peak, flat, valley.
+    pub prices: Vec<PriceDto>,
     /// For the energy.
     pub energy_amount: String,
     /// For the service.
@@ -191,12 +203,24 @@ pub struct ChargeRecordDto {
     pub stop_reason: String,
 }
 
+/// Prices of a tariff period, a kWh.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PriceDto {
+    /// For the energy.
+    pub energy: String,
+    /// For the service.
+    pub service: String,
+}
+
 impl From<StoredRecord> for ChargeRecordDto {
     fn from(stored: StoredRecord) -> Self {
         let record = stored.record;
         Self {
+            id: RecordId::of(&record.session).to_string(),
+            tenant: record.session.tenant().to_owned(),
             shard: stored.shard.to_string(),
             lsn: stored.lsn,
+            index: stored.index,
             session: record.session.to_string(),
             account: record.account.to_string(),
             station: record.station.to_string(),
@@ -206,12 +230,20 @@ impl From<StoredRecord> for ChargeRecordDto {
             operator: record.operator.to_string(),
             started_at: rfc3339(record.started_at),
             ended_at: rfc3339(record.ended_at),
+            time_zone: record.time_zone,
+            month: record.month.to_string(),
             meter_start_wh: record.meter_start.0,
             meter_stop_wh: record.meter_stop.0,
             energy_wh: record.energy.0,
             billed_wh: record.billed_wh.0,
             overshoot_wh: record.overshoot_wh.0,
             by_period_wh: record.by_period.map(|wh| wh.0),
+            prices: record
+                .tariff
+                .prices
+                .iter()
+                .map(|price| PriceDto { energy: price.energy.to_string(), service: price.service.to_string() })
+                .collect(),
             energy_amount: record.energy_amount.to_string(),
             service_amount: record.service_amount.to_string(),
             total: record.total.to_string(),

@@ -157,7 +157,7 @@ impl From<LedgerEntry> for LedgerEntryDto {
         Self {
             entry: format!("{}/{}/{}", entry.shard, entry.lsn, entry.index),
             account: entry.account.to_string(),
-            kind: entry.kind,
+            kind: entry.kind.into_owned(),
             amount: entry.amount.to_string(),
             balance: entry.balance.to_string(),
             session: entry.session.map(|s| s.to_string()),

@@ -1,6 +1,8 @@
 //! The node, its shards, gateways, dead letters, the catalogue's difference.
 
 use crate::extract::rfc3339;
+use chargeplane_actors::projection::compare::Comparison;
+use chargeplane_actors::projection::rebuild::Rebuild;
 use chargeplane_actors::views::{CatalogueDiff, DeadLetterView, Enrolment, GatewayView, NodeView, ShardView};
 use chargeplane_domain::ids::ChargerId;
 use serde::{Deserialize, Serialize};
@@ -203,5 +205,44 @@ pub struct CatalogueDiffDto {
 impl From<CatalogueDiff> for CatalogueDiffDto {
     fn from(diff: CatalogueDiff) -> Self {
         Self { from_version: diff.from_version, to_version: diff.to_version, changes: diff.changes }
+    }
+}
+
+/// How building a read model again goes, or went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RebuildDto {
+    /// `records` or `statements`.
+    pub model: String,
+    /// True: compared only, and dropped.
+    pub check: bool,
+    /// When it began.
+    pub started_at: String,
+    /// Frames of the journal read so far.
+    pub frames: u64,
+    /// `running`, `equal` (to the last byte), `differs` or `failed`.
+    pub state: String,
+    /// Rows that are the same in both, from the beginning; null while it runs.
+    pub equal_rows: Option<u64>,
+    /// The first difference, or why it failed.
+    pub detail: Option<String>,
+}
+
+impl From<Rebuild> for RebuildDto {
+    fn from(rebuild: Rebuild) -> Self {
+        let (state, equal_rows, detail) = match rebuild.outcome {
+            None => ("running", None, None),
+            Some(Ok(Comparison { equal, difference: None })) => ("equal", Some(equal), None),
+            Some(Ok(Comparison { equal, difference })) => ("differs", Some(equal), difference),
+            Some(Err(error)) => ("failed", None, Some(error.to_string())),
+        };
+        Self {
+            model: rebuild.model.code().to_owned(),
+            check: rebuild.check,
+            started_at: rfc3339(rebuild.started_at),
+            frames: rebuild.frames,
+            state: state.to_owned(),
+            equal_rows,
+            detail,
+        }
     }
 }

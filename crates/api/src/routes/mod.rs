@@ -5,7 +5,8 @@ pub(crate) mod catalogue;
 pub(crate) mod chargers;
 pub(crate) mod commands;
 pub(crate) mod operations;
-pub(crate) mod sessions;
+pub(crate) mod records;
+mod sessions;
 pub(crate) mod stations;
 pub(crate) mod telemetry;
 
@@ -40,7 +41,9 @@ pub(crate) fn all() -> OpenApiRouter<ApiState> {
         .routes(routes!(sessions::list, sessions::start))
         .routes(routes!(sessions::get))
         .routes(routes!(sessions::stop))
-        .routes(routes!(sessions::charge_records))
+        .routes(routes!(records::list))
+        .routes(routes!(records::export))
+        .routes(routes!(records::rebuild, records::rebuild_status))
         .routes(routes!(operations::balances))
         .routes(routes!(operations::dead_letters))
         .routes(routes!(operations::retry_dead_letter))

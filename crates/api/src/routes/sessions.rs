@@ -1,18 +1,15 @@
-//! Charging sessions and charge records.
+//! Charging sessions.
 
 use crate::ApiState;
 use crate::auth::Scope;
-use crate::dto::{ChargeRecordDto, Page, SessionDto, SessionIdDto, StartSessionRequest};
-use crate::extract::{IdPath, IdempotencyKey, JsonBody, PageQuery, QueryOf, id, page_limit, page_of};
+use crate::dto::{Page, SessionDto, SessionIdDto, StartSessionRequest};
+use crate::extract::{IdPath, IdempotencyKey, JsonBody, PageQuery, QueryOf, id, page_of};
 use crate::problem::Problem;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use chargeplane_actors::ports::{RecordQuery, StoredRecord};
 use chargeplane_actors::views::StartRequest;
 use chargeplane_domain::ids::{ConnectorNo, SessionId};
-use chargeplane_domain::units::Timestamp;
-use serde::Deserialize;
 
 /// Open sessions, by id.
 #[utoipa::path(get, path = "/sessions", tag = "sessions", params(PageQuery),
@@ -76,69 +73,4 @@ pub(crate) async fn stop(
 ) -> Result<(StatusCode, Json<SessionIdDto>), Problem> {
     state.handle.stop_session(&session, key).await?;
     Ok((StatusCode::ACCEPTED, Json(SessionIdDto { session: session.to_string() })))
-}
-
-/// Which charge records to list.
-#[derive(Debug, Clone, Default, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct RecordsQuery {
-    /// Only of this charger.
-    pub charger: Option<String>,
-    /// Only of this account.
-    pub account: Option<String>,
-    /// Only of this session.
-    pub session: Option<String>,
-    /// Continue after this `next` of the page before.
-    pub after: Option<String>,
-    /// Most items of the answer, 1 to 10,000; 1,000 when left out.
-    pub limit: Option<usize>,
-}
-
-/// Charge records, newest first.
-///
-/// A projection of the journal: a record appears shortly after its session is settled.
-#[utoipa::path(get, path = "/charge-records", tag = "sessions", params(RecordsQuery),
-    responses((status = 200, body = Page<ChargeRecordDto>)))]
-pub(crate) async fn charge_records(
-    State(state): State<ApiState>,
-    scope: Scope,
-    QueryOf(query): QueryOf<RecordsQuery>,
-) -> Result<Json<Page<ChargeRecordDto>>, Problem> {
-    let limit = page_limit(query.limit)?;
-    let wanted = RecordQuery {
-        charger: query.charger.as_deref().map(|text| id(text, &scope)).transpose()?,
-        account: query.account.as_deref().map(|text| id(text, &scope)).transpose()?,
-        session: query.session.as_deref().map(|text| id(text, &scope)).transpose()?,
-        after: query.after.as_deref().map(record_cursor).transpose()?,
-        limit,
-    };
-    let records = state.handle.charge_records(wanted).await?;
-    let next = if records.len() < limit { None } else { records.last().map(cursor_of) };
-    let mine = records.into_iter().filter(|r| scope.covers(r.record.session.tenant()));
-    Ok(Json(Page { items: mine.map(ChargeRecordDto::from).collect(), next }))
-}
-
-/// `ended_at_ms~session` of the last record of a page.
-fn cursor_of(stored: &StoredRecord) -> String {
-    format!("{}~{}", stored.record.ended_at.0, stored.record.session)
-}
-
-fn record_cursor(text: &str) -> Result<(Timestamp, SessionId), Problem> {
-    let parts =
-        text.split_once('~').and_then(|(at, session)| Some((Timestamp(at.parse().ok()?), session.parse().ok()?)));
-    parts.ok_or_else(|| Problem::new("bad_query", "after: give back the `next` of the page before"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn record_cursors_read_back() {
-        let cursor = record_cursor("1767600000250~main/c1.7").unwrap();
-        assert_eq!((cursor.0, cursor.1.as_str()), (Timestamp(1_767_600_000_250), "main/c1.7"));
-        assert_eq!(record_cursor("main/c1.7").unwrap_err().code, "bad_query");
-        assert_eq!(record_cursor("x~main/c1.7").unwrap_err().code, "bad_query");
-    }
 }

@@ -1,0 +1,120 @@
+//! From frames to rows: the next page of a shard's journal into a generation of its read model.
+
+use crate::entry::{self, StoredEntry, StoredEvent};
+use crate::family::{AccountKey, StationFamilyEvent};
+use crate::metric;
+use crate::ports::{
+    ChargeRecords, Generation, LedgerEntry, RecordBatch, RecordConflict, StatementBatch, Statements, StoreError,
+    StoredRecord,
+};
+use chargeplane_cluster::frame::Frame;
+use chargeplane_cluster::journal::Journal;
+use chargeplane_domain::account::{self, AccountEvent};
+use chargeplane_domain::charger::ChargerEvent;
+use chargeplane_domain::placement::{Family, ShardId};
+use chargeplane_domain::units::Money;
+use serde::de::DeserializeOwned;
+use std::borrow::Cow;
+
+/// Frames read at a time, and so the most that one transaction of a read model takes.
+pub const PAGE: usize = 500;
+
+/// Projects the page after frame `after` and returns the last log number that is in; `after` itself at the log's end.
+/// Projecting a page again changes nothing.
+pub async fn project_page(
+    journal: &dyn Journal,
+    (records, statements): (&dyn ChargeRecords, &dyn Statements),
+    to: Generation,
+    shard: ShardId,
+    after: u64,
+) -> Result<u64, StoreError> {
+    let frames = journal.read(shard, after, PAGE).await;
+    let frames = frames.map_err(|error| StoreError::Io(error.to_string()))?;
+    let Some(last) = frames.last() else { return Ok(after) };
+    let upto_lsn = last.lsn;
+    match shard.family {
+        Family::Station => {
+            // Thousands of events are read here: not on the threads that answer requests.
+            let found = off_the_runtime(move || fold(&frames, records_of)).await?;
+            let batch = RecordBatch { shard, after_lsn: after, upto_lsn, records: found };
+            tell(&records.add(to, batch).await?.conflicts);
+        }
+        Family::Account => {
+            let entries = off_the_runtime(move || fold(&frames, entries_of)).await?;
+            statements.add(to, StatementBatch { shard, after_lsn: after, upto_lsn, entries }).await?;
+        }
+    }
+    Ok(upto_lsn)
+}
+
+async fn off_the_runtime<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(StoreError::Io(format!("a page of the journal was not read: {error}"))))
+}
+
+fn fold<T>(
+    frames: &[Frame],
+    rows_of: impl Fn(&Frame, &mut Vec<T>) -> Result<(), entry::PayloadError>,
+) -> Result<Vec<T>, StoreError> {
+    let mut rows = Vec::new();
+    for frame in frames {
+        let read = rows_of(frame, &mut rows);
+        read.map_err(|error| StoreError::Corrupt(format!("{} frame {}: {error}", frame.shard, frame.lsn)))?;
+    }
+    Ok(rows)
+}
+
+/// Records that cannot both be true: a person must look, and the one that was first stays.
+fn tell(conflicts: &[RecordConflict]) {
+    for RecordConflict { shard, lsn, index, session, stays } in conflicts {
+        metrics::counter!(metric::RECORD_CONFLICTS_TOTAL).increment(1);
+        tracing::error!(%shard, lsn, index, %session, %stays, "a charge record differs from the one that is there");
+    }
+}
+
+fn records_of(frame: &Frame, records: &mut Vec<StoredRecord>) -> Result<(), entry::PayloadError> {
+    for (index, entry) in (0u32..).zip(entry::read(&frame.payload)?) {
+        let StoredEntry::Entity { key, event } = entry else { continue };
+        if let Some(StationFamilyEvent::Charger(ChargerEvent::SessionSettled { record, .. })) = known(frame, key, event)
+        {
+            records.push(StoredRecord { shard: frame.shard, lsn: frame.lsn, index, record });
+        }
+    }
+    Ok(())
+}
+
+/// An event this program can read. Another one has quarantined its entity in the shard; the read models go on
+/// without it, and are built again by a program that knows it.
+fn known<E: DeserializeOwned>(frame: &Frame, key: &str, event: StoredEvent<'_>) -> Option<E> {
+    let decoded = event.decode();
+    if let Err(error) = &decoded {
+        let (shard, lsn) = (frame.shard, frame.lsn);
+        tracing::error!(%shard, lsn, entity = key, %error, "not in the read models: the event cannot be read");
+    }
+    decoded.ok()
+}
+
+fn entries_of(frame: &Frame, entries: &mut Vec<LedgerEntry>) -> Result<(), entry::PayloadError> {
+    for (index, entry) in (0u32..).zip(entry::read(&frame.payload)?) {
+        let StoredEntry::Entity { key, event } = entry else { continue };
+        let Ok(AccountKey(account)) = key.parse() else { continue };
+        let Some(event) = known::<AccountEvent>(frame, key, event) else { continue };
+        let Some(line) = account::statement_entries(&event).into_iter().next() else { continue };
+        entries.push(LedgerEntry {
+            shard: frame.shard,
+            lsn: frame.lsn,
+            index,
+            account,
+            kind: Cow::Borrowed(line.kind.code()),
+            amount: line.amount,
+            // The store adds it to the account's balance before.
+            balance: Money::ZERO,
+            session: line.session,
+            key: line.key,
+            at: line.at,
+        });
+    }
+    Ok(())
+}
