@@ -12,6 +12,7 @@ use crate::ports::{LedgerEntry, ProjectionBatch, StoreError, StoredRecord};
 use crate::reply::Reply;
 use crate::shared::NodeShared;
 use chargeplane_cluster::frame::Frame;
+use chargeplane_cluster::journal::JournalError;
 use chargeplane_domain::account::{self, AccountEvent};
 use chargeplane_domain::charger::ChargerEvent;
 use chargeplane_domain::placement::{Family, ShardId};
@@ -28,6 +29,9 @@ const PAGE: usize = 500;
 
 /// Pause after a page, so that many small frames are projected together.
 const LINGER: Duration = Duration::from_millis(50);
+
+/// Pause before the journal is asked again that could not answer.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// A reader waits at most so long for what it wrote.
 pub const WAIT: Duration = Duration::from_secs(2);
@@ -161,8 +165,15 @@ fn work(state: &mut ProjectionState, myself: &ActorRef<ProjectionMessage>, shard
 }
 
 async fn project_page(shared: &NodeShared, shard: ShardId, after: u64) -> Result<u64, StoreError> {
-    let frames = shared.ports.journal.read(shard, after, PAGE).await;
-    let frames = frames.map_err(|error| StoreError::Io(error.to_string()))?;
+    let frames = match shared.ports.journal.read(shard, after, PAGE).await {
+        // A journal over the network is away for a while; nothing was projected, and the page is asked for again.
+        Err(JournalError::OutcomeUnknown(why)) => {
+            tracing::warn!(%shard, %why, "the journal cannot be read; asking again");
+            tokio::time::sleep(RETRY_PAUSE).await;
+            return Ok(after);
+        }
+        frames => frames.map_err(|error| StoreError::Io(error.to_string()))?,
+    };
     let Some(last) = frames.last() else { return Ok(after) };
     let upto_lsn = last.lsn;
     let mut batch = ProjectionBatch { shard, upto_lsn, records: Vec::new(), entries: Vec::new() };

@@ -135,10 +135,24 @@ impl Link {
         answers.map(|answers| (live, answers))
     }
 
-    /// Sends one command.
+    /// Like [`Self::run`], for what only reads: once more on a new connection when the one at hand turns out broken,
+    /// as it is after every restart of the server.
+    pub(crate) async fn read(
+        &self,
+        limit: Duration,
+        build: impl Fn(&Live, &mut Pipeline),
+    ) -> Result<Vec<Value>, LinkError> {
+        let answers = match self.run(limit, &build).await {
+            Err(LinkError::Unknown(_)) => self.run(limit, &build).await,
+            answers => answers,
+        };
+        answers.map(|(_, answers)| answers)
+    }
+
+    /// Reads with one command.
     pub(crate) async fn ask(&self, limit: Duration, command: &Cmd) -> Result<Value, LinkError> {
-        let (_, mut answers) = self
-            .run(limit, |_, pipe| {
+        let mut answers = self
+            .read(limit, |_, pipe| {
                 pipe.add_command(command.clone());
             })
             .await?;
@@ -187,14 +201,19 @@ impl Link {
         let answers = timeout(CONNECT_LIMIT, answers).await.map_err(late)?.map_err(|error| self.start_error(&error))?;
         let mut answers = answers.into_iter();
         let mut next = || answers.next().unwrap_or(Value::Nil);
-        let info: String = redis::from_redis_value(next()).map_err(|error| self.start_error(&error.into()))?;
+        let info = self.text(next())?;
         let settings = [server::setting_of(next()), server::setting_of(next())];
         let durability = Arc::new(server::judge(&self.options, &Info::parse(&info), settings)?);
         let mut digests: [String; SCRIPTS.len()] = Default::default();
         for digest in &mut digests {
-            *digest = redis::from_redis_value(next()).map_err(|error| self.start_error(&error.into()))?;
+            *digest = self.text(next())?;
         }
         Ok(Live { connection, generation, digests: Arc::new(digests), durability })
+    }
+
+    fn text(&self, answer: Value) -> Result<String, StartError> {
+        let text = answer.extract_error().and_then(|answer| Ok(redis::from_redis_value(answer)?));
+        text.map_err(|error| self.start_error(&error))
     }
 
     fn start_error(&self, error: &RedisError) -> StartError {

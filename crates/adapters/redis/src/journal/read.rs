@@ -40,11 +40,11 @@ impl RedisJournal {
     /// At most `limit` frames from `next` on.
     async fn page(&self, shard: ShardId, next: u64, limit: usize) -> Result<Page, JournalError> {
         let keys = self.keys(shard);
-        let answers = self.reader.run(READ_LIMIT, |live, pipe| {
+        let answers = self.reader.read(READ_LIMIT, |live, pipe| {
             let call = live.call(pipe, Script::Page, &[&keys.head(), &keys.segments()]);
             call.arg(keys.log_prefix()).arg(digits(next)).arg(limit.min(SEGMENT_FRAMES));
         });
-        let (_, mut answers) = answers.await.map_err(|error| in_shard(error, shard, next))?;
+        let mut answers = answers.await.map_err(|error| in_shard(error, shard, next))?;
         let answer = answers.pop().unwrap_or(Value::Nil);
         let (epoch, lsn, _, frames): (Vec<u8>, Vec<u8>, Vec<u8>, Vec<Vec<u8>>) = parsed(answer)?;
         let unreadable = || damage(shard, 0, "its head cannot be read".to_owned());
@@ -87,13 +87,13 @@ impl RedisJournal {
         if shards.is_empty() {
             return Ok(Vec::new());
         }
-        let answers = self.reader.run(READ_LIMIT, |_, pipe| {
+        let answers = self.reader.read(READ_LIMIT, |_, pipe| {
             for shard in &shards {
                 pipe.cmd("HMGET").arg(self.keys(*shard).head()).arg(&["epoch", "lsn", "hash", "owner"]);
             }
         });
         let mut heads = Vec::new();
-        for (shard, answer) in shards.iter().zip(answers.await?.1) {
+        for (shard, answer) in shards.iter().zip(answers.await?) {
             let (epoch, lsn, hash, owner): (Option<Vec<u8>>, Vec<u8>, Vec<u8>, Option<String>) = match parsed(answer) {
                 Ok(fields) => fields,
                 // Its name is written before its head.

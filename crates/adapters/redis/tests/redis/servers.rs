@@ -169,7 +169,7 @@ async fn a_server_that_refuses_config_needs_somebody_who_vouches_for_it() {
 
 #[tokio::test]
 async fn user_and_password_are_used_and_never_shown() {
-    let server = Server::with(&["--user", "books on >s3cret ~* +@all", "--requirepass", "0ther"]);
+    let server = Server::with(&["--user", "books", "on", ">s3cret", "~*", "+@all", "--requirepass", "0ther"]);
     let authority = |user: &str| format!("redis://{user}127.0.0.1:{}/0", server.port);
     for wrong in ["", ":wr0ng@", "books:wr0ng@"] {
         let error = refusal(RedisOptions::new(&authority(wrong)).expect("a URL")).await;

@@ -8,7 +8,8 @@ use chargeplane_cluster::conformance::{Writer, node, shard};
 use chargeplane_cluster::frame::Frame;
 use chargeplane_cluster::journal::{CommitOutcome, Journal};
 use chargeplane_redis::{RedisJournal, RedisOptions};
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -63,7 +64,7 @@ impl Server {
         let deadline = Instant::now() + Duration::from_secs(10);
         while child.try_wait().expect("can be asked").is_none() && Instant::now() < deadline {
             // Whoever answers on the port may be another server: ours ends then.
-            if std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+            if self.serves(tls) {
                 std::thread::sleep(Duration::from_millis(20));
                 if child.try_wait().expect("can be asked").is_none() {
                     self.child = Some(child);
@@ -74,6 +75,18 @@ impl Server {
         }
         drop((child.kill(), child.wait()));
         false
+    }
+
+    /// Whether somebody answers on the port who is not loading any more.
+    fn serves(&self, tls: bool) -> bool {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
+        if tls {
+            return true;
+        }
+        let mut answer = [0; 8];
+        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("sets");
+        let asked = stream.write_all(b"PING\r\n").and_then(|()| stream.read(&mut answer));
+        asked.is_ok() && (answer.starts_with(b"+PONG") || answer.starts_with(b"-NOAUTH"))
     }
 
     /// SIGKILL.
