@@ -104,9 +104,7 @@ async fn a_fail_over_to_a_replica_that_lags_closes_the_shard_also_when_another_o
     let mut writer = take(&journal, 0).await;
     fill(&journal, &mut writer, 3).await;
     // The replica has these, the primary goes on alone, and then it is gone.
-    let mut client = primary.client().await;
-    let received: u64 = redis::cmd("WAIT").arg(1).arg(5_000).query_async(&mut client).await.expect("waits");
-    assert_eq!(received, 1);
+    primary.until_replicated().await;
     let mut promoted = replica.client().await;
     redis::cmd("REPLICAOF").arg("NO").arg("ONE").exec_async(&mut promoted).await.expect("promotes");
     fill(&journal, &mut writer, 2).await;

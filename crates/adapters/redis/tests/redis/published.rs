@@ -279,8 +279,7 @@ async fn acknowledged_debits_vanish_on_fail_over() {
     let alone = node(RedisOptions::new(&proxy.url()).expect("a URL"), "n1", &MemoryStores::default()).await;
     open(&alone, "a1", 100_000).await;
     ask(&alone, "a1", authorise("s1")).await.expect("has the money");
-    let received: u64 = redis::cmd("WAIT").arg(1).arg(5_000).query_async(&mut client).await.expect("waits");
-    assert_eq!(received, 1);
+    primary.until_replicated().await;
 
     // The replica falls behind, debits are acknowledged, the primary is lost and the replica takes over.
     let mut promoted = replica.client().await;

@@ -3,9 +3,12 @@
 use crate::support::proxy::Proxy;
 use crate::support::*;
 use bytes::Bytes;
+use chargeplane_cluster::archive;
 use chargeplane_cluster::conformance::{check_journal, node, read_all, shard};
 use chargeplane_cluster::journal::{CommitOutcome, Journal, JournalError, Snapshot};
+use chargeplane_cluster::memory::MemoryJournal;
 use chargeplane_redis::{RedisJournal, RedisOptions, StartError};
+use std::io::Cursor;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -262,4 +265,29 @@ async fn a_server_that_hangs_leaves_the_outcome_open_after_a_second() {
     assert_eq!(offer(&journal, frame).await, CommitOutcome::Committed);
     proxy.let_go().await;
     assert_eq!(read_all(&journal, shard(0), 10).await.len(), 1, "delivered twice, stored once");
+}
+
+#[tokio::test]
+async fn a_journal_moves_to_redis_and_back_without_a_changed_byte() {
+    let from = MemoryJournal::new();
+    for (index, lives) in [(0, 3), (1, 1)] {
+        for _ in 0..lives {
+            let mut writer = take(&from, index).await;
+            fill(&from, &mut writer, 700).await;
+        }
+    }
+    let mut file = Vec::new();
+    let summary = archive::export(&from, &mut file).await.expect("exports");
+    assert_eq!((summary.shards, summary.frames), (2, 2_800));
+    let server = Server::start();
+    let journal = server.journal().await;
+    archive::import(&journal, &mut Cursor::new(&file), &node("import")).await.expect("imports");
+    let mut again = Vec::new();
+    archive::export(&journal, &mut again).await.expect("exports");
+    assert!(file == again, "the same file");
+    let refused = archive::import(&journal, &mut Cursor::new(&file), &node("import")).await;
+    assert!(matches!(refused, Err(archive::ArchiveError::NotEmpty { last_lsn: 2_100, .. })), "{refused:?}");
+    let mut writer = take(&journal, 0).await;
+    assert_eq!((writer.epoch, writer.lsn), (4, 2_100));
+    fill(&journal, &mut writer, 1).await;
 }

@@ -112,11 +112,16 @@ impl Server {
     /// A client of its own, for damage and for a look at what is stored.
     pub async fn client(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(self.url()).expect("a URL");
-        client.get_multiplexed_async_connection().await.expect("connects")
+        let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(10)));
+        client.get_multiplexed_async_connection_with_config(&config).await.expect("connects")
     }
 
-    pub fn path(&self) -> &Path {
-        self.dir.path()
+    /// Returns when a replica has everything up to here. It confirms only what the asking connection wrote.
+    pub async fn until_replicated(&self) {
+        let mut client = self.client().await;
+        redis::cmd("SET").arg("marker").arg(1).exec_async(&mut client).await.expect("sets");
+        let received: u64 = redis::cmd("WAIT").arg(1).arg(0).query_async(&mut client).await.expect("waits");
+        assert_eq!(received, 1);
     }
 
     /// The directory of the append-only file.
