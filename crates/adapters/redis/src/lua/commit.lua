@@ -31,7 +31,8 @@ if ARGV[4] == lsn and ARGV[5] == hash and head[2] then
 end
 if ARGV[3] == lsn and ARGV[6] == hash then
     if ARGV[11] == '1' then
-        -- Replicas confirm what this connection wrote: it must have written something after the frame.
+        -- WAIT and WAITAOF promise something only about what this connection wrote, and another one may have stored
+        -- the frame: with a write of its own behind the frame it is covered whatever the server counts.
         redis.call('HSET', KEYS[1], 'lsn', lsn)
     end
     return { 'stored', epoch, lsn }

@@ -9,7 +9,7 @@ use chargeplane_redis::{Confirmation, RedisJournal, RedisOptions};
 #[tokio::test]
 async fn a_commit_waits_for_its_replica_and_a_fail_over_to_it_loses_nothing() {
     let primary = Server::start();
-    let mut replica = Server::with(&["--replicaof", "127.0.0.1", &primary.port.to_string()]);
+    let replica = Server::with(&["--replicaof", "127.0.0.1", &primary.port.to_string()]);
     let proxy = Proxy::start(primary.port).await;
     let options = RedisOptions::new(&proxy.url()).expect("a URL").replicas(1);
     let journal = RedisJournal::connect(options).await.expect("connects");
@@ -29,17 +29,24 @@ async fn a_commit_waits_for_its_replica_and_a_fail_over_to_it_loses_nothing() {
         assert_eq!(offer(&journal, writer.next(&format!("{n}"))).await, CommitOutcome::Committed);
     }
 
-    // Without the replica nothing is acknowledged, also not on another connection that has written nothing yet.
-    replica.kill();
+    // A replica that is connected and does not get on: nothing is acknowledged, also not on another connection,
+    // which did not write the frame.
+    replica.signal("STOP");
     let frame = writer.next("waits");
-    for _ in 0..3 {
+    let mut refused = 0;
+    while refused < 3 {
         match journal.commit(vec![frame.clone()]).await {
-            Err(JournalError::OutcomeUnknown(why)) => assert!(why.contains("0 of 1 replicas"), "{why}"),
+            Err(JournalError::OutcomeUnknown(why)) if why.contains("0 of 1 replicas") => {
+                refused += 1;
+                proxy.fail_over(primary.port);
+            }
+            // The connection that was just cut.
+            Err(JournalError::OutcomeUnknown(_)) => {}
             other => panic!("{other:?}"),
         }
     }
     assert_eq!(read_all(&primary.journal().await, shard(0), 10).await.len(), 4, "it is on the primary, once");
-    replica.restart();
+    replica.signal("CONT");
     assert_eq!(offer(&journal, frame).await, CommitOutcome::Committed);
 
     // The primary is lost for good: all that was acknowledged is on the replica.

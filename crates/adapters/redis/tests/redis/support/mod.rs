@@ -97,6 +97,13 @@ impl Server {
         }
     }
 
+    /// SIGSTOP or SIGCONT.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().expect("runs").id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill is there");
+        assert!(sent.success());
+    }
+
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
