@@ -2,6 +2,7 @@
 
 mod damage;
 mod faults;
+mod life;
 mod loss;
 mod published;
 mod replicas;

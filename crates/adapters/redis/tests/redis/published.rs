@@ -48,7 +48,7 @@ async fn published_balance(client: &mut MultiplexedConnection) -> i64 {
     redis::cmd("HGET").arg(SHARD).arg("balance").query_async(client).await.expect("has one")
 }
 
-fn id<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+pub fn id<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
     text.parse().expect("a good id")
 }
 
@@ -62,7 +62,7 @@ fn tariff() -> Tariff {
 }
 
 /// A node with one shard a family, its journal in Redis and the rest in memory.
-async fn node(options: RedisOptions, name: &str, stores: &MemoryStores) -> Node {
+pub async fn node(options: RedisOptions, name: &str, stores: &MemoryStores) -> Node {
     let journal = Arc::new(RedisJournal::connect(options).await.expect("connects"));
     let mut config = NodeConfig::new(name);
     config.node = NodeId(name.into());
@@ -83,7 +83,7 @@ fn is_unknown(error: &CallError) -> bool {
 }
 
 /// A command until it is answered: callers repeat what was interrupted.
-async fn ask(node: &Node, account: &str, command: AccountCommand) -> Result<AccountAnswer, AccountRejection> {
+pub async fn ask(node: &Node, account: &str, command: AccountCommand) -> Result<AccountAnswer, AccountRejection> {
     for _ in 0..500 {
         match node.handle().account_command(id(account), command.clone()).await {
             Ok(answer) => return Ok(answer),
@@ -97,7 +97,7 @@ async fn ask(node: &Node, account: &str, command: AccountCommand) -> Result<Acco
     panic!("{command:?} is not answered");
 }
 
-async fn open(node: &Node, account: &str, amount: i64) {
+pub async fn open(node: &Node, account: &str, amount: i64) {
     let (currency, kind, at) = (tariff().currency, AccountKind::Prepaid, Timestamp(1_000));
     let open = AccountCommand::Open { key: format!("open-{account}"), currency, kind, at };
     ask(node, account, open).await.expect("opens");
@@ -107,7 +107,7 @@ async fn open(node: &Node, account: &str, amount: i64) {
     }
 }
 
-fn authorise(session: &str) -> AccountCommand {
+pub fn authorise(session: &str) -> AccountCommand {
     AccountCommand::Authorise {
         session: id(session),
         operator: id("op1"),
@@ -119,7 +119,7 @@ fn authorise(session: &str) -> AccountCommand {
 }
 
 /// The debit of the first `wh` of a session.
-fn debit(session: &str, sequence: u32, wh: i64) -> AccountCommand {
+pub fn debit(session: &str, sequence: u32, wh: i64) -> AccountCommand {
     let mut by_period = [WattHours::ZERO; PERIODS];
     by_period[0] = WattHours(wh);
     AccountCommand::Debit {
@@ -133,7 +133,7 @@ fn debit(session: &str, sequence: u32, wh: i64) -> AccountCommand {
     }
 }
 
-async fn balance(node: &Node, account: &str) -> Money {
+pub async fn balance(node: &Node, account: &str) -> Money {
     for _ in 0..500 {
         if let Ok(account) = node.handle().account(&id(account)).await {
             return account.balance;
@@ -144,12 +144,12 @@ async fn balance(node: &Node, account: &str) -> Money {
 }
 
 /// In the whole shard nothing came from nowhere.
-async fn balanced(node: &Node) {
+pub async fn balanced(node: &Node) {
     let balances = node.handle().balances(None, 1_000).await.expect("balances");
     assert_eq!(balances.iter().map(|line| line.balance.0).sum::<i64>(), 0, "{balances:#?}");
 }
 
-fn debited(answer: Result<AccountAnswer, AccountRejection>) -> DebitAnswer {
+pub fn debited(answer: Result<AccountAnswer, AccountRejection>) -> DebitAnswer {
     match answer {
         Ok(AccountAnswer::Debited(answer)) => answer,
         other => panic!("{other:?}"),
