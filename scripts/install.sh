@@ -59,9 +59,14 @@ need_mosquitto() {
     [[ -x /usr/sbin/mosquitto ]] || install_packages mosquitto
 }
 
-# The ledger's benchmark starts servers of its own from this program.
+# The tests of the journal on Redis and the ledger's benchmark start servers of their own from this program.
 need_redis() {
     command -v redis-server >/dev/null || install_packages redis-server
+}
+
+# The tests make the certificates of a server that speaks TLS.
+need_openssl() {
+    command -v openssl >/dev/null || install_packages openssl
 }
 
 need_python() {

@@ -122,6 +122,12 @@ impl Config {
         need(within(power.lease_ms, 3_000, 300_000), "power.lease_ms", range(3_000, 300_000));
         need(within(power.solve_limit_ms, 1, 900), "power.solve_limit_ms", range(1, 900));
         need(within(power.solver_threads, 1, 64), "power.solver_threads", range(1, 64));
+        let journal = &self.journal;
+        let backend_ok = ["sqlite", "redis"].contains(&journal.backend.as_str());
+        need(backend_ok, "journal.backend", "write `sqlite` or `redis`".into());
+        let check_ok = ["required", "skipped"].contains(&journal.redis_durability_check.as_str());
+        need(check_ok, "journal.redis_durability_check", "write `required` or `skipped`".into());
+        need(journal.redis_replicas <= 16, "journal.redis_replicas", range(0, 16));
         let telemetry = &self.telemetry;
         need(within(telemetry.flush_ms, 100, 300_000), "telemetry.flush_ms", range(100, 300_000));
         let samples = within(telemetry.max_buffered_samples, 1_000, 1_000_000_000);

@@ -140,6 +140,23 @@ config! {
         /// Threads for HiGHS; each station's programme runs on one.
         solver_threads: u64 = 1u64;
     }
+    /// Where the logs of all shards are, and so the books.
+    journal: JournalSection {
+        /// `sqlite`: a file in the data directory; `redis`: the server of `redis_url`.
+        backend: String = "sqlite";
+        /// The server, `redis://[user@]host:port/database`, or `rediss://` for TLS. It must run with `appendonly yes` and `appendfsync always`.
+        redis_url: String = "redis://127.0.0.1:6379/0";
+        /// File with the password of the server, in its first line; empty: no password.
+        redis_password_file: String = "";
+        /// File of the authority (PEM) that signed the server's certificate; empty: those of the system.
+        redis_ca_file: String = "";
+        /// Begins every key, so that several clusters may share a server.
+        redis_prefix: String = "chargeplane";
+        /// Replicas that must confirm a commit before it is acknowledged: on their disks from Redis 7.2 on, in their memory before. With 0 a fail-over to a replica may lose what was acknowledged.
+        redis_replicas: u64 = 0u64;
+        /// `required`: a server that refuses CONFIG GET is refused; `skipped`: its operator vouches for `appendfsync always`.
+        redis_durability_check: String = "required";
+    }
     /// Telemetry on its way to the store.
     telemetry: TelemetrySection {
         /// Milliseconds after which samples are written, and so acknowledged, at the latest.

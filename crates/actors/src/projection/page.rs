@@ -8,16 +8,20 @@ use crate::ports::{
     StoredRecord,
 };
 use chargeplane_cluster::frame::Frame;
-use chargeplane_cluster::journal::Journal;
+use chargeplane_cluster::journal::{Journal, JournalError};
 use chargeplane_domain::account::{self, AccountEvent};
 use chargeplane_domain::charger::ChargerEvent;
 use chargeplane_domain::placement::{Family, ShardId};
 use chargeplane_domain::units::Money;
 use serde::de::DeserializeOwned;
 use std::borrow::Cow;
+use std::time::Duration;
 
 /// Frames read at a time, and so the most that one transaction of a read model takes.
 pub const PAGE: usize = 500;
+
+/// Pause before the journal is asked again that could not answer.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Projects the page after frame `after` and returns the last log number that is in; `after` itself at the log's end.
 /// Projecting a page again changes nothing.
@@ -28,8 +32,16 @@ pub async fn project_page(
     shard: ShardId,
     after: u64,
 ) -> Result<u64, StoreError> {
-    let frames = journal.read(shard, after, PAGE).await;
-    let frames = frames.map_err(|error| StoreError::Io(error.to_string()))?;
+    let frames = loop {
+        match journal.read(shard, after, PAGE).await {
+            // A journal over the network is away for a while.
+            Err(JournalError::OutcomeUnknown(why)) => {
+                tracing::warn!(%shard, %why, "the journal cannot be read; asking again");
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+            frames => break frames.map_err(|error| StoreError::Io(error.to_string()))?,
+        }
+    };
     let Some(last) = frames.last() else { return Ok(after) };
     let upto_lsn = last.lsn;
     match shard.family {

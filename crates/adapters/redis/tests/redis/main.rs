@@ -1,0 +1,10 @@
+//! The journal against real Redis servers, which the tests start, kill, damage and cut off.
+
+mod damage;
+mod faults;
+mod life;
+mod loss;
+mod published;
+mod replicas;
+mod servers;
+mod support;
