@@ -1,0 +1,111 @@
+//! The journal on a real Cassandra: `./dev test cql` starts one. Each test has keyspaces of its own and drops them.
+
+mod damage;
+mod faults;
+mod lost_messages;
+mod segments;
+mod support;
+
+use chargeplane_cluster::conformance::{Writer, check_journal, node, read_all, shard};
+use chargeplane_cluster::journal::{CommitOutcome, Journal};
+use chargeplane_cql::{ConnectError, CqlJournal, CqlOptions, Sync};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use support::{Space, undisturbed};
+
+/// Journals that the suite asks for.
+const JOURNALS: usize = 13;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conforms() {
+    let _server = undisturbed().await;
+    let (mut spaces, mut journals) = (Vec::new(), Vec::new());
+    for _ in 0..JOURNALS {
+        let space = Space::new();
+        journals.push(space.journal().await);
+        spaces.push(space);
+    }
+    let journals = Mutex::new(journals);
+    let make = || journals.lock().expect("no panic").pop().expect("as many as the suite asks for") as Arc<dyn Journal>;
+    check_journal(make).await;
+    support::drop_all(spaces).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stale_owner_in_another_process_is_refused() {
+    let _server = undisturbed().await;
+    let space = Space::new();
+    let (first, second) = (space.journal().await, space.journal().await);
+    let mut stale = Writer::new(&first.open(shard(0), node("n1")).await.expect("opens"));
+    assert_eq!(first.commit(vec![stale.next("a")]).await, Ok(vec![CommitOutcome::Committed]));
+    let mut owner = Writer::new(&second.open(shard(0), node("n2")).await.expect("opens"));
+    assert_eq!((owner.epoch, owner.lsn), (2, 1));
+    let fenced = |last_lsn| Ok(vec![CommitOutcome::Fenced { epoch: 2, last_lsn }]);
+    assert_eq!(first.commit(vec![stale.next("b")]).await, fenced(1));
+    assert_eq!(second.commit(vec![owner.next("c")]).await, Ok(vec![CommitOutcome::Committed]));
+    assert_eq!(first.commit(vec![stale.next("d")]).await, fenced(2));
+    assert_eq!(first.release(shard(0), 1).await, Ok(false), "a stale owner gives nothing up");
+    assert_eq!(read_all(&*first, shard(0), 10).await.len(), 2, "both read the same log");
+    space.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_that_open_at_once_get_an_epoch_each() {
+    let _server = undisturbed().await;
+    let space = Space::new();
+    let mut opens = Vec::new();
+    for n in 0..4 {
+        let journal = space.journal().await;
+        opens.push(tokio::spawn(async move {
+            loop {
+                // Who meets another's proposal may wait longer than a request may take.
+                match journal.open(shard(0), node(&format!("n{n}"))).await {
+                    Ok(opened) => return (journal, opened),
+                    Err(error) => assert!(!error.is_fatal(), "{error}"),
+                }
+            }
+        }));
+    }
+    let mut opened = Vec::new();
+    for open in opens {
+        opened.push(open.await.expect("does not panic"));
+    }
+    let epochs: BTreeSet<_> = opened.iter().map(|(_, opened)| opened.epoch).collect();
+    assert_eq!(epochs.len(), 4, "{epochs:?}");
+    let newest = space.journal().await.heads().await.expect("lists")[0].epoch;
+    for (journal, opened) in opened {
+        let outcome = support::settle(&*journal, vec![Writer::new(&opened).next("mine")]).await;
+        assert_eq!(outcome[0] == CommitOutcome::Committed, opened.epoch == newest, "epoch {}", opened.epoch);
+    }
+    space.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_database_really_gives_is_said() {
+    let _server = undisturbed().await;
+    let space = Space::new();
+    let journal = space.journal().await;
+    let durability = journal.durability();
+    assert_eq!((&durability.sync, durability.copies), (&Sync::Before("batch".to_owned()), 1));
+    let text = durability.to_string();
+    assert!(text.starts_with("Cassandra 5.") && text.contains("one copy"), "{text}");
+    space.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_used_is_refused_with_the_reason() {
+    let _server = undisturbed().await;
+    let space = Space::new();
+    drop(space.journal().await);
+    space.run("UPDATE %k.layout SET version = 2 WHERE id = 0 IF EXISTS").await;
+    match CqlJournal::connect(&space.options()).await {
+        Err(ConnectError::Newer { found: 2, .. }) => {}
+        other => panic!("{:?}", other.err()),
+    }
+    space.drop().await;
+    let nowhere = CqlOptions::new(vec!["127.0.0.1:9".to_owned()], "nowhere");
+    let error = CqlJournal::connect(&nowhere).await.err().expect("nobody listens there");
+    assert!(error.to_string().contains("127.0.0.1:9"), "{error}");
+    let injection = CqlOptions { keyspace: "k; drop".to_owned(), ..space.options() };
+    assert!(matches!(CqlJournal::connect(&injection).await, Err(ConnectError::Settings(_))));
+}
