@@ -21,6 +21,7 @@ CRATES = {
     "mqtt": {"protocol"},
     "sqlite": {"domain", "cluster", "actors"},
     "highs": {"domain"},
+    "cql": {"domain", "cluster"},
 }
 
 # Only binaries assemble. The drill judges from outside: it shares no code with what it judges.
@@ -38,6 +39,7 @@ CONFINED = {
     "rumqtt": {"mqtt", "chargeplane", "fleet"},
     "rusqlite": {"sqlite", "chargeplane", "drill", "bench"},
     "libsqlite3": {"sqlite", "chargeplane", "drill", "bench"},
+    "scylla": {"cql", "chargeplane"},
     "utoipa": {"api", "chargeplane"},
     "ractor": {"actors", "api", "sqlite", "chargeplane", "bench"},
     "tokio": (set(CRATES) | set(BINARIES)) - {"domain", "protocol", "highs"},

@@ -14,6 +14,7 @@ pub use load::{Loaded, load};
 use crate::cli::{ConfigArgs, Output};
 use crate::exit::Failure;
 use crate::output;
+use chargeplane_cql::Replication;
 use serde_json::json;
 use std::net::SocketAddr;
 
@@ -121,6 +122,17 @@ impl Config {
         need(within(power.lease_ms, 3_000, 300_000), "power.lease_ms", range(3_000, 300_000));
         need(within(power.solve_limit_ms, 1, 900), "power.solve_limit_ms", range(1, 900));
         need(within(power.solver_threads, 1, 64), "power.solver_threads", range(1, 64));
+        let journal = &self.journal;
+        let backends = ["sqlite", "cql"];
+        need(backends.contains(&journal.backend.as_str()), "journal.backend", "write `sqlite` or `cql`".into());
+        let nodes_ok = journal.backend != "cql" || !journal.cql_nodes.is_empty();
+        need(nodes_ok, "journal.cql_nodes", "write [\"host:port\"] for the backend `cql`".into());
+        if let Err(wrong) = Replication::parse(&journal.cql_replication) {
+            need(false, "journal.cql_replication", format!("{wrong}; write `3` or `paris:3,berlin:2`"));
+        }
+        need(within(journal.cql_segment_mib, 1, 256), "journal.cql_segment_mib", range(1, 256));
+        let check_ok = ["required", "skipped"].contains(&journal.cql_sync_check.as_str());
+        need(check_ok, "journal.cql_sync_check", "write `required` or `skipped`".into());
         let telemetry = &self.telemetry;
         need(within(telemetry.flush_ms, 100, 300_000), "telemetry.flush_ms", range(100, 300_000));
         let samples = within(telemetry.max_buffered_samples, 1_000, 1_000_000_000);

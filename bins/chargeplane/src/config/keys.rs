@@ -138,6 +138,25 @@ config! {
         /// Threads for HiGHS; each station's programme runs on one.
         solver_threads: u64 = 1u64;
     }
+    /// Where the logs of all shards are, and so the books.
+    journal: JournalSection {
+        /// `sqlite`: a file in the data directory; `cql`: ScyllaDB or Apache Cassandra.
+        backend: String = "sqlite";
+        /// Nodes of the database to begin with, `host:port`; the others are found.
+        cql_nodes: Vec<String> = Vec::<String>::new();
+        /// Keyspace, made when it is not there: small letters, digits and `_`, at most 48.
+        cql_keyspace: String = "chargeplane";
+        /// Copies, when the keyspace is made: `3` in every data centre, or `paris:3,berlin:2`.
+        cql_replication: String = "3";
+        /// User name at the database; empty: no login.
+        cql_username: String = "";
+        /// File with the password at the database, in its first line; empty: no password.
+        cql_password_file: String = "";
+        /// Megabytes of frames after which a segment, which is a partition, ends.
+        cql_segment_mib: u64 = 32u64;
+        /// `required`: a database that acknowledges before it has synced its commit log, or does not say, is refused; `skipped`: its operator answers for that.
+        cql_sync_check: String = "required";
+    }
     /// Telemetry on its way to the store.
     telemetry: TelemetrySection {
         /// Milliseconds after which samples are written, and so acknowledged, at the latest.

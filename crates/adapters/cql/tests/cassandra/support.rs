@@ -142,14 +142,15 @@ impl Space {
         found.into_rows_result().expect("rows").rows_num()
     }
 
+    /// Empties all tables but the layout's.
+    pub async fn empty(&self) {
+        for table in ["log", "shards", "snapshots"] {
+            self.run(&format!("TRUNCATE %k.{table}")).await;
+        }
+    }
+
     pub async fn drop(&self) {
         self.run("DROP KEYSPACE IF EXISTS %k").await;
-    }
-}
-
-pub async fn drop_all(spaces: Vec<Space>) {
-    for space in spaces {
-        space.drop().await;
     }
 }
 
