@@ -130,7 +130,7 @@ impl Config {
         if let Err(wrong) = Replication::parse(&journal.cql_replication) {
             need(false, "journal.cql_replication", format!("{wrong}; write `3` or `paris:3,berlin:2`"));
         }
-        need(within(journal.cql_segment_mib, 1, 256), "journal.cql_segment_mib", range(1, 256));
+        need(within(journal.cql_segment_mib, 1, 64), "journal.cql_segment_mib", range(1, 64));
         let check_ok = ["required", "skipped"].contains(&journal.cql_sync_check.as_str());
         need(check_ok, "journal.cql_sync_check", "write `required` or `skipped`".into());
         let telemetry = &self.telemetry;

@@ -1,6 +1,7 @@
 //! What an acknowledged commit withstands, found out from the database itself.
 
 use crate::options::is_keyspace;
+use crate::store::fault;
 use scylla::client::session::Session;
 use scylla::errors::ExecutionError;
 use scylla::policies::load_balancing::{NodeIdentifier, SingleTargetLoadBalancingPolicy};
@@ -87,7 +88,7 @@ async fn version(session: &Session) -> Result<String, ExecutionError> {
     Ok(row.and_then(|(version,)| version).unwrap_or_else(|| "of an unknown version".to_owned()))
 }
 
-/// The weakest setting of all nodes that answer. Each node knows its own only.
+/// The weakest setting of all nodes that can be asked. Each node knows its own only.
 async fn cassandra_sync(session: &Session) -> Sync {
     let (mut weakest, mut unknown) = (None, false);
     let state = session.get_cluster_state();
@@ -102,9 +103,11 @@ async fn cassandra_sync(session: &Session) -> Sync {
             }
             Ok(Some((Some(how),))) => return Sync::After(how),
             Ok(_) => unknown = true,
+            // Too old to have settings to ask for.
+            Err(error) if fault(&error).is_fatal() => unknown = true,
+            // A cluster must be usable while one of its nodes is down.
             Err(error) => {
-                tracing::warn!(node = %node.address, %error, "this node does not say how it syncs its commit log");
-                unknown = true;
+                tracing::warn!(node = %node.address, %error, "this node could not be asked how it syncs its commit log");
             }
         }
     }

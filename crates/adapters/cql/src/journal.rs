@@ -170,6 +170,7 @@ impl Inner {
         while let Some(rest) = frames.get(outcomes.len()..).filter(|rest| !rest.is_empty()) {
             if let Some(stored) = self.append(&mut slot, rest).await? {
                 outcomes.extend(std::iter::repeat_n(CommitOutcome::Committed, stored));
+                tries = Tries::default();
                 continue;
             }
             // Where is the tail, and what does its head say of these frames?

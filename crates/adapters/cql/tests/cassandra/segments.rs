@@ -5,7 +5,7 @@ use bytes::Bytes;
 use chargeplane_cluster::conformance::{Writer, node, read_all, shard};
 use chargeplane_cluster::frame::{Frame, MAX_PAYLOAD};
 use chargeplane_cluster::journal::{CommitOutcome, Journal, Snapshot};
-use chargeplane_cql::SegmentLimits;
+use chargeplane_cql::{CqlJournal, SegmentLimits};
 
 const SMALL: SegmentLimits = SegmentLimits { bytes: 2_000, frames: 5 };
 
@@ -57,42 +57,37 @@ async fn a_log_goes_on_through_its_segments() {
     space.drop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sealed_segment_without_a_successor_goes_on() {
-    let _server = undisturbed().await;
-    for (what, next_owner) in [("the same owner", false), ("another owner", true)] {
-        let space = Space::new();
-        let journal = space.journal().await;
-        let mut writer = open(&*journal, 0, "n1").await;
-        assert_eq!(settle(&*journal, vec![writer.next("a")]).await, committed(1));
-        space.run(SEAL).await;
-        if next_owner {
-            let other = space.journal().await;
-            let mut owner = open(&*other, 0, "n2").await;
-            assert_eq!((owner.epoch, owner.lsn), (2, 1), "{what}");
-            let fenced = CommitOutcome::Fenced { epoch: 2, last_lsn: 1 };
-            assert_eq!(settle(&*journal, vec![writer.peek("b")]).await, [fenced], "{what}");
-            assert_eq!(settle(&*other, vec![owner.next("b")]).await, committed(1), "{what}");
-        } else {
-            assert_eq!(settle(&*journal, vec![writer.next("b")]).await, committed(1), "{what}");
-        }
-        assert_eq!(space.count(SEGMENTS).await, 2, "{what}");
-        assert_eq!(read_all(&*journal, shard(0), 10).await.len(), 2, "{what}");
-        space.drop().await;
-    }
+/// A shard of which the first segment was sealed after one frame, and its owner.
+async fn sealed(space: &Space, journal: &CqlJournal, index: u16) -> Writer {
+    let mut writer = open(journal, index, "n1").await;
+    assert_eq!(settle(journal, vec![writer.next("a")]).await, committed(1));
+    space.run(&SEAL.replace("65536", &(65_536 + i32::from(index)).to_string())).await;
+    writer
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sealed_segment_without_a_successor_can_be_given_up() {
+async fn a_sealed_segment_without_a_successor_is_no_end() {
     let _server = undisturbed().await;
     let space = Space::new();
-    let journal = space.journal().await;
-    let mut writer = open(&*journal, 0, "n1").await;
-    assert_eq!(settle(&*journal, vec![writer.next("a")]).await, committed(1));
-    space.run(SEAL).await;
-    assert_eq!(journal.release(shard(0), 1).await, Ok(true));
-    assert_eq!(journal.heads().await.expect("lists")[0].owner, None);
-    assert_eq!(open(&*journal, 0, "n2").await.epoch, 2);
+    let (journal, other) = (space.journal().await, space.journal().await);
+
+    let mut writer = sealed(&space, &journal, 0).await;
+    assert_eq!(settle(&*journal, vec![writer.next("b")]).await, committed(1), "the same owner goes on");
+    assert_eq!(space.count(SEGMENTS).await, 2);
+    assert_eq!(read_all(&*journal, shard(0), 10).await.len(), 2);
+
+    let writer = sealed(&space, &journal, 1).await;
+    let mut owner = open(&*other, 1, "n2").await;
+    assert_eq!((owner.epoch, owner.lsn), (2, 1), "another owner takes it");
+    let fenced = CommitOutcome::Fenced { epoch: 2, last_lsn: 1 };
+    assert_eq!(settle(&*journal, vec![writer.peek("b")]).await, [fenced]);
+    assert_eq!(settle(&*other, vec![owner.next("b")]).await, committed(1));
+    assert_eq!(read_all(&*journal, shard(1), 10).await.len(), 2);
+
+    sealed(&space, &journal, 2).await;
+    assert_eq!(journal.release(shard(2), 1).await, Ok(true), "it is given up");
+    assert_eq!(journal.heads().await.expect("lists")[2].owner, None);
+    assert_eq!(open(&*other, 2, "n2").await.epoch, 2);
     space.drop().await;
 }
 
