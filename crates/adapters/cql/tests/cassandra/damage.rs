@@ -10,7 +10,7 @@ const KEY: &str = "WHERE shard = 65536 AND segment = 0";
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn damage_is_found_at_open_with_shard_and_number() {
     let _server = undisturbed().await;
-    let space = Space::new();
+    let space = Space::new().await;
     let journal = space.journal().await;
     for (index, what, at, cql) in [
         (0, "a hole", 2, "DELETE FROM %k.log KEY AND lsn = 2 IF EXISTS".to_owned()),
@@ -42,13 +42,12 @@ async fn damage_is_found_at_open_with_shard_and_number() {
             other => panic!("{what}: {other:?}"),
         }
     }
-    space.drop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_snapshot_is_passed_over_and_only_two_are_stored() {
     let _server = undisturbed().await;
-    let space = Space::new();
+    let space = Space::new().await;
     let journal = space.journal().await;
     let mut writer = open(&*journal, 0, "n1").await;
     for n in 1..=3u64 {
@@ -64,5 +63,4 @@ async fn a_damaged_snapshot_is_passed_over_and_only_two_are_stored() {
     assert_eq!(opened.damaged_snapshots, [3]);
     assert_eq!(opened.snapshot.map(|snapshot| snapshot.lsn), Some(2));
     assert_eq!(opened.tail.len(), 1);
-    space.drop().await;
 }

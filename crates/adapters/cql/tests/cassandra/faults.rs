@@ -73,7 +73,7 @@ async fn check(space: &Space, all: &[Told]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_is_there_after_kill_9() {
     let _server = alone().await;
-    let (server, space) = (Server::find(), Space::with_segments(SMALL));
+    let (server, space) = (Server::find(), Space::with_segments(SMALL).await);
     let journal = space.journal().await;
     let load = Load::start(&journal);
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -83,13 +83,12 @@ async fn what_was_acknowledged_is_there_after_kill_9() {
     let all = load.end().await;
     assert!(all.iter().all(|told| told.unknown > 0), "every owner had a frame in flight or offered one meanwhile");
     check(&space, &all).await;
-    space.drop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unknown_outcomes_are_settled_when_a_paused_server_goes_on() {
     let _server = alone().await;
-    let (server, space) = (Server::find(), Space::with_segments(SMALL));
+    let (server, space) = (Server::find(), Space::with_segments(SMALL).await);
     let journal = space.journal().await;
     let load = Load::start(&journal);
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -100,5 +99,4 @@ async fn unknown_outcomes_are_settled_when_a_paused_server_goes_on() {
     let all = load.end().await;
     assert!(all.iter().all(|told| told.unknown > 0), "requests ran out of time");
     check(&space, &all).await;
-    space.drop().await;
 }

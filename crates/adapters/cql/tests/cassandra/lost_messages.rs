@@ -34,7 +34,7 @@ fn decided() -> Condition {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_lost_answer_of_a_commit_is_learnt_by_offering_it_again() {
     let _server = undisturbed().await;
-    let space = Space::new();
+    let space = Space::new().await;
     let (mut proxy, address) = proxy().await;
     let journal = space.journal_at(address).await;
     let mut writer = open(&*journal, 0, "n1").await;
@@ -56,15 +56,12 @@ async fn the_lost_answer_of_a_commit_is_learnt_by_offering_it_again() {
     assert_eq!(settle(&*journal, vec![writer.next("c")]).await, [CommitOutcome::Committed]);
     let log = read_all(&*journal, shard(0), 10).await;
     assert_eq!((log.len(), &log[1..3]), (4, &frames[..]), "nothing twice");
-    drop(journal);
-    let _ = proxy.finish().await;
-    space.drop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_lost_answer_of_an_open_costs_an_epoch_and_nothing_else() {
     let _server = undisturbed().await;
-    let space = Space::new();
+    let space = Space::new().await;
     let (mut proxy, address) = proxy().await;
     let journal = space.journal_at(address).await;
     let rule = ResponseRule(decided().and(Condition::TrueForLimitedTimes(1)), ResponseReaction::drop_frame());
@@ -74,15 +71,12 @@ async fn the_lost_answer_of_an_open_costs_an_epoch_and_nothing_else() {
     let mut writer = open(&*journal, 0, "n1").await;
     assert_eq!(writer.epoch, 2);
     assert_eq!(settle(&*journal, vec![writer.next("a")]).await, [CommitOutcome::Committed]);
-    drop(journal);
-    let _ = proxy.finish().await;
-    space.drop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_comes_after_a_take_over_is_refused() {
     let _server = undisturbed().await;
-    let space = Space::new();
+    let space = Space::new().await;
     let (mut proxy, address) = proxy().await;
     let journal = space.journal_at(address).await;
     let mut stale = open(&*journal, 0, "n1").await;
@@ -108,7 +102,4 @@ async fn a_request_that_comes_after_a_take_over_is_refused() {
     let texts: Vec<_> = read_all(&*other, shard(0), 10).await.into_iter().map(|frame| frame.payload).collect();
     assert_eq!(texts, ["a", "b"]);
     assert_eq!(settle(&*journal, vec![late]).await, [CommitOutcome::Fenced { epoch: 2, last_lsn: 2 }]);
-    drop(journal);
-    let _ = proxy.finish().await;
-    space.drop().await;
 }

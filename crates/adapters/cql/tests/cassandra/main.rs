@@ -1,4 +1,4 @@
-//! The journal on a real Cassandra: `./dev test cql` starts one. Each test has keyspaces of its own and drops them.
+//! The journal on a real Cassandra: `./dev test cql` starts one. Each test has a keyspace of its own.
 
 mod damage;
 mod faults;
@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conforms() {
     let _server = undisturbed().await;
-    let space = Space::new();
+    let space = Space::new().await;
     drop(space.journal().await);
     // Making tables takes seconds, emptying them does not.
     let make = || {
@@ -28,13 +28,12 @@ async fn conforms() {
         tokio::task::block_in_place(|| Handle::current().block_on(emptied)) as Arc<dyn Journal>
     };
     check_journal(make).await;
-    space.drop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stale_owner_in_another_process_is_refused() {
     let _server = undisturbed().await;
-    let space = Space::new();
+    let space = Space::new().await;
     let (first, second) = (space.journal().await, space.journal().await);
     let mut stale = Writer::new(&first.open(shard(0), node("n1")).await.expect("opens"));
     assert_eq!(first.commit(vec![stale.next("a")]).await, Ok(vec![CommitOutcome::Committed]));
@@ -46,13 +45,12 @@ async fn a_stale_owner_in_another_process_is_refused() {
     assert_eq!(first.commit(vec![stale.next("d")]).await, fenced(2));
     assert_eq!(first.release(shard(0), 1).await, Ok(false), "a stale owner gives nothing up");
     assert_eq!(read_all(&*first, shard(0), 10).await.len(), 2, "both read the same log");
-    space.drop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_that_open_at_once_get_an_epoch_each() {
     let _server = undisturbed().await;
-    let space = Space::new();
+    let space = Space::new().await;
     let mut opens = Vec::new();
     for n in 0..4 {
         let journal = space.journal().await;
@@ -77,32 +75,29 @@ async fn processes_that_open_at_once_get_an_epoch_each() {
         let outcome = support::settle(&*journal, vec![Writer::new(&opened).next("mine")]).await;
         assert_eq!(outcome[0] == CommitOutcome::Committed, opened.epoch == newest, "epoch {}", opened.epoch);
     }
-    space.drop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_database_really_gives_is_said() {
     let _server = undisturbed().await;
-    let space = Space::new();
+    let space = Space::new().await;
     let journal = space.journal().await;
     let durability = journal.durability();
     assert_eq!((&durability.sync, durability.copies), (&Sync::Before("batch".to_owned()), 1));
     let text = durability.to_string();
     assert!(text.starts_with("Cassandra 5.") && text.contains("one copy"), "{text}");
-    space.drop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_used_is_refused_with_the_reason() {
     let _server = undisturbed().await;
-    let space = Space::new();
+    let space = Space::new().await;
     drop(space.journal().await);
     space.run("UPDATE %k.layout SET version = 2 WHERE id = 0 IF EXISTS").await;
     match CqlJournal::connect(&space.options()).await {
         Err(ConnectError::Newer { found: 2, .. }) => {}
         other => panic!("{:?}", other.err()),
     }
-    space.drop().await;
     let nowhere = CqlOptions::new(vec!["127.0.0.1:9".to_owned()], "nowhere");
     let error = CqlJournal::connect(&nowhere).await.err().expect("nobody listens there");
     assert!(error.to_string().contains("127.0.0.1:9"), "{error}");

@@ -21,7 +21,7 @@ fn committed(count: usize) -> Vec<CommitOutcome> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_goes_on_through_its_segments() {
     let _server = undisturbed().await;
-    let space = Space::with_segments(SMALL);
+    let space = Space::with_segments(SMALL).await;
     let journal = space.journal().await;
     let mut writer = open(&*journal, 0, "n1").await;
     let mut written = Vec::new();
@@ -54,7 +54,6 @@ async fn a_log_goes_on_through_its_segments() {
     }
     let fenced = CommitOutcome::Fenced { epoch: 2, last_lsn: owner.lsn };
     assert_eq!(settle(&*journal, vec![writer.next("late")]).await, [fenced]);
-    space.drop().await;
 }
 
 /// A shard of which the first segment was sealed after one frame, and its owner.
@@ -68,7 +67,7 @@ async fn sealed(space: &Space, journal: &CqlJournal, index: u16) -> Writer {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sealed_segment_without_a_successor_is_no_end() {
     let _server = undisturbed().await;
-    let space = Space::new();
+    let space = Space::new().await;
     let (journal, other) = (space.journal().await, space.journal().await);
 
     let mut writer = sealed(&space, &journal, 0).await;
@@ -88,13 +87,12 @@ async fn a_sealed_segment_without_a_successor_is_no_end() {
     assert_eq!(journal.release(shard(2), 1).await, Ok(true), "it is given up");
     assert_eq!(journal.heads().await.expect("lists")[2].owner, None);
     assert_eq!(open(&*other, 2, "n2").await.epoch, 2);
-    space.drop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_largest_frame_and_a_large_snapshot_fit() {
     let _server = undisturbed().await;
-    let space = Space::new();
+    let space = Space::new().await;
     let journal = space.journal().await;
     let mut writer = open(&*journal, 0, "n1").await;
     // Nothing that could be compressed.
@@ -113,5 +111,4 @@ async fn the_largest_frame_and_a_large_snapshot_fit() {
     assert_eq!(opened.snapshot, Some(snapshot));
     assert_eq!(opened.tail.len(), 1);
     assert!(read_all(&*journal, shard(0), 10).await[..3] == written, "the frames differ");
-    space.drop().await;
 }

@@ -6,11 +6,11 @@ use chargeplane_cql::{CqlJournal, CqlOptions, SegmentLimits};
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::statement::unprepared::Statement;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -71,8 +71,6 @@ impl Server {
     }
 }
 
-static COUNT: AtomicU32 = AtomicU32::new(0);
-
 async fn session() -> Session {
     let builder = SessionBuilder::new().known_node_addr(address()).fetch_schema_metadata(false);
     builder.build().await.expect("the server of CHARGEPLANE_CQL answers")
@@ -84,7 +82,16 @@ async fn run(session: &Session, cql: &str) {
     session.query_unpaged(statement, ()).await.unwrap_or_else(|error| panic!("{cql}: {error}"));
 }
 
-/// Drops what earlier runs that failed have left.
+/// Keyspaces that may be in use at once, by all processes together.
+const SPACES: u32 = 64;
+
+fn lock_of(slot: u32) -> Option<File> {
+    let path = PathBuf::from(variable("CHARGEPLANE_CASSANDRA")).join(format!("space-{slot}.lock"));
+    let file = File::create(path).expect("a lock file");
+    file.try_lock().ok().map(|()| file)
+}
+
+/// Drops the keyspaces of earlier runs: their tables may be those of another version of the program.
 async fn sweep() {
     static DONE: OnceCell<()> = OnceCell::const_new();
     DONE.get_or_init(|| async {
@@ -92,29 +99,36 @@ async fn sweep() {
         let names = session.query_unpaged("SELECT keyspace_name FROM system_schema.keyspaces", ()).await;
         let names = names.expect("lists").into_rows_result().expect("rows");
         for (name,) in names.rows::<(String,)>().expect("texts").flatten() {
-            let pid = name.strip_prefix("test_").and_then(|rest| rest.split('_').next().map(str::to_owned));
-            if pid.is_some_and(|pid| !PathBuf::from(format!("/proc/{pid}")).exists()) {
-                run(&session, &format!("DROP KEYSPACE {name}")).await;
-            }
+            let slot = name.strip_prefix("test_").and_then(|slot| slot.parse().ok());
+            let _lock = match slot.map(lock_of) {
+                Some(Some(lock)) => lock,
+                _ => continue,
+            };
+            run(&session, &format!("DROP KEYSPACE {name}")).await;
         }
     })
     .await;
 }
 
-/// A keyspace.
+/// A keyspace that nobody else uses meanwhile. Making one takes seconds, so it is emptied and used again.
 pub struct Space {
     name: String,
     segment: SegmentLimits,
+    _lock: File,
 }
 
 impl Space {
-    pub fn new() -> Self {
-        Self::with_segments(SegmentLimits::default())
+    pub async fn new() -> Self {
+        Self::with_segments(SegmentLimits::default()).await
     }
 
-    pub fn with_segments(segment: SegmentLimits) -> Self {
-        let name = format!("test_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        Self { name, segment }
+    pub async fn with_segments(segment: SegmentLimits) -> Self {
+        let (slot, lock) = (0..SPACES).find_map(|slot| Some((slot, lock_of(slot)?))).expect("a free keyspace");
+        let space = Self { name: format!("test_{slot}"), segment, _lock: lock };
+        if space.count("SELECT * FROM system_schema.tables WHERE keyspace_name = '%k'").await > 0 {
+            space.empty().await;
+        }
+        space
     }
 
     pub fn options(&self) -> CqlOptions {
@@ -142,15 +156,10 @@ impl Space {
         found.into_rows_result().expect("rows").rows_num()
     }
 
-    /// Empties all tables but the layout's.
     pub async fn empty(&self) {
-        for table in ["log", "shards", "snapshots"] {
+        for table in ["log", "shards", "snapshots", "layout"] {
             self.run(&format!("TRUNCATE %k.{table}")).await;
         }
-    }
-
-    pub async fn drop(&self) {
-        self.run("DROP KEYSPACE IF EXISTS %k").await;
     }
 }
 
