@@ -22,6 +22,7 @@ CRATES = {
     "sqlite": {"domain", "cluster", "actors"},
     "highs": {"domain"},
     "redis": {"domain", "cluster", "actors"},
+    "cql": {"domain", "cluster"},
 }
 
 # Only binaries assemble. The drill judges from outside: it shares no code with what it judges.
@@ -40,6 +41,7 @@ CONFINED = {
     "rusqlite": {"sqlite", "chargeplane", "drill", "bench"},
     "libsqlite3": {"sqlite", "chargeplane", "drill", "bench"},
     "redis": {"redis", "chargeplane", "bench"},
+    "scylla": {"cql", "chargeplane"},
     "utoipa": {"api", "chargeplane"},
     "ractor": {"actors", "api", "sqlite", "chargeplane", "bench"},
     "tokio": (set(CRATES) | set(BINARIES)) - {"domain", "protocol", "highs"},

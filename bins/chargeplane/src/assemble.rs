@@ -4,6 +4,8 @@
 //! the link is attached once the node listens. At the end: HTTP stops taking requests, the node flushes and
 //! gives up its shards and its lease, the link hands over what is queued, the broker goes last.
 
+mod journal;
+
 use crate::cli::{Connection, DevArgs, NodeArgs};
 use crate::client::new_key;
 use crate::config::{self, Config, Loaded};
@@ -246,7 +248,7 @@ async fn start_node(config: &Config, dir: &DataDir) -> Result<Node, Failure> {
     let solver = HighsSolver::start(usize::try_from(config.power.solver_threads).unwrap_or(1))
         .map_err(|e| Failure::internal(format!("the solver cannot start: {e}")))?;
     let ports = Ports {
-        journal: Arc::new(stores.journal),
+        journal: journal::journal(config, stores.journal).await?,
         coordination: Arc::new(stores.coordination),
         telemetry: Arc::new(stores.telemetry),
         catalogue: Arc::new(stores.catalogue),
@@ -291,7 +293,7 @@ async fn connect(config: &Config, node: &Node) -> Result<(Arc<MqttLink>, Option<
         (Some(broker), brokers, own, password)
     } else {
         let username = if mqtt.username.is_empty() { own } else { mqtt.username.clone() };
-        (None, mqtt.brokers.clone(), username, password_of(&mqtt.password_file)?)
+        (None, mqtt.brokers.clone(), username, password_of("mqtt.password_file", &mqtt.password_file)?)
     };
     let options = Options {
         keep_alive: Duration::from_secs(mqtt.keep_alive_s),
@@ -323,11 +325,11 @@ async fn start_broker(listen: &str, node: &Node, own: String, password: String) 
 }
 
 /// The password in the first line of a file; none when no file is named.
-fn password_of(file: &str) -> Result<String, Failure> {
+fn password_of(key: &str, file: &str) -> Result<String, Failure> {
     if file.is_empty() {
         return Ok(String::new());
     }
-    let text = std::fs::read_to_string(file).map_err(|e| Failure::usage(format!("mqtt.password_file: {file}: {e}")))?;
+    let text = std::fs::read_to_string(file).map_err(|e| Failure::usage(format!("{key}: {file}: {e}")))?;
     Ok(text.lines().next().unwrap_or("").to_owned())
 }
 

@@ -14,6 +14,7 @@ pub use load::{Loaded, load};
 use crate::cli::{ConfigArgs, Output};
 use crate::exit::Failure;
 use crate::output;
+use chargeplane_cql::Replication;
 use serde_json::json;
 use std::net::SocketAddr;
 
@@ -123,10 +124,22 @@ impl Config {
         need(within(power.solve_limit_ms, 1, 900), "power.solve_limit_ms", range(1, 900));
         need(within(power.solver_threads, 1, 64), "power.solver_threads", range(1, 64));
         let journal = &self.journal;
-        let backend_ok = ["sqlite", "redis"].contains(&journal.backend.as_str());
-        need(backend_ok, "journal.backend", "write `sqlite` or `redis`".into());
-        let check_ok = ["required", "skipped"].contains(&journal.redis_durability_check.as_str());
-        need(check_ok, "journal.redis_durability_check", "write `required` or `skipped`".into());
+        let backends = ["sqlite", "redis", "cql"];
+        need(
+            backends.contains(&journal.backend.as_str()),
+            "journal.backend",
+            "write `sqlite`, `redis` or `cql`".into(),
+        );
+        let nodes_ok = journal.backend != "cql" || !journal.cql_nodes.is_empty();
+        need(nodes_ok, "journal.cql_nodes", "write [\"host:port\"] for the backend `cql`".into());
+        if let Err(wrong) = Replication::parse(&journal.cql_replication) {
+            need(false, "journal.cql_replication", format!("{wrong}; write `3` or `paris:3,berlin:2`"));
+        }
+        need(within(journal.cql_segment_mib, 1, 64), "journal.cql_segment_mib", range(1, 64));
+        let check_ok = ["required", "skipped"].contains(&journal.cql_sync_check.as_str());
+        need(check_ok, "journal.cql_sync_check", "write `required` or `skipped`".into());
+        let redis_check_ok = ["required", "skipped"].contains(&journal.redis_durability_check.as_str());
+        need(redis_check_ok, "journal.redis_durability_check", "write `required` or `skipped`".into());
         need(journal.redis_replicas <= 16, "journal.redis_replicas", range(0, 16));
         let telemetry = &self.telemetry;
         need(within(telemetry.flush_ms, 100, 300_000), "telemetry.flush_ms", range(100, 300_000));

@@ -142,7 +142,7 @@ config! {
     }
     /// Where the logs of all shards are, and so the books.
     journal: JournalSection {
-        /// `sqlite`: a file in the data directory; `redis`: the server of `redis_url`.
+        /// `sqlite`: a file in the data directory; `redis`: the server of `redis_url`; `cql`: ScyllaDB or Apache Cassandra.
         backend: String = "sqlite";
         /// The server, `redis://[user@]host:port/database`, or `rediss://` for TLS. It must run with `appendonly yes` and `appendfsync always`.
         redis_url: String = "redis://127.0.0.1:6379/0";
@@ -156,6 +156,20 @@ config! {
         redis_replicas: u64 = 0u64;
         /// `required`: a server that refuses CONFIG GET is refused; `skipped`: its operator vouches for `appendfsync always`.
         redis_durability_check: String = "required";
+        /// Nodes of the database to begin with, `host:port`; the others are found.
+        cql_nodes: Vec<String> = Vec::<String>::new();
+        /// Keyspace, made when it is not there: small letters, digits and `_`, at most 48.
+        cql_keyspace: String = "chargeplane";
+        /// Copies, when the keyspace is made: `3` in every data centre, or `paris:3,berlin:2`.
+        cql_replication: String = "3";
+        /// User name at the database; empty: no login.
+        cql_username: String = "";
+        /// File with the password at the database, in its first line; empty: no password.
+        cql_password_file: String = "";
+        /// Megabytes of frames after which a segment, which is a partition, ends.
+        cql_segment_mib: u64 = 32u64;
+        /// `required`: a database that acknowledges before it has synced its commit log, or does not say, is refused; `skipped`: its operator answers for that.
+        cql_sync_check: String = "required";
     }
     /// Telemetry on its way to the store.
     telemetry: TelemetrySection {

@@ -1,0 +1,165 @@
+//! Connecting, and the tables: made where they are not there, refused when a newer program made them.
+
+use crate::durability::Durability;
+use crate::options::{CqlOptions, is_keyspace};
+use crate::statements::Statements;
+use crate::store::Store;
+use scylla::client::execution_profile::ExecutionProfile;
+use scylla::client::session::Session;
+use scylla::client::session_builder::SessionBuilder;
+use scylla::errors::{DbError, ExecutionError, RequestAttemptError};
+use scylla::policies::retry::FallthroughRetryPolicy;
+use scylla::statement::unprepared::Statement;
+use scylla::statement::{Consistency, SerialConsistency};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The version of the tables that this program makes.
+const LAYOUT: i32 = 1;
+
+/// After this a write's outcome is unknown. A node that is paused must not hold up a shard for longer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A connection is asked for a sign of life so often, and given up after so long without one. With the driver's
+/// usual 30 s it would go on choosing a node that is paused.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A change of the schema is agreed on by all nodes.
+const SCHEMA_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// `%k` is the keyspace. `log.state`: 0 released, 1 held, 2 sealed.
+const TABLES: &[&str] = &[
+    "CREATE TABLE IF NOT EXISTS %k.layout (id int PRIMARY KEY, version int)",
+    "CREATE TABLE IF NOT EXISTS %k.log (shard int, segment bigint, lsn bigint, frame blob, owner text static, \
+     epoch bigint static, first_lsn bigint static, last_lsn bigint static, last_hash blob static, \
+     bytes bigint static, state int static, snapshots blob static, PRIMARY KEY ((shard, segment), lsn))",
+    "CREATE TABLE IF NOT EXISTS %k.shards (part int, shard int, segment bigint, PRIMARY KEY (part, shard))",
+    "CREATE TABLE IF NOT EXISTS %k.snapshots (shard int, lsn bigint, epoch bigint, part int, bytes blob, \
+     PRIMARY KEY ((shard, lsn, epoch), part))",
+];
+
+/// Why the journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// A setting that cannot be.
+    #[error("{0}")]
+    Settings(String),
+    /// No node answers as it should.
+    #[error("no connection to a CQL database at {nodes}: {why}")]
+    Unreachable {
+        /// The nodes that were tried.
+        nodes: String,
+        /// What the driver says.
+        why: String,
+    },
+    /// The keyspace or its tables cannot be made or used.
+    #[error("keyspace {keyspace}: {why}")]
+    Schema {
+        /// The keyspace.
+        keyspace: String,
+        /// What the database says.
+        why: String,
+    },
+    /// The tables are a newer program's.
+    #[error("keyspace {keyspace} has layout {found}, made by a newer program; this one knows {LAYOUT}")]
+    Newer {
+        /// The keyspace.
+        keyspace: String,
+        /// The version found.
+        found: i32,
+    },
+    /// It answers before commits are synced.
+    #[error(
+        "the database is not durable enough for the books: {0}. Set commitlog_sync to batch or group on every node, or \
+         allow it in the configuration if replicas never lose power together"
+    )]
+    NotSynced(Box<Durability>),
+}
+
+/// Connects and brings the tables up to date.
+pub(crate) async fn connect(options: &CqlOptions) -> Result<(Store, Durability), ConnectError> {
+    let keyspace = &options.keyspace;
+    if !is_keyspace(keyspace) {
+        let rule = "a small letter, then small letters, digits and `_`, at most 48";
+        return Err(ConnectError::Settings(format!("`{keyspace}` cannot be a keyspace: {rule}")));
+    }
+    let session = session(options).await?;
+    let failed = |why: String| ConnectError::Schema { keyspace: keyspace.clone(), why };
+    let create = create_tables(&session, options).await;
+    let version = create.map_err(|error| failed(error.to_string()))?;
+    if version != LAYOUT {
+        return Err(ConnectError::Newer { keyspace: keyspace.clone(), found: version });
+    }
+    let durability = Durability::of(&session, keyspace).await.map_err(|error| failed(error.to_string()))?;
+    if !durability.is_synced() && !options.allow_unsynced {
+        return Err(ConnectError::NotSynced(Box::new(durability)));
+    }
+    let statements = Statements::prepare(&session, keyspace).await.map_err(|error| failed(error.to_string()))?;
+    Ok((Store::new(session, statements), durability))
+}
+
+async fn session(options: &CqlOptions) -> Result<Session, ConnectError> {
+    let profile = ExecutionProfile::builder()
+        .request_timeout(Some(REQUEST_TIMEOUT))
+        .consistency(Consistency::Quorum)
+        .serial_consistency(Some(SerialConsistency::Serial))
+        .retry_policy(Arc::new(FallthroughRetryPolicy::new()))
+        .speculative_execution_policy(None)
+        .build();
+    let mut builder = SessionBuilder::new()
+        .known_nodes(&options.nodes)
+        .default_execution_profile_handle(profile.into_handle())
+        .connection_timeout(CONNECT_TIMEOUT)
+        .schema_agreement_timeout(SCHEMA_TIMEOUT)
+        .keepalive_interval(KEEP_ALIVE)
+        .keepalive_timeout(KEEP_ALIVE)
+        .tcp_nodelay(true);
+    if let Some((user, password)) = &options.login {
+        builder = builder.user(user, password);
+    }
+    builder
+        .build()
+        .await
+        .map_err(|error| ConnectError::Unreachable { nodes: options.nodes.join(", "), why: error.to_string() })
+}
+
+/// Makes what is missing; returns the version of what is there.
+async fn create_tables(session: &Session, options: &CqlOptions) -> Result<i32, ExecutionError> {
+    let keyspace = &options.keyspace;
+    let exists = format!("SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = '{keyspace}'");
+    let found = session.query_unpaged(exists, ()).await?.into_rows_result();
+    if !found.is_ok_and(|rows| rows.rows_num() > 0) {
+        create_keyspace(session, options).await?;
+    }
+    for table in TABLES {
+        change(session, table.replace("%k", keyspace)).await?;
+    }
+    let insert = format!("INSERT INTO {keyspace}.layout (id, version) VALUES (0, {LAYOUT}) IF NOT EXISTS");
+    change(session, insert).await?;
+    let mut select = Statement::new(format!("SELECT version FROM {keyspace}.layout WHERE id = 0"));
+    select.set_consistency(Consistency::Serial);
+    let rows = session.query_unpaged(select, ()).await?.into_rows_result().ok();
+    let row = rows.and_then(|rows| rows.maybe_first_row::<(Option<i32>,)>().ok().flatten());
+    Ok(row.and_then(|(version,)| version).unwrap_or(0))
+}
+
+/// Older versions of ScyllaDB take no conditional writes in tablets; Cassandra does not know the word.
+async fn create_keyspace(session: &Session, options: &CqlOptions) -> Result<(), ExecutionError> {
+    let replication = options.replication.cql();
+    let plain = format!("CREATE KEYSPACE IF NOT EXISTS {} WITH replication = {replication}", options.keyspace);
+    match change(session, format!("{plain} AND tablets = {{'enabled': false}}")).await {
+        Err(ExecutionError::LastAttemptError(RequestAttemptError::DbError(
+            DbError::SyntaxError | DbError::Invalid | DbError::ConfigError,
+            _,
+        ))) => change(session, plain).await,
+        other => other,
+    }
+}
+
+async fn change(session: &Session, cql: String) -> Result<(), ExecutionError> {
+    let mut statement = Statement::new(cql);
+    statement.set_request_timeout(Some(SCHEMA_TIMEOUT));
+    session.query_unpaged(statement, ()).await.map(drop)
+}
