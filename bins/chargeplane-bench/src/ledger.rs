@@ -14,7 +14,7 @@ use chargeplane_actors::handle::CallError;
 use chargeplane_actors::node::Node;
 use chargeplane_actors::shared::{NodeConfig, Ports};
 use chargeplane_cluster::journal::Journal;
-use chargeplane_domain::account::{AccountAnswer, AccountCommand, AccountEvent, AccountKind};
+use chargeplane_domain::account::{AccountAnswer, AccountCommand, AccountEvent, AccountKind, Holder};
 use chargeplane_domain::allocation::lp::{Programme, SolveDone, Solver, SolverBusy};
 use chargeplane_domain::ids::{AccountId, SessionId};
 use chargeplane_domain::placement::{Family, shard_of};
@@ -219,6 +219,7 @@ async fn load(args: &NodeArgs) -> anyhow::Result<()> {
         key: "open".into(),
         currency: currency()?,
         kind: AccountKind::Credit { limit: Money(5_000_000_000_000) },
+        holder: Holder::Fleet,
         at: Timestamp(0),
     };
     node.handle().account_command(account.clone(), open).await?;

@@ -156,11 +156,14 @@ fn answer_behind_commits<T: Send + 'static>(
 
 /// The account as the API shows it.
 pub(crate) fn view(account: &Account) -> AccountView {
-    let open = account.holds.iter().filter(|(_, session)| session.closed.is_none());
+    let open = account.holds.iter().filter(|(_, session)| session.is_open());
     AccountView {
         id: account.id.clone(),
         currency: account.currency,
         kind: account.kind,
+        holder: account.holder,
+        status: account.status.clone(),
+        refundable: account.refundable(),
         balance: account.posted,
         held: account.held,
         available: account.available(),

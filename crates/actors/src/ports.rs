@@ -159,7 +159,7 @@ pub struct LedgerEntry {
     pub index: u32,
     /// The account.
     pub account: AccountId,
-    /// What happened: `opened`, `top_up`, `debit`, `settlement`
+    /// What happened: the code of the domain's statement kind, such as `opened`, `top_up`, `debit`
     pub kind: String,
     /// What it did to the balance.
     pub amount: Money,

@@ -1,7 +1,7 @@
 //! What the node shows of itself: plain values for the API and the command line.
 
 use crate::ports::LedgerEntry;
-use chargeplane_domain::account::AccountKind;
+use chargeplane_domain::account::{AccountKind, AccountStatus, Holder};
 use chargeplane_domain::charger::Refusal;
 use chargeplane_domain::command::Command;
 use chargeplane_domain::ids::{AccountId, ChargerId, ConnectorNo, GatewayId, SessionId, StationId};
@@ -126,6 +126,12 @@ pub struct AccountView {
     pub currency: Currency,
     /// Prepaid or credit.
     pub kind: AccountKind,
+    /// A person's or a fleet's.
+    pub holder: Holder,
+    /// Whether it may be used.
+    pub status: AccountStatus,
+    /// What may be refunded: of what was paid in, what is neither spent nor held.
+    pub refundable: Money,
     /// The posted balance.
     pub balance: Money,
     /// Held for open sessions.

@@ -94,6 +94,14 @@ codes! {
         "invalid_tariff" 409 "The tariff has a price out of range";
         "insufficient_funds" 402 "Not enough money";
         "too_many_sessions" 409 "Too many sessions hold money";
+        "account_frozen" 409 "The account is frozen";
+        "account_closed" 409 "The account is closed";
+        "refund_limit" 409 "More than may be refunded";
+        "invalid_reason" 422 "A reason is missing or too long";
+        "sessions_open" 409 "Sessions of the account are not settled";
+        "balance_not_zero" 409 "The balance is not zero";
+        "session_released" 409 "The session's hold was released";
+        "session_active" 409 "The session is under way";
         "unknown_session" 404 "The session is not known";
         "session_closed" 409 "The session is closed";
         "account_refused" 409 "The account refused";

@@ -33,7 +33,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// An account of the books. Text form: `driver:main/a1`, `energy:main/op1:CNY`, `service:main/op1:CNY`,
-/// `top-up:main:CNY`, `overshoot:main/op1:CNY`, `rounding:main:CNY`; stored as text.
+/// `top-up:main:CNY`, `overshoot:main/op1:CNY`, `rounding:main:CNY`, `adjustment:main:CNY`; stored as text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum LedgerAccount {
@@ -47,6 +47,8 @@ pub enum LedgerAccount {
     TopUpSource { tenant: TenantId, currency: Currency },
     /// Metered but not paid by a driver: minus what the operator bears.
     Overshoot { operator: OperatorId, currency: Currency },
+    /// What operators corrected by their word: minus what they gave.
+    Adjustment { tenant: TenantId, currency: Currency },
     /// Rounding differences of splits between partners.
     Rounding { tenant: TenantId, currency: Currency },
 }
@@ -220,6 +222,7 @@ impl LedgerAccount {
             | Self::ServiceRevenue { currency, .. }
             | Self::TopUpSource { currency, .. }
             | Self::Overshoot { currency, .. }
+            | Self::Adjustment { currency, .. }
             | Self::Rounding { currency, .. } => Some(*currency),
         }
     }
@@ -235,6 +238,7 @@ impl fmt::Display for LedgerAccount {
             }
             Self::TopUpSource { tenant, currency } => write!(f, "top-up:{tenant}:{currency}"),
             Self::Overshoot { operator, currency } => write!(f, "overshoot:{operator}:{currency}"),
+            Self::Adjustment { tenant, currency } => write!(f, "adjustment:{tenant}:{currency}"),
             Self::Rounding { tenant, currency } => write!(f, "rounding:{tenant}:{currency}"),
         }
     }
@@ -256,6 +260,7 @@ impl FromStr for LedgerAccount {
             "service" => Ok(Self::ServiceRevenue { operator: owner.parse()?, currency }),
             "overshoot" => Ok(Self::Overshoot { operator: owner.parse()?, currency }),
             "top-up" => Ok(Self::TopUpSource { tenant: TenantId::new(owner)?, currency }),
+            "adjustment" => Ok(Self::Adjustment { tenant: TenantId::new(owner)?, currency }),
             "rounding" => Ok(Self::Rounding { tenant: TenantId::new(owner)?, currency }),
             _ => Err(shape()),
         }

@@ -33,6 +33,8 @@ const ACCOUNTS: &[Column] = &[
     ("ACCOUNT", "id"),
     ("CURRENCY", "currency"),
     ("KIND", "kind"),
+    ("HOLDER", "holder"),
+    ("STATUS", "status"),
     ("BALANCE", "balance"),
     ("HELD", "held"),
     ("AVAILABLE", "available"),
@@ -184,9 +186,10 @@ impl Call {
 
     fn account(&self, command: &AccountCommand) -> Result<(), Failure> {
         match command {
-            AccountCommand::Open { account, currency, credit_limit, key } => {
+            AccountCommand::Open { account, currency, credit_limit, fleet, key } => {
                 let kind = if credit_limit.is_some() { "credit" } else { "prepaid" };
-                let mut body = json!({ "account": account, "currency": currency, "kind": kind });
+                let holder = if *fleet { "fleet" } else { "personal" };
+                let mut body = json!({ "account": account, "currency": currency, "kind": kind, "holder": holder });
                 if let Some(limit) = credit_limit {
                     body["credit_limit"] = json!(limit);
                 }
@@ -198,10 +201,29 @@ impl Call {
                 let path = format!("/accounts/{}/top-ups", encode(account));
                 output::item(self.output, &self.keyed(&path, key, &json!({ "amount": amount }))?)
             }
+            AccountCommand::Refund { account, amount, key } => {
+                self.operated(account, "refunds", key, &json!({ "amount": amount }))
+            }
+            AccountCommand::Adjust { account, amount, reason, key } => {
+                self.operated(account, "adjustments", key, &json!({ "amount": amount, "reason": reason }))
+            }
+            AccountCommand::Freeze { account, reason, key } => {
+                self.operated(account, "freeze", key, &json!({ "reason": reason }))
+            }
+            AccountCommand::Unfreeze { account, key } => self.operated(account, "unfreeze", key, &json!({})),
+            AccountCommand::Release { account, session, key } => {
+                self.operated(account, "releases", key, &json!({ "session": session }))
+            }
+            AccountCommand::Close { account, key } => self.operated(account, "close", key, &json!({})),
             AccountCommand::Statement { account } => {
                 self.list(&format!("/accounts/{}/statement", encode(account)), STATEMENT)
             }
         }
+    }
+
+    /// A keyed request to an account, and its answer.
+    fn operated(&self, account: &str, what: &str, key: &KeyArg, body: &Value) -> Result<(), Failure> {
+        output::item(self.output, &self.keyed(&format!("/accounts/{}/{what}", encode(account)), key, body)?)
     }
 
     fn session(&self, command: &SessionCommand) -> Result<(), Failure> {

@@ -1,6 +1,7 @@
 //! The routes under `/api/v1`, a file for each kind of thing.
 
 pub(crate) mod accounts;
+pub(crate) mod accounts_operated;
 pub(crate) mod catalogue;
 pub(crate) mod chargers;
 pub(crate) mod commands;
@@ -37,6 +38,12 @@ pub(crate) fn all() -> OpenApiRouter<ApiState> {
         .routes(routes!(accounts::get))
         .routes(routes!(accounts::top_up))
         .routes(routes!(accounts::statement))
+        .routes(routes!(accounts_operated::refund))
+        .routes(routes!(accounts_operated::adjust))
+        .routes(routes!(accounts_operated::freeze))
+        .routes(routes!(accounts_operated::unfreeze))
+        .routes(routes!(accounts_operated::release))
+        .routes(routes!(accounts_operated::close))
         .routes(routes!(sessions::list, sessions::start))
         .routes(routes!(sessions::get))
         .routes(routes!(sessions::stop))

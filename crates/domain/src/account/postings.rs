@@ -33,15 +33,27 @@ pub fn postings(id: &AccountId, event: &AccountEvent) -> Vec<Posting> {
             (LedgerAccount::Driver(id.clone()), *currency, *amount),
             (LedgerAccount::TopUpSource { tenant: id.tenant_id(), currency: *currency }, *currency, amount.negated()),
         ],
+        AccountEvent::Refunded { currency, amount, .. } => vec![
+            (LedgerAccount::Driver(id.clone()), *currency, amount.negated()),
+            (LedgerAccount::TopUpSource { tenant: id.tenant_id(), currency: *currency }, *currency, *amount),
+        ],
+        AccountEvent::Adjusted { currency, amount, .. } => vec![
+            (LedgerAccount::Driver(id.clone()), *currency, *amount),
+            (LedgerAccount::Adjustment { tenant: id.tenant_id(), currency: *currency }, *currency, amount.negated()),
+        ],
         AccountEvent::Debited { operator, currency, energy, service, .. } => {
             revenue(id, operator, *currency, *energy, *service, Money::ZERO)
         }
         AccountEvent::Settled { operator, currency, energy, service, settled, .. } => {
             revenue(id, operator, *currency, *energy, *service, settled.overshoot)
         }
-        AccountEvent::Opened { .. } | AccountEvent::Held { .. } | AccountEvent::Refused { .. } => {
-            vec![]
-        }
+        AccountEvent::Opened { .. }
+        | AccountEvent::Frozen { .. }
+        | AccountEvent::Unfrozen { .. }
+        | AccountEvent::Released { .. }
+        | AccountEvent::Closed { .. }
+        | AccountEvent::Held { .. }
+        | AccountEvent::Refused { .. } => vec![],
     };
     legs.into_iter()
         .filter(|(_, _, amount)| *amount != Money::ZERO)
