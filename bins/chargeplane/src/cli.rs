@@ -74,11 +74,17 @@ pub enum Command {
         #[command(subcommand)]
         command: ChargerCommand,
     },
-    /// Accounts: open, top up, refund, correct, freeze, close; statement
+    /// Accounts: open, top up, refund, transfer, correct, freeze, close; statement
     Account {
         /// What to do
         #[command(subcommand)]
         command: AccountCommand,
+    },
+    /// What operators have earned
+    Operator {
+        /// What to do
+        #[command(subcommand)]
+        command: OperatorCommand,
     },
     /// Charging sessions
     Session {
@@ -311,10 +317,45 @@ pub enum AccountCommand {
         #[command(flatten)]
         key: KeyArg,
     },
+    /// Send money to another account
+    Transfer {
+        /// The account that it leaves
+        from: String,
+        /// The account that it goes to
+        to: String,
+        /// A decimal amount, such as 12.50
+        amount: String,
+        /// The key
+        #[command(flatten)]
+        key: KeyArg,
+    },
+    /// How a transfer stands
+    ShowTransfer {
+        /// The transfer, such as main/a1.t7
+        transfer: String,
+    },
+    /// Its entries with what caused each: request, or session, reading, charge record and samples
+    Audit {
+        /// The account
+        account: String,
+        /// Only this entry, as its statement names it
+        #[arg(long, value_name = "SHARD/LSN/INDEX")]
+        entry: Option<String>,
+    },
     /// Its ledger, oldest line first
     Statement {
         /// The account
         account: String,
+    },
+}
+
+/// `chargeplane operator`.
+#[derive(Debug, Subcommand)]
+pub enum OperatorCommand {
+    /// By currency, over all shards
+    Balance {
+        /// The operator, `tenant/local` or `local`
+        operator: String,
     },
 }
 

@@ -5,15 +5,21 @@
 //! that covers it, an answer without an event too, because it may repeat one that is not durable yet
 //! (MONEY-2, MONEY-3, MONEY-4). A restart reloads the last durable state from the shard's map.
 
+mod transfers;
+
 use crate::admission::Permit;
 use crate::family::AccountFamily;
 use crate::handle::CallError;
 use crate::reply::{Answer, Reply};
 use crate::shard::{EntityLink, EntityMessage};
+use crate::shared::NodeShared;
 use crate::views::AccountView;
-use chargeplane_domain::account::{self, Account, AccountAnswer, AccountCommand, SessionAccount};
+use chargeplane_domain::account::{
+    self, Account, AccountAnswer, AccountCommand, AccountEvent, SessionAccount, Transfer,
+};
 use chargeplane_domain::ids::SessionId;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use std::sync::Arc;
 
 /// Messages of the account actor.
 #[derive(Debug)]
@@ -24,6 +30,12 @@ pub enum AccountMessage {
     Position { session: SessionId, reply: Reply<Option<Box<SessionAccount>>>, permit: Permit },
     /// The account as it stands.
     View { reply: Reply<AccountView>, permit: Permit },
+    /// A transfer that leaves this account.
+    Transfer { number: u64, reply: Reply<Transfer>, permit: Permit },
+    /// The target of a transfer answered, or nobody did.
+    TransferAnswered { number: u64, result: Answer<AccountAnswer> },
+    /// Time to look after the transfers that are under way.
+    Wake,
 }
 
 impl EntityMessage for AccountMessage {
@@ -32,6 +44,8 @@ impl EntityMessage for AccountMessage {
             Self::Command { reply, .. } => reply.answer(Err(why)),
             Self::Position { reply, .. } => reply.answer(Err(why)),
             Self::View { reply, .. } => reply.answer(Err(why)),
+            Self::Transfer { reply, .. } => reply.answer(Err(why)),
+            Self::TransferAnswered { .. } | Self::Wake => {}
         }
     }
 
@@ -41,7 +55,11 @@ impl EntityMessage for AccountMessage {
                 let (command, reply) = (command.clone(), Reply::ignored());
                 Some(Self::Command { command, reply, permit: Permit::internal() })
             }
-            Self::Position { .. } | Self::View { .. } => None,
+            Self::Position { .. }
+            | Self::View { .. }
+            | Self::Transfer { .. }
+            | Self::TransferAnswered { .. }
+            | Self::Wake => None,
         }
     }
 
@@ -53,7 +71,7 @@ impl EntityMessage for AccountMessage {
     fn to_body(&self) -> Option<Vec<u8>> {
         match self {
             Self::Command { command, .. } => rmp_serde::to_vec_named(command).ok(),
-            Self::Position { .. } | Self::View { .. } => None,
+            _ => None,
         }
     }
 
@@ -69,6 +87,8 @@ pub struct AccountActor;
 
 /// What it is started with.
 pub struct AccountArguments {
+    /// The node.
+    pub shared: Arc<NodeShared>,
     /// Its shard.
     pub link: EntityLink<AccountFamily>,
     /// Its last durable state; none when it was never opened.
@@ -77,8 +97,10 @@ pub struct AccountArguments {
 
 /// State of the account actor.
 pub struct AccountState {
+    shared: Arc<NodeShared>,
     link: EntityLink<AccountFamily>,
     account: Option<Account>,
+    sending: transfers::Sending,
 }
 
 impl Actor for AccountActor {
@@ -88,22 +110,25 @@ impl Actor for AccountActor {
 
     async fn pre_start(
         &self,
-        _myself: ActorRef<AccountMessage>,
+        myself: ActorRef<AccountMessage>,
         arguments: AccountArguments,
     ) -> Result<AccountState, ActorProcessingErr> {
-        let AccountArguments { link, account } = arguments;
-        Ok(AccountState { link, account })
+        let AccountArguments { shared, link, account } = arguments;
+        if account.as_ref().is_some_and(|account| !account.outgoing.open.is_empty()) {
+            myself.cast(AccountMessage::Wake)?;
+        }
+        Ok(AccountState { shared, link, account, sending: transfers::Sending::default() })
     }
 
     async fn handle(
         &self,
-        _myself: ActorRef<AccountMessage>,
+        myself: ActorRef<AccountMessage>,
         message: AccountMessage,
         state: &mut AccountState,
     ) -> Result<(), ActorProcessingErr> {
         state.link.begin(&message, message.keep())?;
         match message {
-            AccountMessage::Command { command, reply, permit } => on_command(state, command, reply, permit),
+            AccountMessage::Command { command, reply, permit } => on_command(state, &myself, command, reply, permit),
             AccountMessage::Position { session, reply, permit } => {
                 let found = state.account.as_ref().and_then(|account| account.position(&session));
                 let found = found.cloned().map(Box::new);
@@ -116,12 +141,26 @@ impl Actor for AccountActor {
                 answer_behind_commits(state, reply, found, permit);
                 Ok(())
             }
+            AccountMessage::Transfer { number, reply, permit } => {
+                let found = state.account.as_ref().and_then(|account| account.outgoing.get(number)).cloned();
+                let missing = || CallError::NotFound(format!("transfer {}.t{number}", state.link.key.0));
+                answer_behind_commits(state, reply, found.ok_or_else(missing), permit);
+                Ok(())
+            }
+            AccountMessage::TransferAnswered { number, result } => {
+                transfers::on_answered(state, &myself, number, result)
+            }
+            AccountMessage::Wake => {
+                transfers::on_wake(state, &myself);
+                Ok(())
+            }
         }
     }
 }
 
 fn on_command(
     state: &mut AccountState,
+    myself: &ActorRef<AccountMessage>,
     command: AccountCommand,
     reply: Reply<AccountAnswer>,
     permit: Permit,
@@ -136,7 +175,12 @@ fn on_command(
         reply.answer(answer);
         drop(permit);
     });
+    let moves =
+        matches!(decision.event, Some(AccountEvent::TransferredOut { .. } | AccountEvent::TransferArrived { .. }));
     state.link.persist(decision.event.into_iter().collect(), after);
+    if moves {
+        transfers::advance(state, myself);
+    }
     Ok(())
 }
 

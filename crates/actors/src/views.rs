@@ -166,6 +166,26 @@ pub struct BalanceView {
     pub balance: Money,
 }
 
+/// What an operator has earned in one currency: the fold over all shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorBalance {
+    /// The currency.
+    pub currency: Currency,
+    /// For energy.
+    pub energy: Money,
+    /// For service.
+    pub service: Money,
+    /// Metered and paid by no driver: zero or negative.
+    pub overshoot: Money,
+}
+
+impl OperatorBalance {
+    /// Everything together.
+    pub fn total(&self) -> Money {
+        self.energy.saturating_add(self.service).saturating_add(self.overshoot)
+    }
+}
+
 /// A shard on this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardView {

@@ -100,6 +100,11 @@ codes! {
         "invalid_reason" 422 "A reason is missing or too long";
         "sessions_open" 409 "Sessions of the account are not settled";
         "balance_not_zero" 409 "The balance is not zero";
+        "transfers_open" 409 "Transfers of the account are under way";
+        "unknown_target" 404 "The account to pay is not open";
+        "target_closed" 409 "The account to pay is closed";
+        "invalid_target" 422 "Not an account that can be paid from here";
+        "too_many_transfers" 409 "Too many transfers are under way";
         "session_released" 409 "The session's hold was released";
         "session_active" 409 "The session is under way";
         "unknown_session" 404 "The session is not known";

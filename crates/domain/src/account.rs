@@ -40,20 +40,27 @@
 #![deny(clippy::float_arithmetic, clippy::arithmetic_side_effects)]
 
 mod apply;
+mod audit;
 mod decide;
 mod memory;
 mod operate;
 mod postings;
 mod rejection;
 mod statement;
+mod transfers;
 
 pub use apply::{ApplyError, apply};
+pub use audit::{Cause, CausingReading, cause};
 pub use decide::{Decision, decide};
 pub use memory::Recent;
 pub use operate::{AccountStatus, Holder, MAX_REASON_LEN, PERSONAL_OPEN_SESSIONS, RELEASE_QUIET_MS};
 pub use postings::{postings, unpaid_energy};
 pub use rejection::AccountRejection;
 pub use statement::{StatementEntry, StatementKind, statement_entries};
+pub use transfers::{
+    ENDED_TRANSFERS_REMEMBERED, Incoming, MAX_OPEN_TRANSFERS, Outgoing, Received, Transfer, TransferEnd, TransferId,
+    TransferIdError, TransferTarget,
+};
 
 use crate::ids::{AccountId, OperatorId, SessionId};
 use crate::tariff::{PERIODS, Priced, Tariff};
@@ -138,6 +145,12 @@ pub struct Account {
     pub refusals: Recent<SessionId, RefusedSession>,
     /// Closed sessions in the order of their closing, stamped with [`Account::clock`].
     pub closings: VecDeque<(Timestamp, SessionId)>,
+    /// Transfers that leave it.
+    #[serde(default)]
+    pub outgoing: Outgoing,
+    /// Transfers that came, by the account they left.
+    #[serde(default)]
+    pub incoming: BTreeMap<AccountId, Incoming>,
 }
 
 /// The account's side of a session: what is held, what was metered, what was paid.
@@ -231,6 +244,8 @@ pub enum KeyContent {
     Release { session: SessionId },
     /// To close it.
     Close,
+    /// To send money to another account.
+    TransferOut { to: AccountId, amount: Money },
 }
 
 /// A remembered key: what was asked and what was answered.
@@ -270,6 +285,21 @@ pub enum AccountCommand {
     Release { key: String, session: SessionId, at: Timestamp },
     /// Close it for good: without a balance and without sessions that still hold or may give back.
     Close { key: String, at: Timestamp },
+    /// Send money to another account of the tenant: what is neither spent nor held, and no credit.
+    TransferOut {
+        key: String,
+        to: AccountId,
+        amount: Money,
+        currency: Option<Currency>,
+        /// What is known of the other account: a size, not content.
+        target: TransferTarget,
+        at: Timestamp,
+    },
+    /// Take in what another account sent. `ended_below`: all of that account's transfers below this number have
+    /// ended, and are not sent any more.
+    TransferIn { transfer: TransferId, ended_below: u64, currency: Currency, amount: Money, at: Timestamp },
+    /// The other account's word about a transfer of this one: `refused`, or it has the money.
+    EndTransfer { number: u64, refused: Option<AccountRejection>, at: Timestamp },
     /// Hold up to `want` for a session. Refused unless the hold covers `reserve` (what the worst delay in
     /// stopping costs) and pays at least [`MIN_START`] beyond it. `want` and `reserve` are sizes, not
     /// content: a repetition after a change of configuration gets the first answer.
@@ -325,6 +355,22 @@ pub enum AccountEvent {
     Released { key: String, session: SessionId, hold: Money, at: Timestamp },
     /// Closed for good.
     Closed { key: String, at: Timestamp },
+    /// Money left for another account, and is in flight.
+    TransferredOut { key: String, number: u64, to: AccountId, currency: Currency, amount: Money, at: Timestamp },
+    /// Money of another account arrived.
+    TransferredIn { transfer: TransferId, ended_below: u64, currency: Currency, amount: Money, at: Timestamp },
+    /// Money of another account was refused, and remembered so that this never changes.
+    TransferRefused {
+        transfer: TransferId,
+        ended_below: u64,
+        amount: Money,
+        rejection: AccountRejection,
+        at: Timestamp,
+    },
+    /// What left is confirmed to have arrived.
+    TransferArrived { number: u64, at: Timestamp },
+    /// What left was refused and is back.
+    TransferReturned { number: u64, currency: Currency, amount: Money, rejection: AccountRejection, at: Timestamp },
     /// Money is held for a session.
     Held { session: SessionId, operator: OperatorId, tariff: Tariff, hold: Money, reserve: Money, at: Timestamp },
     /// `energy` and `service` were taken; `hold` is held from now on.
@@ -386,6 +432,12 @@ pub enum AccountAnswer {
     Released { hold: Money },
     /// It is closed.
     Closed,
+    /// The transfer that is under way, and the balance after it.
+    TransferredOut { transfer: TransferId, balance: Money },
+    /// The money is in.
+    TransferredIn,
+    /// The transfer has ended.
+    TransferEnded,
     /// What was held at first.
     Authorised { hold: Money },
     /// The state of the session after the debit.

@@ -3,8 +3,8 @@
 use crate::extract::rfc3339;
 use crate::problem::Problem;
 use chargeplane_actors::ports::LedgerEntry;
-use chargeplane_actors::views::{AccountView, BalanceView};
-use chargeplane_domain::account::{AccountKind, AccountStatus, Holder};
+use chargeplane_actors::views::{AccountView, BalanceView, OperatorBalance};
+use chargeplane_domain::account::{AccountKind, AccountStatus, Holder, Transfer, TransferEnd, TransferId};
 use chargeplane_domain::units::{Currency, Money, MoneyParseError};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -168,6 +168,73 @@ pub struct AdjustRequest {
     pub currency: Option<String>,
 }
 
+/// Money for another account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TransferRequest {
+    /// Where it is to go: another account of the same tenant.
+    pub to: String,
+    /// A positive decimal amount with up to four decimals, as a string.
+    pub amount: String,
+    /// ISO 4217 code; refused when it is not the account's. May be left out.
+    #[serde(default)]
+    pub currency: Option<String>,
+}
+
+/// The answer to a transfer: it is under way, the same for every repeat.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TransferredDto {
+    /// Names it.
+    pub transfer: String,
+    /// The account that it leaves.
+    pub account: String,
+    /// The posted balance after it.
+    pub balance: String,
+}
+
+/// A transfer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TransferDto {
+    /// Names it.
+    pub id: String,
+    /// The account that it leaves.
+    pub from: String,
+    /// The account that it goes to.
+    pub to: String,
+    /// How much.
+    pub amount: String,
+    /// `in_flight`, `arrived`, or `returned`: the money is back.
+    pub state: String,
+    /// Why it was refused and is back: a code.
+    pub refusal: Option<String>,
+    /// When it left.
+    pub at: String,
+    /// When its end was known.
+    pub ended_at: Option<String>,
+}
+
+impl TransferDto {
+    /// A transfer by its name.
+    pub fn new(id: &TransferId, transfer: &Transfer) -> Self {
+        let state = match &transfer.end {
+            None => "in_flight",
+            Some(TransferEnd { returned: None, .. }) => "arrived",
+            Some(TransferEnd { returned: Some(_), .. }) => "returned",
+        };
+        let refusal = transfer.end.as_ref().and_then(|end| end.returned.as_ref());
+        Self {
+            id: id.to_string(),
+            from: id.from.to_string(),
+            to: transfer.to.to_string(),
+            amount: transfer.amount.to_string(),
+            state: state.to_owned(),
+            refusal: refusal.map(|rejection| rejection.code().to_owned()),
+            at: rfc3339(transfer.at),
+            ended_at: transfer.end.as_ref().map(|end| rfc3339(end.at)),
+        }
+    }
+}
+
 /// Why an account is frozen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -220,7 +287,8 @@ pub struct LedgerEntryDto {
     pub entry: String,
     /// The account.
     pub account: String,
-    /// `opened`, `top_up`, `refund`, `adjustment`, `debit`, `settlement`, `release`, `frozen`, `unfrozen`, `closed`.
+    /// `opened`, `top_up`, `refund`, `adjustment`, `debit`, `settlement`, `release`,
+    /// `transfer_out`, `transfer_in`, `transfer_returned`, `frozen`, `unfrozen`, `closed`.
     pub kind: String,
     /// What it did to the balance.
     pub amount: String,
@@ -281,6 +349,44 @@ impl From<BalanceView> for BalanceDto {
             currency: view.currency.to_string(),
             balance: view.balance.to_string(),
         }
+    }
+}
+
+/// What an operator has earned: the fold over the books of all shards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OperatorBalancesDto {
+    /// The operator.
+    pub operator: String,
+    /// By currency.
+    pub balances: Vec<OperatorBalanceDto>,
+}
+
+/// What an operator has earned in one currency.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OperatorBalanceDto {
+    /// ISO 4217 code.
+    pub currency: String,
+    /// For energy.
+    pub energy: String,
+    /// For service.
+    pub service: String,
+    /// Metered and paid by no driver: zero or negative.
+    pub overshoot: String,
+    /// Everything together.
+    pub total: String,
+}
+
+impl OperatorBalancesDto {
+    /// The balances of an operator.
+    pub fn new(operator: String, balances: &[OperatorBalance]) -> Self {
+        let dto = |balance: &OperatorBalance| OperatorBalanceDto {
+            currency: balance.currency.to_string(),
+            energy: balance.energy.to_string(),
+            service: balance.service.to_string(),
+            overshoot: balance.overshoot.to_string(),
+            total: balance.total().to_string(),
+        };
+        Self { operator, balances: balances.iter().map(dto).collect() }
     }
 }
 

@@ -135,7 +135,7 @@ pub(crate) async fn statement(
 }
 
 /// `lsn.index` of the last line of the page before.
-fn statement_cursor(text: &str) -> Result<(u64, u32), Problem> {
+pub(super) fn statement_cursor(text: &str) -> Result<(u64, u32), Problem> {
     let parts = text.split_once('.').and_then(|(lsn, index)| Some((lsn.parse().ok()?, index.parse().ok()?)));
     parts.ok_or_else(|| Problem::new("bad_query", "after: give back the `next` of the page before"))
 }

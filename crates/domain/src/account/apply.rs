@@ -2,8 +2,8 @@
 
 use crate::account::{
     Account, AccountAnswer, AccountEvent, AccountRejection, AccountStatus, AccountSummary, CLOSED_KEPT_MS,
-    CLOSED_REMEMBERED, DebitAnswer, KEYS_KEPT_MS, KEYS_REMEMBERED, KeyContent, KeyOutcome, REFUSALS_REMEMBERED, Recent,
-    RefusedSession, RefusedSubject, SessionAccount, Settled, unpaid_energy,
+    CLOSED_REMEMBERED, DebitAnswer, KEYS_KEPT_MS, KEYS_REMEMBERED, KeyContent, KeyOutcome, Outgoing,
+    REFUSALS_REMEMBERED, Recent, RefusedSession, RefusedSubject, SessionAccount, Settled, unpaid_energy,
 };
 use crate::ids::{AccountId, SessionId};
 use crate::tariff::{PERIODS, Priced};
@@ -28,6 +28,9 @@ pub enum ApplyError {
     /// The sequence is not the next one.
     #[error("sequence {found} of session {session} follows {last}")]
     Sequence { session: SessionId, last: u32, found: u32 },
+    /// A transfer that is not the next, not under way, or known already.
+    #[error("event {event} of transfer {number} does not follow")]
+    Transfer { event: &'static str, number: u64 },
     /// A sum does not fit.
     #[error("event {event} makes a sum that does not fit")]
     Overflow { event: &'static str },
@@ -53,6 +56,8 @@ pub fn apply(state: &mut Option<Account>, id: &AccountId, event: &AccountEvent) 
                 keys: Recent::default(),
                 refusals: Recent::default(),
                 closings: VecDeque::new(),
+                outgoing: Outgoing::default(),
+                incoming: BTreeMap::new(),
             };
             let content = KeyContent::Open { currency: *currency, kind: *kind, holder: *holder };
             let answer = AccountAnswer::Opened(AccountSummary::opened(id, *currency, *kind, *holder, *at));
@@ -78,6 +83,11 @@ impl AccountEvent {
             Self::Unfrozen { .. } => "unfrozen",
             Self::Released { .. } => "released",
             Self::Closed { .. } => "closed",
+            Self::TransferredOut { .. } => "transferred_out",
+            Self::TransferredIn { .. } => "transferred_in",
+            Self::TransferRefused { .. } => "transfer_refused",
+            Self::TransferArrived { .. } => "transfer_arrived",
+            Self::TransferReturned { .. } => "transfer_returned",
             Self::Held { .. } => "held",
             Self::Debited { .. } => "debited",
             Self::Settled { .. } => "settled",
@@ -96,6 +106,11 @@ impl AccountEvent {
             | Self::Unfrozen { at, .. }
             | Self::Released { at, .. }
             | Self::Closed { at, .. }
+            | Self::TransferredOut { at, .. }
+            | Self::TransferredIn { at, .. }
+            | Self::TransferRefused { at, .. }
+            | Self::TransferArrived { at, .. }
+            | Self::TransferReturned { at, .. }
             | Self::Held { at, .. }
             | Self::Debited { at, .. }
             | Self::Refused { at, .. } => *at,
@@ -132,6 +147,11 @@ impl Account {
             | AccountEvent::Unfrozen { .. }
             | AccountEvent::Released { .. }
             | AccountEvent::Closed { .. } => self.on_operated(event)?,
+            AccountEvent::TransferredOut { .. }
+            | AccountEvent::TransferredIn { .. }
+            | AccountEvent::TransferRefused { .. }
+            | AccountEvent::TransferArrived { .. }
+            | AccountEvent::TransferReturned { .. } => self.on_transfer(event)?,
             AccountEvent::Held { session, .. } => self.on_held(session, event)?,
             AccountEvent::Debited {
                 session, sequence, meter, by_period, cumulative, energy, service, hold, ..

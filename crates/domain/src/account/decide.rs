@@ -2,6 +2,7 @@
 
 mod metered;
 mod operated;
+mod transfers;
 
 use crate::account::{
     Account, AccountAnswer, AccountCommand, AccountEvent, AccountKind, AccountRejection, AccountStatus, AccountSummary,
@@ -11,6 +12,7 @@ use crate::ids::{AccountId, OperatorId, SessionId};
 use crate::tariff::Tariff;
 use crate::units::{Currency, Money, Timestamp};
 use metered::Reading;
+use transfers::Arriving;
 
 /// A decision: what to write, if anything, and what to answer once that is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +49,16 @@ pub fn decide(state: Option<&Account>, id: &AccountId, command: &AccountCommand)
         (Some(account), AccountCommand::Unfreeze { key, at }) => account.unfreeze(key, *at),
         (Some(account), AccountCommand::Release { key, session, at }) => account.release(key, session, *at),
         (Some(account), AccountCommand::Close { key, at }) => account.close(key, *at),
+        (Some(account), AccountCommand::TransferOut { key, to, amount, currency, target, at }) => {
+            account.in_currency(*currency, |account| account.transfer_out(key, to, *amount, *target, *at))
+        }
+        (Some(account), AccountCommand::TransferIn { transfer, ended_below, currency, amount, at }) => {
+            let (ended_below, currency, amount) = (*ended_below, *currency, *amount);
+            account.transfer_in(&Arriving { transfer, ended_below, currency, amount }, *at)
+        }
+        (Some(account), AccountCommand::EndTransfer { number, refused, at }) => {
+            account.end_transfer_with(*number, refused.as_ref(), *at)
+        }
         (Some(account), AccountCommand::Authorise { session, operator, tariff, want, reserve, at }) => {
             account.authorise(session, operator, tariff, *want, *reserve, *at)
         }

@@ -1,6 +1,6 @@
 //! Why an account refuses, as values with stable codes.
 
-use crate::account::{KEYS_REMEMBERED, MAX_BALANCE, MAX_KEY_LEN, MAX_REASON_LEN};
+use crate::account::{KEYS_REMEMBERED, MAX_BALANCE, MAX_KEY_LEN, MAX_OPEN_TRANSFERS, MAX_REASON_LEN};
 use crate::tariff::{MAX_METER, Priced};
 use crate::units::{Currency, Money, Timestamp, WattHours};
 use serde::{Deserialize, Serialize};
@@ -63,6 +63,24 @@ pub enum AccountRejection {
     /// There is money in it, or it owes some.
     #[error("the balance is {balance}: refund, transfer or correct it to zero first")]
     BalanceNotZero { balance: Money },
+    /// Transfers that left it have not ended.
+    #[error("{transfers} transfers of this account are under way")]
+    TransfersOpen { transfers: usize },
+    /// Nobody has opened the account that money is to go to.
+    #[error("the account that the money is to go to is not open")]
+    UnknownTarget,
+    /// The account that money is to go to is closed.
+    #[error("the account that the money is to go to is closed")]
+    TargetClosed,
+    /// Money goes to another account of the same tenant.
+    #[error("a transfer goes to another account of the same tenant")]
+    InvalidTarget,
+    /// Too many transfers are under way.
+    #[error("{MAX_OPEN_TRANSFERS} transfers of this account are under way")]
+    TooManyTransfers,
+    /// A transfer that has ended long ago.
+    #[error("this transfer has ended")]
+    StaleTransfer,
     /// An operator has given its hold back.
     #[error("the hold of this session was released: nothing more is taken for it")]
     SessionReleased,
@@ -126,6 +144,12 @@ impl AccountRejection {
             Self::InvalidReason => "invalid_reason",
             Self::SessionsOpen { .. } => "sessions_open",
             Self::BalanceNotZero { .. } => "balance_not_zero",
+            Self::TransfersOpen { .. } => "transfers_open",
+            Self::UnknownTarget => "unknown_target",
+            Self::TargetClosed => "target_closed",
+            Self::InvalidTarget => "invalid_target",
+            Self::TooManyTransfers => "too_many_transfers",
+            Self::StaleTransfer => "stale_transfer",
             Self::SessionReleased => "session_released",
             Self::SessionActive { .. } => "session_active",
             Self::UnknownSession => "unknown_session",

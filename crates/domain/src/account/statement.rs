@@ -25,6 +25,12 @@ pub enum StatementKind {
     Release,
     /// Closed for good.
     Closed,
+    /// Money left for another account.
+    TransferOut,
+    /// Money of another account arrived.
+    TransferIn,
+    /// What left was refused and is back.
+    TransferReturned,
     /// Energy was paid while it flowed.
     Debit,
     /// A session was settled.
@@ -43,6 +49,9 @@ impl StatementKind {
             Self::Unfrozen => "unfrozen",
             Self::Release => "release",
             Self::Closed => "closed",
+            Self::TransferOut => "transfer_out",
+            Self::TransferIn => "transfer_in",
+            Self::TransferReturned => "transfer_returned",
             Self::Debit => "debit",
             Self::Settlement => "settlement",
         }
@@ -95,6 +104,15 @@ pub fn statement_entries(event: &AccountEvent) -> Vec<StatementEntry> {
         AccountEvent::Closed { key, at } => {
             keyed(StatementKind::Closed, Money::ZERO, key, *at, "account closed".to_owned())
         }
+        AccountEvent::TransferredOut { key, number, to, amount, at, .. } => {
+            keyed(StatementKind::TransferOut, amount.negated(), key, *at, format!("to {to}, transfer {number}"))
+        }
+        AccountEvent::TransferredIn { transfer, amount, at, .. } => {
+            unkeyed(StatementKind::TransferIn, *amount, *at, format!("from {}, transfer {transfer}", transfer.from))
+        }
+        AccountEvent::TransferReturned { number, amount, rejection, at, .. } => {
+            unkeyed(StatementKind::TransferReturned, *amount, *at, format!("transfer {number}: {rejection}"))
+        }
         AccountEvent::Debited { session, meter, energy, service, at, .. } => {
             let paid = energy.saturating_add(*service);
             if paid == Money::ZERO {
@@ -121,13 +139,20 @@ pub fn statement_entries(event: &AccountEvent) -> Vec<StatementEntry> {
             };
             of_session(StatementKind::Settlement, paid.negated(), session, settled.at, note)
         }
-        AccountEvent::Held { .. } | AccountEvent::Refused { .. } => return Vec::new(),
+        AccountEvent::TransferRefused { .. }
+        | AccountEvent::TransferArrived { .. }
+        | AccountEvent::Held { .. }
+        | AccountEvent::Refused { .. } => return Vec::new(),
     };
     vec![entry]
 }
 
 fn keyed(kind: StatementKind, amount: Money, key: &str, at: Timestamp, note: String) -> StatementEntry {
     StatementEntry { kind, amount, session: None, key: Some(key.to_owned()), at, note }
+}
+
+fn unkeyed(kind: StatementKind, amount: Money, at: Timestamp, note: String) -> StatementEntry {
+    StatementEntry { kind, amount, session: None, key: None, at, note }
 }
 
 fn of_session(kind: StatementKind, amount: Money, session: &SessionId, at: Timestamp, note: String) -> StatementEntry {

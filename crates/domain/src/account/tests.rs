@@ -8,6 +8,7 @@ mod model;
 mod operated;
 mod properties;
 mod sessions;
+mod transfers;
 
 pub(super) fn cny() -> Currency {
     Currency::new("CNY").unwrap()

@@ -106,6 +106,10 @@ impl Account {
             if sessions > 0 {
                 return Err(AccountRejection::SessionsOpen { sessions });
             }
+            let transfers = account.outgoing.open.len();
+            if transfers > 0 {
+                return Err(AccountRejection::TransfersOpen { transfers });
+            }
             if account.posted != Money::ZERO {
                 return Err(AccountRejection::BalanceNotZero { balance: account.posted });
             }
