@@ -113,7 +113,7 @@ impl Traffic {
 
     fn open_account(&self, opening: &Opening) -> anyhow::Result<()> {
         let key = format!("{}-open-{}", self.run, local(&opening.account));
-        let body = json!({ "account": opening.account, "currency": CURRENCY, "kind": "prepaid" });
+        let body = json!({ "account": opening.account, "currency": CURRENCY, "kind": "prepaid", "holder": "fleet" });
         let answer = self.insist("/api/v1/accounts", &key, &body)?;
         ensure!(answer.ok(), "opening {}: {}", opening.account, answer.problem());
         self.writer.write(&Line::Opened { account: opening.account.clone(), key });

@@ -74,11 +74,17 @@ pub enum Command {
         #[command(subcommand)]
         command: ChargerCommand,
     },
-    /// Accounts: open, top up, statement
+    /// Accounts: open, top up, refund, transfer, correct, freeze, close; statement
     Account {
         /// What to do
         #[command(subcommand)]
         command: AccountCommand,
+    },
+    /// What operators have earned
+    Operator {
+        /// What to do
+        #[command(subcommand)]
+        command: OperatorCommand,
     },
     /// Charging sessions
     Session {
@@ -233,6 +239,9 @@ pub enum AccountCommand {
         /// Make it a credit account that may go so far below zero
         #[arg(long, value_name = "AMOUNT")]
         credit_limit: Option<String>,
+        /// It is a fleet's: 10,000 sessions at once instead of 16
+        #[arg(long)]
+        fleet: bool,
         /// The key
         #[command(flatten)]
         key: KeyArg,
@@ -254,10 +263,106 @@ pub enum AccountCommand {
         #[command(flatten)]
         key: KeyArg,
     },
+    /// Give money back to where it came from
+    Refund {
+        /// The account
+        account: String,
+        /// A decimal amount, such as 12.50; at most what is refundable
+        amount: String,
+        /// The key
+        #[command(flatten)]
+        key: KeyArg,
+    },
+    /// Correct its balance
+    Adjust {
+        /// The account
+        account: String,
+        /// A decimal amount, such as 12.50; negative to take
+        #[arg(allow_hyphen_values = true)]
+        amount: String,
+        /// Why; it stays in the books
+        #[arg(long)]
+        reason: String,
+        /// The key
+        #[command(flatten)]
+        key: KeyArg,
+    },
+    /// No new sessions, and no money out; sessions under way go on
+    Freeze {
+        /// The account
+        account: String,
+        /// Why
+        #[arg(long)]
+        reason: String,
+        /// The key
+        #[command(flatten)]
+        key: KeyArg,
+    },
+    /// End that it is frozen
+    Unfreeze {
+        /// The account
+        account: String,
+        /// The key
+        #[command(flatten)]
+        key: KeyArg,
+    },
+    /// Give back the hold of a session that never began or was abandoned
+    Release {
+        /// The account
+        account: String,
+        /// The session
+        session: String,
+        /// The key
+        #[command(flatten)]
+        key: KeyArg,
+    },
+    /// Close it for good; its balance is zero and nothing is held
+    Close {
+        /// The account
+        account: String,
+        /// The key
+        #[command(flatten)]
+        key: KeyArg,
+    },
+    /// Send money to another account
+    Transfer {
+        /// The account that it leaves
+        from: String,
+        /// The account that it goes to
+        to: String,
+        /// A decimal amount, such as 12.50
+        amount: String,
+        /// The key
+        #[command(flatten)]
+        key: KeyArg,
+    },
+    /// How a transfer stands
+    ShowTransfer {
+        /// The transfer, such as main/a1.t7
+        transfer: String,
+    },
+    /// Its entries with what caused each: request, or session, reading, charge record and samples
+    Audit {
+        /// The account
+        account: String,
+        /// Only this entry, as its statement names it
+        #[arg(long, value_name = "SHARD/LSN/INDEX")]
+        entry: Option<String>,
+    },
     /// Its ledger, oldest line first
     Statement {
         /// The account
         account: String,
+    },
+}
+
+/// `chargeplane operator`.
+#[derive(Debug, Subcommand)]
+pub enum OperatorCommand {
+    /// By currency, over all shards
+    Balance {
+        /// The operator, `tenant/local` or `local`
+        operator: String,
     },
 }
 
@@ -597,6 +702,11 @@ mod tests {
             panic!("another command");
         };
         assert_eq!((account.as_str(), amount.as_str(), key.key.as_deref()), ("a1", "12.50", Some("k")));
+        let cli = Cli::parse_from(["chargeplane", "account", "adjust", "a1", "-12.50", "--reason", "twice"]);
+        let Command::Account { command: AccountCommand::Adjust { amount, reason, .. } } = cli.command else {
+            panic!("another command");
+        };
+        assert_eq!((amount.as_str(), reason.as_str()), ("-12.50", "twice"));
         let dev = ["chargeplane", "dev", "--data-dir", "/d", "--http-port", "0", "--mqtt-port", "1884"];
         let cli = Cli::parse_from(dev);
         assert_eq!(cli.connection.data_dir(), PathBuf::from("/d"));

@@ -107,10 +107,15 @@ impl Api {
 
     /// All items of a list, at most `most`, page after page.
     pub fn list(&self, path: &str, most: usize) -> Result<Vec<Value>, Failure> {
+        self.list_in_pages(path, most, PAGE)
+    }
+
+    /// The same, with at most so many items a page.
+    pub fn list_in_pages(&self, path: &str, most: usize, at_once: usize) -> Result<Vec<Value>, Failure> {
         let mut items: Vec<Value> = Vec::new();
         let mut after: Option<String> = None;
         while items.len() < most {
-            let limit = PAGE.min(most - items.len());
+            let limit = at_once.min(most - items.len());
             let mut page = format!("{path}{}limit={limit}", if path.contains('?') { '&' } else { '?' });
             if let Some(after) = &after {
                 page.push_str(&format!("&after={}", encode(after)));

@@ -123,6 +123,7 @@ fn check(database: &mut Database) -> Checked<Summary> {
         return Err(format!("{strays} frames belong to shards without a head"));
     }
     summary.records.check(&summary.books)?;
+    summary.books.check_transfers()?;
     Ok(summary)
 }
 

@@ -5,18 +5,22 @@
 //! that covers it, an answer without an event too, because it may repeat one that is not durable yet
 //! (MONEY-2, MONEY-3, MONEY-4). A restart reloads the last durable state from the shard's map.
 
+mod transfers;
+
 use crate::admission::Permit;
 use crate::family::AccountFamily;
 use crate::handle::CallError;
 use crate::reply::{Answer, Reply};
 use crate::shard::{EntityLink, EntityMessage};
+use crate::shared::NodeShared;
 use crate::views::AccountView;
 use chargeplane_domain::account::{
-    self, Account, AccountAnswer, AccountCommand, AccountEvent, Decision, SessionAccount,
+    self, Account, AccountAnswer, AccountCommand, AccountEvent, Decision, SessionAccount, Transfer,
 };
 use chargeplane_domain::ids::SessionId;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 /// Messages of the account actor.
 #[derive(Debug)]
@@ -27,6 +31,12 @@ pub enum AccountMessage {
     Position { session: SessionId, reply: Reply<Option<Box<SessionAccount>>>, permit: Permit },
     /// The account as it stands.
     View { reply: Reply<AccountView>, permit: Permit },
+    /// A transfer that leaves this account.
+    Transfer { number: u64, reply: Reply<Transfer>, permit: Permit },
+    /// The target of a transfer answered, or nobody did.
+    TransferAnswered { number: u64, result: Answer<AccountAnswer> },
+    /// Time to look after the transfers that are under way.
+    Wake,
 }
 
 /// Messages of the account actor, as many as were waiting: they are decided one after the other and made durable
@@ -40,6 +50,8 @@ impl EntityMessage for AccountMessage {
             Self::Command { reply, .. } => reply.answer(Err(why)),
             Self::Position { reply, .. } => reply.answer(Err(why)),
             Self::View { reply, .. } => reply.answer(Err(why)),
+            Self::Transfer { reply, .. } => reply.answer(Err(why)),
+            Self::TransferAnswered { .. } | Self::Wake => {}
         }
     }
 
@@ -49,7 +61,11 @@ impl EntityMessage for AccountMessage {
                 let (command, reply) = (command.clone(), Reply::ignored());
                 Some(Self::Command { command, reply, permit: Permit::internal() })
             }
-            Self::Position { .. } | Self::View { .. } => None,
+            Self::Position { .. }
+            | Self::View { .. }
+            | Self::Transfer { .. }
+            | Self::TransferAnswered { .. }
+            | Self::Wake => None,
         }
     }
 
@@ -61,7 +77,7 @@ impl EntityMessage for AccountMessage {
     fn to_body(&self) -> Option<Vec<u8>> {
         match self {
             Self::Command { command, .. } => rmp_serde::to_vec_named(&**command).ok(),
-            Self::Position { .. } | Self::View { .. } => None,
+            _ => None,
         }
     }
 
@@ -78,6 +94,8 @@ pub struct AccountActor;
 
 /// What it is started with.
 pub struct AccountArguments {
+    /// The node.
+    pub shared: Arc<NodeShared>,
     /// Its shard.
     pub link: EntityLink<AccountFamily>,
     /// Its last durable state; none when it was never opened.
@@ -86,8 +104,10 @@ pub struct AccountArguments {
 
 /// State of the account actor.
 pub struct AccountState {
+    shared: Arc<NodeShared>,
     link: EntityLink<AccountFamily>,
     account: Option<Account>,
+    sending: transfers::Sending,
 }
 
 /// An answer that waits for the commit which covers it.
@@ -95,6 +115,7 @@ enum Told {
     Command(Reply<AccountAnswer>, Result<AccountAnswer, CallError>),
     Position(Reply<Option<Box<SessionAccount>>>, Option<Box<SessionAccount>>),
     View(Reply<AccountView>, Result<AccountView, CallError>),
+    Transfer(Reply<Transfer>, Result<Transfer, CallError>),
 }
 
 impl Told {
@@ -103,6 +124,7 @@ impl Told {
             Self::Command(reply, answer) => reply.answer(answer),
             Self::Position(reply, found) => reply.answer(Ok(found)),
             Self::View(reply, found) => reply.answer(found),
+            Self::Transfer(reply, found) => reply.answer(found),
         }
     }
 }
@@ -111,11 +133,13 @@ impl Told {
 struct Outcome {
     events: Vec<AccountEvent>,
     told: Vec<(Told, Permit)>,
+    /// Transfers are to be looked after.
+    moves: bool,
 }
 
 impl Outcome {
     fn of(messages: usize) -> Self {
-        Self { events: Vec::with_capacity(messages), told: Vec::with_capacity(messages) }
+        Self { events: Vec::with_capacity(messages), told: Vec::with_capacity(messages), moves: false }
     }
 }
 
@@ -126,16 +150,19 @@ impl Actor for AccountActor {
 
     async fn pre_start(
         &self,
-        _myself: ActorRef<AccountBatch>,
+        myself: ActorRef<AccountBatch>,
         arguments: AccountArguments,
     ) -> Result<AccountState, ActorProcessingErr> {
-        let AccountArguments { link, account } = arguments;
-        Ok(AccountState { link, account })
+        let AccountArguments { shared, link, account } = arguments;
+        if account.as_ref().is_some_and(|account| !account.outgoing.open.is_empty()) {
+            myself.cast(AccountBatch(vec![AccountMessage::Wake]))?;
+        }
+        Ok(AccountState { shared, link, account, sending: transfers::Sending::default() })
     }
 
     async fn handle(
         &self,
-        _myself: ActorRef<AccountBatch>,
+        myself: ActorRef<AccountBatch>,
         AccountBatch(messages): AccountBatch,
         state: &mut AccountState,
     ) -> Result<(), ActorProcessingErr> {
@@ -152,13 +179,17 @@ impl Actor for AccountActor {
                 break;
             }
         }
+        let moves = outcome.moves;
         hand_over(state, outcome);
+        if moves {
+            transfers::advance(state, &myself);
+        }
         result
     }
 }
 
 /// The answers leave behind the commit that covers them.
-fn hand_over(state: &AccountState, Outcome { events, told }: Outcome) {
+fn hand_over(state: &AccountState, Outcome { events, told, .. }: Outcome) {
     let after = move || told.into_iter().for_each(|(told, _permit)| told.tell());
     state.link.persist(events, Box::new(after));
 }
@@ -184,6 +215,7 @@ fn take(state: &mut AccountState, message: AccountMessage, outcome: &mut Outcome
             let decided = catch_unwind(AssertUnwindSafe(|| on_command(state, &command)));
             match decided.unwrap_or_else(|_| Err("the account's machine panicked".into())) {
                 Ok(decision) => {
+                    outcome.moves |= moves(decision.event.as_ref());
                     outcome.events.extend(decision.event);
                     outcome.told.push((Told::Command(reply, decision.answer.map_err(CallError::Account)), permit));
                 }
@@ -203,8 +235,28 @@ fn take(state: &mut AccountState, message: AccountMessage, outcome: &mut Outcome
             let found = state.account.as_ref().map(view).ok_or_else(missing);
             outcome.told.push((Told::View(reply, found), permit));
         }
+        AccountMessage::Transfer { number, reply, permit } => {
+            let found = state.account.as_ref().and_then(|account| account.outgoing.get(number)).cloned();
+            let missing = || CallError::NotFound(format!("transfer {}.t{number}", state.link.key.0));
+            outcome.told.push((Told::Transfer(reply, found.ok_or_else(missing)), permit));
+        }
+        AccountMessage::TransferAnswered { number, result } => {
+            if let Some(command) = transfers::end_of(state, number, result) {
+                let (command, permit) = (Box::new(command), Permit::internal());
+                return take(state, AccountMessage::Command { command, reply: Reply::ignored(), permit }, outcome);
+            }
+        }
+        AccountMessage::Wake => {
+            transfers::on_wake(state);
+            outcome.moves = true;
+        }
     }
     Ok(())
+}
+
+/// True when there is something to send after this, or room to send more.
+fn moves(event: Option<&AccountEvent>) -> bool {
+    matches!(event, Some(AccountEvent::TransferredOut { .. } | AccountEvent::TransferArrived { .. }))
 }
 
 /// Decides, and applies at once: the next decision sees it, durable or not.
@@ -219,11 +271,14 @@ fn on_command(state: &mut AccountState, command: &AccountCommand) -> Result<Deci
 
 /// The account as the API shows it.
 pub(crate) fn view(account: &Account) -> AccountView {
-    let open = account.holds.iter().filter(|(_, session)| session.closed.is_none());
+    let open = account.holds.iter().filter(|(_, session)| session.is_open());
     AccountView {
         id: account.id.clone(),
         currency: account.currency,
         kind: account.kind,
+        holder: account.holder,
+        status: account.status.clone(),
+        refundable: account.refundable(),
         balance: account.posted,
         held: account.held,
         available: account.available(),

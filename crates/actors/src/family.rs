@@ -460,12 +460,14 @@ impl Family for AccountFamily {
         map.accounts.len()
     }
 
-    fn wakes_at_open(_map: &AccountMap) -> Vec<AccountKey> {
-        Vec::new()
+    /// Accounts whose transfers are under way go on sending them.
+    fn wakes_at_open(map: &AccountMap) -> Vec<AccountKey> {
+        let sending = map.accounts.iter().filter(|(_, account)| !account.outgoing.open.is_empty());
+        sending.map(|(id, _)| AccountKey(id.clone())).collect()
     }
 
-    fn is_pinned(_map: &AccountMap, _key: &AccountKey) -> bool {
-        false
+    fn is_pinned(map: &AccountMap, key: &AccountKey) -> bool {
+        map.accounts.get(&key.0).is_some_and(|account| !account.outgoing.open.is_empty())
     }
 
     fn is_of_use(_map: &AccountMap, _key: &AccountKey, _message: &AccountMessage) -> bool {
@@ -477,10 +479,10 @@ impl Family for AccountFamily {
         map: &AccountMap,
         link: EntityLink<Self>,
     ) -> Result<(ActorRef<AccountBatch>, ActorCell), String> {
-        let _ = shared;
+        let shared = Arc::clone(shared);
         let account = map.accounts.get(&link.key.0).map(|row| (**row).clone());
         let supervisor = link.shard.get_cell();
-        let arguments = AccountArguments { link, account };
+        let arguments = AccountArguments { shared, link, account };
         let spawned = Actor::spawn_linked(None, AccountActor, arguments, supervisor).await;
         let (actor, _) = spawned.map_err(|error| error.to_string())?;
         Ok((actor.clone(), actor.get_cell()))

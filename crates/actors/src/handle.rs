@@ -38,6 +38,8 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use audit::{AuditView, AuditedSession, EntryId, SampleRange};
+
 /// Chunks read for one query of raw samples or rollups.
 const MAX_CHUNKS: usize = 20_000;
 
@@ -166,6 +168,7 @@ impl NodeHandle {
 }
 
 mod accounts;
+mod audit;
 mod catalogue;
 mod chargers;
 mod operations;

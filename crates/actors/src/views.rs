@@ -1,7 +1,7 @@
 //! What the node shows of itself: plain values for the API and the command line.
 
 use crate::ports::LedgerEntry;
-use chargeplane_domain::account::AccountKind;
+use chargeplane_domain::account::{AccountKind, AccountStatus, Holder};
 use chargeplane_domain::charger::Refusal;
 use chargeplane_domain::command::Command;
 use chargeplane_domain::ids::{AccountId, ChargerId, ConnectorNo, GatewayId, SessionId, StationId};
@@ -126,6 +126,12 @@ pub struct AccountView {
     pub currency: Currency,
     /// Prepaid or credit.
     pub kind: AccountKind,
+    /// A person's or a fleet's.
+    pub holder: Holder,
+    /// Whether it may be used.
+    pub status: AccountStatus,
+    /// What may be refunded: of what was paid in, what is neither spent nor held.
+    pub refundable: Money,
     /// The posted balance.
     pub balance: Money,
     /// Held for open sessions.
@@ -158,6 +164,26 @@ pub struct BalanceView {
     pub currency: Currency,
     /// The posted balance; credit side positive for those who are owed.
     pub balance: Money,
+}
+
+/// What an operator has earned in one currency: the fold over all shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorBalance {
+    /// The currency.
+    pub currency: Currency,
+    /// For energy.
+    pub energy: Money,
+    /// For service.
+    pub service: Money,
+    /// Metered and paid by no driver: zero or negative.
+    pub overshoot: Money,
+}
+
+impl OperatorBalance {
+    /// Everything together.
+    pub fn total(&self) -> Money {
+        self.energy.saturating_add(self.service).saturating_add(self.overshoot)
+    }
 }
 
 /// A shard on this node.

@@ -52,7 +52,7 @@ async fn dead_letters_and_parked_entities_are_gauges() {
 
     let _poison = Poison::new("account:main/a1", "burnt");
     for _ in 0..5 {
-        let top_up = AccountCommand::TopUp { key: "burnt".into(), amount: Money(1), at: now() };
+        let top_up = AccountCommand::TopUp { key: "burnt".into(), amount: Money(1), currency: None, at: now() };
         assert_eq!(node.handle().account_command(id("a1"), top_up).await, Err(CallError::Interrupted));
         tokio::time::sleep(Duration::from_secs(3)).await;
     }

@@ -233,7 +233,7 @@ async fn a_drain_under_a_steady_flow_ends_soon_and_keeps_what_was_acknowledged()
                 StartRequest { charger: id("c0"), connector: ConnectorNo(1), account: id("a1"), key: "k".to_owned() };
             let start = handle.start_session(request).await;
             assert!(matches!(start, Err(CallError::NotServing(_))), "{start:?}");
-            let top_up = AccountCommand::TopUp { key: "k".to_owned(), amount: Money(1), at: now() };
+            let top_up = AccountCommand::TopUp { key: "k".to_owned(), amount: Money(1), currency: None, at: now() };
             let money = handle.account_command(id("a1"), top_up).await;
             assert!(matches!(money, Err(CallError::NotServing(_))), "{money:?}");
         }

@@ -3,11 +3,13 @@
 //!
 //! Amounts are decimal strings, energy integer Wh, power integer W, times RFC 3339 in UTC, ids `tenant/local`.
 
+mod audit;
 mod charging;
 mod money;
 mod operations;
 mod power;
 
+pub use audit::*;
 pub use charging::*;
 pub use money::*;
 pub use operations::*;

@@ -43,7 +43,7 @@ macro_rules! tenant_scoped {
     )*};
 }
 
-tenant_scoped!(StationId, ChargerId, AccountId, GatewayId, SessionId, CommandId);
+tenant_scoped!(StationId, ChargerId, AccountId, GatewayId, SessionId, CommandId, OperatorId);
 
 /// Reads an id and holds the token's scope against its tenant.
 pub fn id<T: TenantScoped>(text: &str, scope: &Scope) -> Result<T, Problem> {

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tower::ServiceExt;
 
 const ALL: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -239,6 +240,71 @@ async fn money_moves_once_for_each_key() {
         .map(|b| b["balance"].as_str().unwrap().parse::<f64>().unwrap())
         .sum();
     assert!(balances["items"].as_array().unwrap().len() >= 2 && sum == 0.0, "{balances}");
+}
+
+#[tokio::test]
+async fn operators_refund_correct_freeze_transfer_and_close() {
+    let server = Server::start().await;
+    for (id, holder) in [("a1", "personal"), ("a2", "fleet")] {
+        let open = json!({ "account": id, "currency": "CNY", "kind": "prepaid", "holder": holder });
+        assert_eq!(server.post("/accounts", Some("open"), &open).await.ok()["holder"], holder);
+    }
+    let ask = async |key: &str, path: &str, body: Value| server.post(path, Some(key), &body).await;
+    ask("k1", "/accounts/a1/top-ups", json!({ "amount": "50", "currency": "CNY" })).await.ok();
+    let euros = json!({ "amount": "50", "currency": "EUR" });
+    ask("k2", "/accounts/a1/top-ups", euros.clone()).await.refused(422, "currency_mismatch");
+    ask("k2", "/accounts/a1/refunds", euros).await.refused(422, "currency_mismatch");
+    let refund = ask("k3", "/accounts/a1/refunds", json!({ "amount": "10" })).await;
+    assert_eq!((refund.status, &refund.body["balance"]), (StatusCode::CREATED, &json!("40.0000")));
+    ask("k4", "/accounts/a1/refunds", json!({ "amount": "40.0001" })).await.refused(409, "refund_limit");
+    ask("k5", "/accounts/a1/refunds", json!({ "amount": "-1" })).await.refused(422, "invalid_amount");
+    ask("k6", "/accounts/a1/adjustments", json!({ "amount": "1", "reason": " " })).await.refused(422, "invalid_reason");
+    let adjusted = ask("k7", "/accounts/a1/adjustments", json!({ "amount": "-5", "reason": "counted twice" })).await;
+    assert_eq!(adjusted.ok()["balance"], "35.0000");
+
+    assert_eq!(ask("k8", "/accounts/a1/freeze", json!({ "reason": "lost card" })).await.ok()["status"], "frozen");
+    let account = server.get("/accounts/a1").await.ok();
+    assert_eq!((&account["status"], &account["status_reason"]), (&json!("frozen"), &json!("lost card")));
+    let transfer = json!({ "to": "a2", "amount": "35" });
+    ask("k9", "/accounts/a1/transfers", transfer.clone()).await.refused(409, "account_frozen");
+    ask("k10", "/accounts/a1/unfreeze", json!({})).await.ok();
+    ask("k11", "/accounts/a1/transfers", json!({ "to": "a3", "amount": "1" })).await.refused(404, "unknown_target");
+    ask("k12", "/accounts/a1/releases", json!({ "session": "c1.1" })).await.refused(404, "unknown_session");
+    ask("k13", "/accounts/a1/close", json!({})).await.refused(409, "balance_not_zero");
+    let sent = ask("k14", "/accounts/a1/transfers", transfer.clone()).await;
+    assert_eq!((sent.status, &sent.body["transfer"]), (StatusCode::CREATED, &json!("main/a1.t1")));
+    assert_eq!(ask("k14", "/accounts/a1/transfers", transfer).await.ok(), sent.body);
+    for _ in 0..1_000 {
+        if server.get("/transfers/main%2Fa1.t1").await.ok()["state"] == "arrived" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let transfer = server.get("/transfers/a1.t1").await.ok();
+    assert_eq!((&transfer["state"], &transfer["to"]), (&json!("arrived"), &json!("main/a2")));
+    server.get("/transfers/a1.t2").await.refused(404, "not_found");
+    server.get("/transfers/a1").await.refused(400, "bad_id");
+    assert_eq!(server.get("/accounts/a2").await.ok()["balance"], "35.0000");
+    assert_eq!(ask("k15", "/accounts/a1/close", json!({})).await.ok()["status"], "closed");
+    ask("k16", "/accounts/a1/top-ups", json!({ "amount": "1" })).await.refused(409, "account_closed");
+    ask("k17", "/accounts/a2/transfers", json!({ "to": "a1", "amount": "1" })).await.refused(409, "target_closed");
+
+    let audit = server.get("/accounts/a1/audit").await.ok();
+    let of =
+        |field: &str| audit["items"].as_array().unwrap().iter().map(|item| item[field].clone()).collect::<Vec<_>>();
+    let events = ["opened", "topped_up", "refunded", "adjusted", "frozen", "unfrozen", "transferred_out", "closed"]
+        .map(Value::from);
+    assert_eq!(of("event"), events);
+    assert_eq!(
+        (&of("note")[3], &of("key")[3], &of("amount")[3]),
+        (&json!("counted twice"), &json!("k7"), &json!("-5.0000"))
+    );
+    let entry = of("entry")[3].as_str().unwrap().replace('/', "%2F");
+    let one = server.get(&format!("/accounts/a1/audit?entry={entry}")).await.ok();
+    assert_eq!(one["items"], json!([audit["items"][3]]));
+    server.get(&format!("/accounts/a2/audit?entry={entry}")).await.refused(404, "not_found");
+    server.get("/accounts/a1/audit?entry=x").await.refused(400, "bad_query");
+    server.get("/accounts/a1/audit?limit=1001").await.refused(400, "bad_query");
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! An account: who pays. Opens, is topped up, holds money for sessions, is debited as energy flows, settles.
+//! An account: who pays. Opens, is topped up, holds money for sessions, is debited as energy flows, settles; is
+//! refunded, corrected, frozen and closed by its operator.
 //!
 //! Its shard's `AccountActor` owns one per account id; a restart replays the events with [`apply()`] alone.
 //! The account's log is the truth about what was billed: it prices every reading itself with the tariff the
@@ -22,9 +23,12 @@
 //! let id = "a1".parse().unwrap();
 //! let mut account = None;
 //! let open = AccountCommand::Open {
-//!     key: "k0".into(), currency: Currency::new("CNY").unwrap(), kind: AccountKind::Prepaid, at: Timestamp(0),
+//!     key: "k0".into(), currency: Currency::new("CNY").unwrap(), kind: AccountKind::Prepaid,
+//!     holder: Holder::Personal, at: Timestamp(0),
 //! };
-//! let top_up = AccountCommand::TopUp { key: "k1".into(), amount: Money(500_000), at: Timestamp(1) };
+//! let top_up = AccountCommand::TopUp {
+//!     key: "k1".into(), amount: Money(500_000), currency: None, at: Timestamp(1),
+//! };
 //! for command in [open, top_up.clone()] {
 //!     let decision = decide(account.as_ref(), &id, &command);
 //!     apply(&mut account, &id, &decision.event.unwrap()).unwrap();
@@ -36,18 +40,27 @@
 #![deny(clippy::float_arithmetic, clippy::arithmetic_side_effects)]
 
 mod apply;
+mod audit;
 mod decide;
 mod memory;
+mod operate;
 mod postings;
 mod rejection;
 mod statement;
+mod transfers;
 
 pub use apply::{ApplyError, apply};
+pub use audit::{Cause, CausingReading, cause};
 pub use decide::{Decision, decide};
 pub use memory::Recent;
+pub use operate::{AccountStatus, Holder, MAX_REASON_LEN, PERSONAL_OPEN_SESSIONS, RELEASE_QUIET_MS};
 pub use postings::{postings, unpaid_energy};
 pub use rejection::AccountRejection;
 pub use statement::{StatementEntry, StatementKind, statement_entries};
+pub use transfers::{
+    ENDED_TRANSFERS_REMEMBERED, Incoming, MAX_OPEN_TRANSFERS, Outgoing, Received, Transfer, TransferEnd, TransferId,
+    TransferIdError, TransferTarget,
+};
 
 use crate::ids::{AccountId, OperatorId, SessionId};
 use crate::tariff::{PERIODS, Priced, Tariff};
@@ -76,7 +89,7 @@ pub const CLOSED_KEPT_MS: i64 = 30 * 24 * 3_600 * 1_000;
 /// Closed sessions remembered whatever their age, newest first: a fleet's 3,000 a day for 30 days.
 pub const CLOSED_REMEMBERED: usize = 100_000;
 
-/// Sessions of one account that may be open at once.
+/// Sessions of one fleet's account that may be open at once; a person's has [`PERSONAL_OPEN_SESSIONS`].
 pub const MAX_OPEN_SESSIONS: usize = 10_000;
 
 /// Highest balance, top-up and credit limit: a thousand million currency units. Keeps every sum of a shard
@@ -105,8 +118,17 @@ pub struct Account {
     pub currency: Currency,
     /// Prepaid or credit.
     pub kind: AccountKind,
+    /// A person's or a fleet's.
+    #[serde(default)]
+    pub holder: Holder,
+    /// Whether it may be used.
+    #[serde(default)]
+    pub status: AccountStatus,
     /// Balance in the books: paid in minus debited.
     pub posted: Money,
+    /// Paid in and not refunded: what may go back to where it came from at most.
+    #[serde(default)]
+    pub paid_in: Money,
     /// Sum of the holds of all open sessions.
     pub held: Money,
     /// Sum of what operators bore for this account's sessions.
@@ -123,6 +145,12 @@ pub struct Account {
     pub refusals: Recent<SessionId, RefusedSession>,
     /// Closed sessions in the order of their closing, stamped with [`Account::clock`].
     pub closings: VecDeque<(Timestamp, SessionId)>,
+    /// Transfers that leave it.
+    #[serde(default)]
+    pub outgoing: Outgoing,
+    /// Transfers that came, by the account they left.
+    #[serde(default)]
+    pub incoming: BTreeMap<AccountId, Incoming>,
 }
 
 /// The account's side of a session: what is held, what was metered, what was paid.
@@ -158,6 +186,9 @@ pub struct SessionAccount {
     pub last_debit: Option<DebitAnswer>,
     /// The settlement, when closed.
     pub closed: Option<Settled>,
+    /// When an operator gave the hold back: nothing is taken for the session from then on.
+    #[serde(default)]
+    pub released: Option<Timestamp>,
 }
 
 /// The answer to a debit.
@@ -198,9 +229,23 @@ pub struct Settled {
 #[serde(rename_all = "snake_case")]
 pub enum KeyContent {
     /// To open the account.
-    Open { currency: Currency, kind: AccountKind },
+    Open { currency: Currency, kind: AccountKind, holder: Holder },
     /// To top it up.
     TopUp { amount: Money },
+    /// To refund.
+    Refund { amount: Money },
+    /// To correct its balance.
+    Adjust { amount: Money, reason: String },
+    /// To freeze it.
+    Freeze { reason: String },
+    /// To end that.
+    Unfreeze,
+    /// To give a session's hold back.
+    Release { session: SessionId },
+    /// To close it.
+    Close,
+    /// To send money to another account.
+    TransferOut { to: AccountId, amount: Money },
 }
 
 /// A remembered key: what was asked and what was answered.
@@ -224,9 +269,37 @@ pub struct RefusedSession {
 #[serde(rename_all = "snake_case")]
 pub enum AccountCommand {
     /// Open the account.
-    Open { key: String, currency: Currency, kind: AccountKind, at: Timestamp },
-    /// Pay in.
-    TopUp { key: String, amount: Money, at: Timestamp },
+    Open { key: String, currency: Currency, kind: AccountKind, holder: Holder, at: Timestamp },
+    /// Pay in. `currency`, here and below: what the caller means; refused when it is not the account's.
+    TopUp { key: String, amount: Money, currency: Option<Currency>, at: Timestamp },
+    /// Give money back to where it came from: at most what was paid in and is not held, owed or spent.
+    Refund { key: String, amount: Money, currency: Option<Currency>, at: Timestamp },
+    /// Correct the balance by an operator's word, up or down.
+    Adjust { key: String, amount: Money, currency: Option<Currency>, reason: String, at: Timestamp },
+    /// Let it take no new holds and give no money out. Sessions under way go on and settle; money may come in.
+    Freeze { key: String, reason: String, at: Timestamp },
+    /// End that.
+    Unfreeze { key: String, at: Timestamp },
+    /// Give back the hold of a session that never began, or of which nothing was heard for
+    /// [`RELEASE_QUIET_MS`]. Nothing is taken for it any more: what it meters in the end is the operator's.
+    Release { key: String, session: SessionId, at: Timestamp },
+    /// Close it for good: without a balance and without sessions that still hold or may give back.
+    Close { key: String, at: Timestamp },
+    /// Send money to another account of the tenant: what is neither spent nor held, and no credit.
+    TransferOut {
+        key: String,
+        to: AccountId,
+        amount: Money,
+        currency: Option<Currency>,
+        /// What is known of the other account: a size, not content.
+        target: TransferTarget,
+        at: Timestamp,
+    },
+    /// Take in what another account sent. `ended_below`: all of that account's transfers below this number have
+    /// ended, and are not sent any more.
+    TransferIn { transfer: TransferId, ended_below: u64, currency: Currency, amount: Money, at: Timestamp },
+    /// The other account's word about a transfer of this one: `refused`, or it has the money.
+    EndTransfer { number: u64, refused: Option<AccountRejection>, at: Timestamp },
     /// Hold up to `want` for a session. Refused unless the hold covers `reserve` (what the worst delay in
     /// stopping costs) and pays at least [`MIN_START`] beyond it. `want` and `reserve` are sizes, not
     /// content: a repetition after a change of configuration gets the first answer.
@@ -260,9 +333,44 @@ pub enum AccountCommand {
 #[serde(rename_all = "snake_case")]
 pub enum AccountEvent {
     /// Opened, with nothing in it.
-    Opened { key: String, currency: Currency, kind: AccountKind, at: Timestamp },
+    Opened {
+        key: String,
+        currency: Currency,
+        kind: AccountKind,
+        #[serde(default)]
+        holder: Holder,
+        at: Timestamp,
+    },
     /// Paid in.
     ToppedUp { key: String, currency: Currency, amount: Money, at: Timestamp },
+    /// Money went back to where it came from.
+    Refunded { key: String, currency: Currency, amount: Money, at: Timestamp },
+    /// An operator corrected the balance.
+    Adjusted { key: String, currency: Currency, amount: Money, reason: String, at: Timestamp },
+    /// No new holds, and no money out.
+    Frozen { key: String, reason: String, at: Timestamp },
+    /// That ended.
+    Unfrozen { key: String, at: Timestamp },
+    /// An operator gave `hold` back, all that was held for the session.
+    Released { key: String, session: SessionId, hold: Money, at: Timestamp },
+    /// Closed for good.
+    Closed { key: String, at: Timestamp },
+    /// Money left for another account, and is in flight.
+    TransferredOut { key: String, number: u64, to: AccountId, currency: Currency, amount: Money, at: Timestamp },
+    /// Money of another account arrived.
+    TransferredIn { transfer: TransferId, ended_below: u64, currency: Currency, amount: Money, at: Timestamp },
+    /// Money of another account was refused, and remembered so that this never changes.
+    TransferRefused {
+        transfer: TransferId,
+        ended_below: u64,
+        amount: Money,
+        rejection: AccountRejection,
+        at: Timestamp,
+    },
+    /// What left is confirmed to have arrived.
+    TransferArrived { number: u64, at: Timestamp },
+    /// What left was refused and is back.
+    TransferReturned { number: u64, currency: Currency, amount: Money, rejection: AccountRejection, at: Timestamp },
     /// Money is held for a session.
     Held { session: SessionId, operator: OperatorId, tariff: Tariff, hold: Money, reserve: Money, at: Timestamp },
     /// `energy` and `service` were taken; `hold` is held from now on.
@@ -312,6 +420,24 @@ pub enum AccountAnswer {
     Opened(AccountSummary),
     /// The balance after the top-up.
     ToppedUp { balance: Money },
+    /// The balance after the refund.
+    Refunded { balance: Money },
+    /// The balance after the correction.
+    Adjusted { balance: Money },
+    /// It is frozen.
+    Frozen,
+    /// It is not frozen any more.
+    Unfrozen,
+    /// What was held for the session and is free again.
+    Released { hold: Money },
+    /// It is closed.
+    Closed,
+    /// The transfer that is under way, and the balance after it.
+    TransferredOut { transfer: TransferId, balance: Money },
+    /// The money is in.
+    TransferredIn,
+    /// The transfer has ended.
+    TransferEnded,
     /// What was held at first.
     Authorised { hold: Money },
     /// The state of the session after the debit.
@@ -326,6 +452,10 @@ pub struct AccountSummary {
     pub id: AccountId,
     pub currency: Currency,
     pub kind: AccountKind,
+    #[serde(default)]
+    pub holder: Holder,
+    #[serde(default)]
+    pub status: AccountStatus,
     /// Balance in the books.
     pub balance: Money,
     /// Held for open sessions.
@@ -373,6 +503,8 @@ impl Account {
             id: self.id.clone(),
             currency: self.currency,
             kind: self.kind,
+            holder: self.holder,
+            status: self.status.clone(),
             balance: self.posted,
             held: self.held,
             available: self.available(),
@@ -391,6 +523,11 @@ impl SessionAccount {
     /// The sequence that the next debit or the settlement must carry.
     pub fn next_sequence(&self) -> u32 {
         self.sequence.saturating_add(1)
+    }
+
+    /// True while money is held for it, or may be.
+    pub fn is_open(&self) -> bool {
+        self.closed.is_none() && self.released.is_none()
     }
 }
 

@@ -33,7 +33,8 @@ use std::fmt;
 use std::str::FromStr;
 
 /// An account of the books. Text form: `driver:main/a1`, `energy:main/op1:CNY`, `service:main/op1:CNY`,
-/// `top-up:main:CNY`, `overshoot:main/op1:CNY`, `rounding:main:CNY`; stored as text.
+/// `top-up:main:CNY`, `overshoot:main/op1:CNY`, `rounding:main:CNY`, `adjustment:main:CNY`,
+/// `in-flight:main:CNY`; stored as text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum LedgerAccount {
@@ -47,6 +48,11 @@ pub enum LedgerAccount {
     TopUpSource { tenant: TenantId, currency: Currency },
     /// Metered but not paid by a driver: minus what the operator bears.
     Overshoot { operator: OperatorId, currency: Currency },
+    /// What operators corrected by their word: minus what they gave.
+    Adjustment { tenant: TenantId, currency: Currency },
+    /// On its way to accounts: what left this shard's, minus what arrived at them. Over all shards it is what has
+    /// left and not arrived.
+    InFlight { tenant: TenantId, currency: Currency },
     /// Rounding differences of splits between partners.
     Rounding { tenant: TenantId, currency: Currency },
 }
@@ -241,6 +247,20 @@ fn check_balanced(postings: &[Posting]) -> Result<(), LedgerError> {
 }
 
 impl LedgerAccount {
+    /// The operator whose account it is, if it is one's.
+    pub fn operator(&self) -> Option<&OperatorId> {
+        match self {
+            Self::EnergyRevenue { operator, .. }
+            | Self::ServiceRevenue { operator, .. }
+            | Self::Overshoot { operator, .. } => Some(operator),
+            Self::Driver(_)
+            | Self::TopUpSource { .. }
+            | Self::Adjustment { .. }
+            | Self::InFlight { .. }
+            | Self::Rounding { .. } => None,
+        }
+    }
+
     /// The currency in the account's name; a driver's account gets its currency with its first posting.
     pub fn currency(&self) -> Option<Currency> {
         match self {
@@ -249,6 +269,8 @@ impl LedgerAccount {
             | Self::ServiceRevenue { currency, .. }
             | Self::TopUpSource { currency, .. }
             | Self::Overshoot { currency, .. }
+            | Self::Adjustment { currency, .. }
+            | Self::InFlight { currency, .. }
             | Self::Rounding { currency, .. } => Some(*currency),
         }
     }
@@ -264,6 +286,8 @@ impl fmt::Display for LedgerAccount {
             }
             Self::TopUpSource { tenant, currency } => write!(f, "top-up:{tenant}:{currency}"),
             Self::Overshoot { operator, currency } => write!(f, "overshoot:{operator}:{currency}"),
+            Self::Adjustment { tenant, currency } => write!(f, "adjustment:{tenant}:{currency}"),
+            Self::InFlight { tenant, currency } => write!(f, "in-flight:{tenant}:{currency}"),
             Self::Rounding { tenant, currency } => write!(f, "rounding:{tenant}:{currency}"),
         }
     }
@@ -285,6 +309,8 @@ impl FromStr for LedgerAccount {
             "service" => Ok(Self::ServiceRevenue { operator: owner.parse()?, currency }),
             "overshoot" => Ok(Self::Overshoot { operator: owner.parse()?, currency }),
             "top-up" => Ok(Self::TopUpSource { tenant: TenantId::new(owner)?, currency }),
+            "adjustment" => Ok(Self::Adjustment { tenant: TenantId::new(owner)?, currency }),
+            "in-flight" => Ok(Self::InFlight { tenant: TenantId::new(owner)?, currency }),
             "rounding" => Ok(Self::Rounding { tenant: TenantId::new(owner)?, currency }),
             _ => Err(shape()),
         }

@@ -3,7 +3,7 @@
 use super::world::{self, Slot};
 use anyhow::Context;
 use chargeplane_actors::handle::{CallError, NodeHandle};
-use chargeplane_domain::account::{AccountAnswer, AccountCommand, AccountKind};
+use chargeplane_domain::account::{AccountAnswer, AccountCommand, AccountKind, Holder};
 use chargeplane_domain::ids::SessionId;
 use chargeplane_domain::tariff::PERIODS;
 use chargeplane_domain::units::{Money, Timestamp, WattHours};
@@ -114,6 +114,7 @@ async fn open_accounts(handle: &NodeHandle, accounts: usize) -> anyhow::Result<(
                 key: "open".into(),
                 currency: world::currency()?,
                 kind: AccountKind::Credit { limit: Money(5_000_000_000_000) },
+                holder: Holder::Fleet,
                 at: Timestamp(0),
             };
             let (handle, account) = (handle.clone(), world::account(number)?);

@@ -26,6 +26,10 @@ pub struct Ledger {
     /// Debits posted while energy flowed.
     pub debits: u64,
     accounts: BTreeMap<String, AccountMoney>,
+    /// Keys of operators' commands that had an effect, by account.
+    keys: BTreeSet<(String, String)>,
+    /// Transfers by name, as the accounts they left and reached tell of them.
+    transfers: BTreeMap<String, Journey>,
     sums: BTreeMap<(String, String), i128>,
 }
 
@@ -34,6 +38,9 @@ struct AccountMoney {
     limit: i128,
     posted: i128,
     held: i128,
+    paid_in: i128,
+    frozen: bool,
+    closed: bool,
 }
 
 /// What the log says of a session's money.
@@ -44,12 +51,28 @@ pub struct SessionMoney {
     /// The settlement, once there is one.
     pub settled: Option<Settled>,
     hold: i128,
+    released: bool,
     sequence: i64,
     meter: i128,
     by_period: Vec<i128>,
     paid: i128,
     revenue: i128,
     prices: Vec<(i128, i128)>,
+}
+
+/// A transfer as far as the logs tell: the logs of its two accounts come in any order.
+#[derive(Debug, Clone, Default)]
+struct Journey {
+    /// Where it left for, in which currency and how much.
+    left: Option<(String, String, i128)>,
+    /// Where it arrived, in which currency and how much.
+    arrived: Option<(String, String, i128)>,
+    /// It was refused there.
+    refused: bool,
+    /// It was confirmed to have arrived.
+    confirmed: bool,
+    /// It came back.
+    returned: bool,
 }
 
 /// A settlement.
@@ -115,6 +138,8 @@ impl Ledger {
             opened: BTreeSet::new(),
             debits: 0,
             accounts: BTreeMap::new(),
+            keys: BTreeSet::new(),
+            transfers: BTreeMap::new(),
             sums: BTreeMap::new(),
         }
     }
@@ -158,6 +183,21 @@ impl Ledger {
             "held" => self.take_hold(account, value, at, findings)?,
             "debited" => self.take_debit(frame, account, value, at, findings)?,
             "settled" => self.take_settlement(frame, account, value, at, findings)?,
+            "refunded" | "adjusted" => self.take_correction(frame, account, event.event, at, findings)?,
+            "frozen" | "unfrozen" | "closed" => {
+                self.take_key(&account, text(value, "key")?, at, findings);
+                let money = self.accounts.entry(account).or_default();
+                money.frozen = kind == "frozen";
+                money.closed = kind == "closed";
+                let left = (money.posted, money.held);
+                findings.check("MONEY-4", !money.closed || left == (0, 0), || {
+                    format!("{at}: closed with {} in it and {} held", left.0, left.1)
+                });
+            }
+            "released" => self.take_release(account, value, at, findings)?,
+            "transferred_out" | "transferred_in" | "transfer_refused" | "transfer_arrived" | "transfer_returned" => {
+                self.take_transfer(frame, account, event.event, at, findings)?;
+            }
             "refused" => {}
             _ => return None,
         }
@@ -176,9 +216,139 @@ impl Ledger {
         let before = self.top_ups.insert((account.clone(), key.to_owned()), amount);
         findings.check("MONEY-2", before.is_none(), || format!("{at}: key {key} had an effect twice"));
         let tenant = account.split('/').next().unwrap_or("main").to_owned();
+        self.accounts.entry(account.clone()).or_default().paid_in += amount;
         self.post(&frame.shard, currency, format!("top-up:{tenant}:{currency}"), -amount);
         self.post_driver(&frame.shard, currency, &account, amount);
         Some(())
+    }
+
+    /// A refund goes back where it came from, and no more than was paid in; a correction is an operator's word.
+    fn take_correction(
+        &mut self,
+        frame: &Frame,
+        account: String,
+        event: &Value,
+        at: &str,
+        findings: &mut Findings,
+    ) -> Option<()> {
+        let (kind, value) = variant(event)?;
+        let (currency, amount) = (text(value, "currency")?, wide(value, "amount")?);
+        self.take_key(&account, text(value, "key")?, at, findings);
+        let tenant = account.split('/').next().unwrap_or("main").to_owned();
+        if kind == "adjusted" {
+            let reason = text(value, "reason")?;
+            findings.check("MONEY-1", !reason.trim().is_empty(), || format!("{at}: corrected without a reason"));
+            self.post(&frame.shard, currency, format!("adjustment:{tenant}:{currency}"), -amount);
+            self.post_driver(&frame.shard, currency, &account, amount);
+            return Some(());
+        }
+        let money = self.accounts.entry(account.clone()).or_default();
+        money.paid_in -= amount;
+        let owned = money.posted - money.held;
+        findings.check("MONEY-4", amount > 0 && money.paid_in >= 0 && amount <= owned && !money.frozen, || {
+            format!("{at}: {amount} refunded of {owned}, {} of it paid in", money.paid_in + amount)
+        });
+        self.post(&frame.shard, currency, format!("top-up:{tenant}:{currency}"), amount);
+        self.post_driver(&frame.shard, currency, &account, -amount);
+        Some(())
+    }
+
+    /// A hold that was given back is whole, and nothing is taken for its session afterwards.
+    fn take_release(&mut self, account: String, value: &Value, at: &str, findings: &mut Findings) -> Option<()> {
+        let (session, hold) = (text(value, "session")?, wide(value, "hold")?);
+        self.take_key(&account, text(value, "key")?, at, findings);
+        let money = self.sessions.entry(session.to_owned()).or_default();
+        let fits = money.account == account && money.hold == hold && money.settled.is_none() && !money.released;
+        findings.check("MONEY-2", fits, || format!("{at}: {hold} released of {session}, which holds {}", money.hold));
+        (money.hold, money.released) = (0, true);
+        self.accounts.entry(account).or_default().held -= hold;
+        Some(())
+    }
+
+    /// One step of a transfer: each happens once, and no money is moved by another.
+    fn take_transfer(
+        &mut self,
+        frame: &Frame,
+        account: String,
+        event: &Value,
+        at: &str,
+        findings: &mut Findings,
+    ) -> Option<()> {
+        let (kind, value) = variant(event)?;
+        let name = match text(value, "transfer") {
+            Some(name) => name.to_owned(),
+            None => format!("{account}.t{}", int(value, "number")?),
+        };
+        let journey = self.transfers.entry(name.clone()).or_default();
+        let (fresh, moved) = match kind {
+            "transferred_out" => {
+                let (to, currency, amount) = (text(value, "to")?, text(value, "currency")?, wide(value, "amount")?);
+                let before = journey.left.replace((to.to_owned(), currency.to_owned(), amount));
+                (before.is_none() && amount > 0, -amount)
+            }
+            "transferred_in" => {
+                let (currency, amount) = (text(value, "currency")?, wide(value, "amount")?);
+                let before = journey.arrived.replace((account.clone(), currency.to_owned(), amount));
+                (before.is_none() && !journey.refused, amount)
+            }
+            "transfer_returned" => {
+                let amount = wide(value, "amount")?;
+                let whole = journey.left.as_ref().is_some_and(|(_, _, left)| *left == amount);
+                (!std::mem::replace(&mut journey.returned, true) && !journey.confirmed && whole, amount)
+            }
+            "transfer_arrived" => (!std::mem::replace(&mut journey.confirmed, true) && !journey.returned, 0),
+            _ => (!std::mem::replace(&mut journey.refused, true) && journey.arrived.is_none(), 0),
+        };
+        findings
+            .check("MONEY-2", fresh, || format!("{at}: {kind} of transfer {name} for the second time, or too late"));
+        if kind == "transferred_out" {
+            self.take_key(&account, text(value, "key")?, at, findings);
+            let payer = self.accounts.entry(account.clone()).or_default();
+            let owned = payer.posted - payer.held + moved;
+            findings.check("MONEY-4", owned >= 0 && !payer.frozen && !payer.closed, || {
+                format!("{at}: transfer {name} leaves {owned}, or leaves an account that is frozen or closed")
+            });
+        }
+        if moved != 0 {
+            let (currency, tenant) = (text(value, "currency")?, account.split('/').next().unwrap_or("main"));
+            self.post(&frame.shard, currency, format!("in-flight:{tenant}:{currency}"), -moved);
+            self.post_driver(&frame.shard, currency, &account, moved);
+        }
+        Some(())
+    }
+
+    /// MONEY-1 across shards, once all logs are read: what arrived had left, whole and for there; what is confirmed
+    /// has arrived, what is back has not; and the in-flight balances are what has left and is nowhere yet.
+    pub fn judge_transfers(&self, findings: &mut Findings) {
+        let mut flying: BTreeMap<String, i128> = BTreeMap::new();
+        for (name, journey) in &self.transfers {
+            let fits = journey.arrived.is_none() || journey.arrived == journey.left;
+            findings.check("MONEY-1", journey.left.is_some() && fits, || {
+                format!("transfer {name}: left as {:?}, arrived as {:?}", journey.left, journey.arrived)
+            });
+            let once = !(journey.arrived.is_some() && journey.returned);
+            findings.check("MONEY-1", once && (!journey.confirmed || journey.arrived.is_some()), || {
+                format!("transfer {name}: {journey:?}")
+            });
+            if let (Some((_, currency, amount)), None, false) = (&journey.left, &journey.arrived, journey.returned) {
+                let tenant = name.split('/').next().unwrap_or("main");
+                *flying.entry(format!("in-flight:{tenant}:{currency}")).or_default() += amount;
+            }
+        }
+        let mut served: BTreeMap<String, i128> = BTreeMap::new();
+        for ((_, account), amount) in self.balances.iter().filter(|((_, account), _)| account.starts_with("in-flight:"))
+        {
+            *served.entry(account.clone()).or_default() += amount;
+        }
+        served.retain(|_, amount| *amount != 0);
+        findings.check("MONEY-1", served == flying, || format!("in flight are {flying:?}, the books say {served:?}"));
+    }
+
+    /// MONEY-2: a key has one effect.
+    fn take_key(&mut self, account: &str, key: &str, at: &str, findings: &mut Findings) {
+        let top_up = self.top_ups.contains_key(&(account.to_owned(), key.to_owned()));
+        let new = self.keys.insert((account.to_owned(), key.to_owned())) && !top_up;
+        findings.check("MONEY-2", new, || format!("{at}: key {key} had an effect twice"));
     }
 
     fn take_hold(&mut self, account: String, value: &Value, at: &str, findings: &mut Findings) -> Option<()> {
@@ -190,7 +360,11 @@ impl Ledger {
         findings.check("MONEY-4", (0..=most).contains(&reserve), || {
             format!("{at}: {session} keeps {reserve} in reserve, rating x time to stop x highest price are {most}")
         });
-        self.accounts.entry(account.clone()).or_default().held += hold;
+        let payer = self.accounts.entry(account.clone()).or_default();
+        payer.held += hold;
+        findings.check("MONEY-4", !payer.frozen && !payer.closed, || {
+            format!("{at}: held for {session} by an account that is frozen or closed")
+        });
         let money = SessionMoney { account, hold, prices: prices.collect(), ..SessionMoney::default() };
         let before = self.sessions.insert(session.to_owned(), money);
         findings.check("MONEY-2", before.is_none(), || format!("{at}: {session} was held for twice"));
@@ -210,6 +384,7 @@ impl Ledger {
         let (operator, hold) = (text(value, "operator")?, wide(value, "hold")?);
         self.take_reading(session, &account, &reading(value)?, false, at, findings);
         let money = self.sessions.entry(session.to_owned()).or_default();
+        findings.check("MONEY-2", !money.released, || format!("{at}: {session} is debited after its release"));
         let freed = money.hold - hold;
         money.hold = hold;
         money.paid += energy + service;
@@ -251,6 +426,10 @@ impl Ledger {
         money.revenue += energy + service;
         (money.paid, money.hold, money.settled) = (settled.billed, 0, Some(settled));
         let (revenue, most) = (money.revenue, self.bounds.overshoot());
+        let released = money.released;
+        findings.check("MONEY-2", !released || paid_now <= 0, || {
+            format!("{at}: {session} takes {paid_now} after its release")
+        });
         findings.check("SESS-1", settled.billed_wh + settled.overshoot_wh == settled.meter, || {
             let Settled { meter, billed_wh, overshoot_wh, .. } = settled;
             format!("{at}: {session}: {meter} Wh metered, {billed_wh} billed, {overshoot_wh} overshoot")
@@ -258,7 +437,8 @@ impl Ledger {
         findings.check("SESS-1", revenue == total && settled.billed + settled.overshoot == total, || {
             format!("{at}: {session} costs {total}, revenue {revenue}, paid {} + {}", settled.billed, settled.overshoot)
         });
-        findings.check("MONEY-4", (0..=most).contains(&settled.overshoot), || {
+        // The operator who gave a hold back took over what it would have paid.
+        findings.check("MONEY-4", settled.overshoot >= 0 && (released || settled.overshoot <= most), || {
             format!("{at}: {session} overshoots by {}, the bound is {most}", settled.overshoot)
         });
         self.accounts.entry(account.clone()).or_default().held -= freed;

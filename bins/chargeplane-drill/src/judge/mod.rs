@@ -84,6 +84,7 @@ pub fn judge(run_dir: &Path, data_dir: &Path) -> anyhow::Result<(Findings, Tally
             stations.take(frame, findings);
         }
     })?;
+    ledger.judge_transfers(&mut findings);
     ledger.compare_balances(&served, &mut findings);
     let ledger_sum = judge_sums(&served, &mut findings);
     promises::judge(&lines, &ledger, &stations, &mut findings);

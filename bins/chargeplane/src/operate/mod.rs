@@ -35,6 +35,8 @@ const ACCOUNTS: &[Column] = &[
     ("ACCOUNT", "id"),
     ("CURRENCY", "currency"),
     ("KIND", "kind"),
+    ("HOLDER", "holder"),
+    ("STATUS", "status"),
     ("BALANCE", "balance"),
     ("HELD", "held"),
     ("AVAILABLE", "available"),
@@ -47,6 +49,24 @@ const STATEMENT: &[Column] = &[
     ("SESSION", "session"),
     ("KEY", "key"),
     ("ENTRY", "entry"),
+];
+const AUDIT: &[Column] = &[
+    ("AT", "at"),
+    ("KIND", "kind"),
+    ("AMOUNT", "amount"),
+    ("KEY", "key"),
+    ("SESSION", "session"),
+    ("SEQUENCE", "sequence"),
+    ("METER WH", "meter_wh"),
+    ("NOTE", "note"),
+    ("ENTRY", "entry"),
+];
+const OPERATOR_BALANCES: &[Column] = &[
+    ("CURRENCY", "currency"),
+    ("ENERGY", "energy"),
+    ("SERVICE", "service"),
+    ("OVERSHOOT", "overshoot"),
+    ("TOTAL", "total"),
 ];
 const SESSIONS: &[Column] = &[
     ("SESSION", "id"),
@@ -110,6 +130,9 @@ const DEAD_LETTERS: &[Column] =
 const BALANCES: &[Column] =
     &[("SHARD", "shard"), ("ACCOUNT", "account"), ("CURRENCY", "currency"), ("BALANCE", "balance")];
 
+/// Most entries that a node audits in one answer.
+const MAX_AUDIT_PAGE: usize = 1_000;
+
 /// Runs an operator's command.
 pub fn run(connection: &Connection, command: &Command) -> Result<(), Failure> {
     let call = Call { api: Api::new(connection)?, output: connection.output };
@@ -117,6 +140,7 @@ pub fn run(connection: &Connection, command: &Command) -> Result<(), Failure> {
         Command::Station { command } => call.station(command),
         Command::Charger { command } => call.charger(command),
         Command::Account { command } => call.account(command),
+        Command::Operator { command: OperatorCommand::Balance { operator } } => call.operator_balance(operator),
         Command::Session { command } => call.session(command),
         Command::Record { command } => call.record(command),
         Command::Telemetry { command } => call.telemetry(command),
@@ -188,9 +212,10 @@ impl Call {
 
     fn account(&self, command: &AccountCommand) -> Result<(), Failure> {
         match command {
-            AccountCommand::Open { account, currency, credit_limit, key } => {
+            AccountCommand::Open { account, currency, credit_limit, fleet, key } => {
                 let kind = if credit_limit.is_some() { "credit" } else { "prepaid" };
-                let mut body = json!({ "account": account, "currency": currency, "kind": kind });
+                let holder = if *fleet { "fleet" } else { "personal" };
+                let mut body = json!({ "account": account, "currency": currency, "kind": kind, "holder": holder });
                 if let Some(limit) = credit_limit {
                     body["credit_limit"] = json!(limit);
                 }
@@ -202,10 +227,49 @@ impl Call {
                 let path = format!("/accounts/{}/top-ups", encode(account));
                 output::item(self.output, &self.keyed(&path, key, &json!({ "amount": amount }))?)
             }
+            AccountCommand::Refund { account, amount, key } => {
+                self.operated(account, "refunds", key, &json!({ "amount": amount }))
+            }
+            AccountCommand::Adjust { account, amount, reason, key } => {
+                self.operated(account, "adjustments", key, &json!({ "amount": amount, "reason": reason }))
+            }
+            AccountCommand::Freeze { account, reason, key } => {
+                self.operated(account, "freeze", key, &json!({ "reason": reason }))
+            }
+            AccountCommand::Unfreeze { account, key } => self.operated(account, "unfreeze", key, &json!({})),
+            AccountCommand::Release { account, session, key } => {
+                self.operated(account, "releases", key, &json!({ "session": session }))
+            }
+            AccountCommand::Close { account, key } => self.operated(account, "close", key, &json!({})),
+            AccountCommand::Transfer { from, to, amount, key } => {
+                self.operated(from, "transfers", key, &json!({ "to": to, "amount": amount }))
+            }
+            AccountCommand::ShowTransfer { transfer } => self.show(&format!("/transfers/{}", encode(transfer))),
+            AccountCommand::Audit { account, entry } => self.audit(account, entry.as_deref()),
             AccountCommand::Statement { account } => {
                 self.list(&format!("/accounts/{}/statement", encode(account)), STATEMENT)
             }
         }
+    }
+
+    /// A keyed request to an account, and its answer.
+    fn operated(&self, account: &str, what: &str, key: &KeyArg, body: &Value) -> Result<(), Failure> {
+        output::item(self.output, &self.keyed(&format!("/accounts/{}/{what}", encode(account)), key, body)?)
+    }
+
+    fn operator_balance(&self, operator: &str) -> Result<(), Failure> {
+        let answer = self.api.get(&format!("/operators/{}/balance", encode(operator)))?;
+        output::list(self.output, answer["balances"].as_array().map_or(&[], Vec::as_slice), OPERATOR_BALANCES)
+    }
+
+    fn audit(&self, account: &str, entry: Option<&str>) -> Result<(), Failure> {
+        let path = format!("/accounts/{}/audit", encode(account));
+        let Some(entry) = entry else {
+            let items = self.api.list_in_pages(&path, usize::MAX, MAX_AUDIT_PAGE)?;
+            return output::list(self.output, &items, AUDIT);
+        };
+        let answer = self.api.get(&format!("{path}?entry={}", encode(entry)))?;
+        output::item(self.output, &answer["items"][0])
     }
 
     fn session(&self, command: &SessionCommand) -> Result<(), Failure> {

@@ -15,12 +15,32 @@ pub struct Books {
     /// Sums by shard and currency, in 1/10,000: zero after each frame.
     sums: BTreeMap<(String, String), i128>,
     opened: BTreeSet<String>,
+    /// Accounts that are closed.
+    closed: BTreeSet<String>,
     keys: BTreeSet<(String, String)>,
+    top_ups: usize,
+    /// By account what was paid in and not refunded.
+    paid_in: BTreeMap<String, i128>,
+    /// By account what it has.
+    balances: BTreeMap<String, i128>,
+    transfers: BTreeMap<String, Transfer>,
     sessions: BTreeMap<String, Session>,
     debits: u64,
     settled: u64,
     energy_wh: i128,
     overshoot_wh: i128,
+}
+
+/// A transfer as the logs of its two accounts tell of it; they come in any order.
+#[derive(Debug, Default)]
+struct Transfer {
+    /// For which account, in which currency and how much.
+    out: Option<(String, String, i128)>,
+    /// At which account, in which currency and how much.
+    arrived: Option<(String, String, i128)>,
+    refused: bool,
+    confirmed: bool,
+    returned: bool,
 }
 
 #[derive(Debug, Default)]
@@ -33,6 +53,7 @@ struct Session {
     overshoot: i128,
     revenue: i128,
     settled: bool,
+    released: bool,
 }
 
 /// What a session was settled for.
@@ -75,9 +96,9 @@ impl Books {
         self.debits
     }
 
-    /// Top-ups and openings: each had its key.
+    /// Top-ups.
     pub fn top_ups(&self) -> usize {
-        self.keys.len().saturating_sub(self.opened.len())
+        self.top_ups
     }
 
     /// Energy of all settled sessions.
@@ -115,6 +136,16 @@ impl Books {
         match kind.as_str().unwrap_or("") {
             "opened" => self.take_opened(account, value),
             "topped_up" => self.take_top_up(shard, account, value),
+            "refunded" => self.take_refund(shard, account, value),
+            "adjusted" => self.take_adjustment(shard, account, value),
+            "frozen" | "unfrozen" => self.take_status(account, value),
+            "released" => self.take_released(account, value),
+            "closed" => self.take_closed(account, value),
+            "transferred_out" => self.take_out(shard, account, value),
+            "transferred_in" => self.take_in(shard, account, value),
+            "transfer_refused" | "transfer_arrived" | "transfer_returned" => {
+                self.take_end(shard, account, kind.as_str().unwrap_or(""), value)
+            }
             "held" => self.take_held(account, value),
             "debited" => self.take_debit(shard, account, value),
             "settled" => self.take_settled(shard, account, value),
@@ -135,8 +166,134 @@ impl Books {
         if amount <= 0 {
             return Err(format!("a top-up of {amount}/10000"));
         }
-        self.post(shard, currency, amount);
+        self.top_ups += 1;
+        *self.paid_in.entry(account.to_owned()).or_default() += amount;
+        self.post_driver(shard, account, currency, amount);
         self.post(shard, currency, -amount);
+        Ok(())
+    }
+
+    fn take_refund(&mut self, shard: &str, account: &str, value: &Value) -> Checked<()> {
+        self.must_be_open(account)?;
+        self.use_key(account, text(value, "key")?)?;
+        let (currency, amount) = (text(value, "currency")?, number(value, "amount")?);
+        let paid_in = self.paid_in.entry(account.to_owned()).or_default();
+        *paid_in -= amount;
+        if amount <= 0 || *paid_in < 0 {
+            return Err(format!("a refund of {amount}/10000, {}/10000 were paid in", *paid_in + amount));
+        }
+        self.post_driver(shard, account, currency, -amount);
+        self.post(shard, currency, amount);
+        Ok(())
+    }
+
+    fn take_adjustment(&mut self, shard: &str, account: &str, value: &Value) -> Checked<()> {
+        self.must_be_open(account)?;
+        self.use_key(account, text(value, "key")?)?;
+        let (currency, amount) = (text(value, "currency")?, number(value, "amount")?);
+        if amount == 0 || text(value, "reason")?.trim().is_empty() {
+            return Err(format!("a correction of {amount}/10000 without an amount or a reason"));
+        }
+        self.post_driver(shard, account, currency, amount);
+        self.post(shard, currency, -amount);
+        Ok(())
+    }
+
+    fn take_status(&mut self, account: &str, value: &Value) -> Checked<()> {
+        self.must_be_open(account)?;
+        self.use_key(account, text(value, "key")?)
+    }
+
+    /// A hold that was given back: nothing is taken for the session from here on.
+    fn take_released(&mut self, account: &str, value: &Value) -> Checked<()> {
+        self.take_status(account, value)?;
+        let id = text(value, "session")?;
+        let session = self.sessions.get_mut(id).ok_or_else(|| format!("no money was held for session {id}"))?;
+        if session.account != account || session.settled || session.released {
+            return Err(format!("session {id} of account {} is released and holds nothing", session.account));
+        }
+        session.released = true;
+        Ok(())
+    }
+
+    fn take_closed(&mut self, account: &str, value: &Value) -> Checked<()> {
+        self.take_status(account, value)?;
+        let balance = self.balances.get(account).copied().unwrap_or(0);
+        if balance != 0 {
+            return Err(format!("closed with {balance}/10000 in it"));
+        }
+        self.closed.insert(account.to_owned());
+        Ok(())
+    }
+
+    fn take_out(&mut self, shard: &str, account: &str, value: &Value) -> Checked<()> {
+        self.take_status(account, value)?;
+        let (to, currency, amount) = (text(value, "to")?, text(value, "currency")?, number(value, "amount")?);
+        let name = format!("{account}.t{}", number(value, "number")?);
+        let transfer = self.transfers.entry(name.clone()).or_default();
+        let before = transfer.out.replace((to.to_owned(), currency.to_owned(), amount));
+        if before.is_some() || amount <= 0 {
+            return Err(format!("transfer {name} of {amount}/10000 leaves twice, or nothing leaves"));
+        }
+        self.post_driver(shard, account, currency, -amount);
+        self.post(shard, currency, amount);
+        Ok(())
+    }
+
+    fn take_in(&mut self, shard: &str, account: &str, value: &Value) -> Checked<()> {
+        self.must_be_open(account)?;
+        let (name, currency, amount) = (text(value, "transfer")?, text(value, "currency")?, number(value, "amount")?);
+        let transfer = self.transfers.entry(name.to_owned()).or_default();
+        let before = transfer.arrived.replace((account.to_owned(), currency.to_owned(), amount));
+        if before.is_some() || transfer.refused {
+            return Err(format!("transfer {name} arrives twice, or after it was refused (MONEY-2)"));
+        }
+        self.post_driver(shard, account, currency, amount);
+        self.post(shard, currency, -amount);
+        Ok(())
+    }
+
+    fn take_end(&mut self, shard: &str, account: &str, kind: &str, value: &Value) -> Checked<()> {
+        if kind == "transfer_refused" {
+            let name = text(value, "transfer")?;
+            let transfer = self.transfers.entry(name.to_owned()).or_default();
+            if transfer.refused || transfer.arrived.is_some() {
+                return Err(format!("transfer {name} is refused twice, or after it arrived (MONEY-2)"));
+            }
+            transfer.refused = true;
+            return Ok(());
+        }
+        let name = format!("{account}.t{}", number(value, "number")?);
+        let transfer = self.transfers.entry(name.clone()).or_default();
+        let Some((_, currency, amount)) = transfer.out.clone().filter(|_| !transfer.confirmed && !transfer.returned)
+        else {
+            return Err(format!("transfer {name} ends and is not under way"));
+        };
+        if kind == "transfer_arrived" {
+            transfer.confirmed = true;
+            return Ok(());
+        }
+        transfer.returned = true;
+        if number(value, "amount")? != amount || text(value, "currency")? != currency {
+            return Err(format!("transfer {name} of {amount}/10000 {currency} comes back as something else"));
+        }
+        self.post_driver(shard, account, &currency, amount);
+        self.post(shard, &currency, -amount);
+        Ok(())
+    }
+
+    /// MONEY-1 across shards, when every log is read: what arrived had left, for there and whole; what is confirmed
+    /// arrived, and what is back did not.
+    pub fn check_transfers(&self) -> Checked<()> {
+        for (name, transfer) in &self.transfers {
+            let Transfer { out, arrived, confirmed, returned, .. } = transfer;
+            if out.is_none() || (arrived.is_some() && arrived != out) {
+                return Err(format!("transfer {name} arrived as {arrived:?} and had left as {out:?} (MONEY-1)"));
+            }
+            if (*confirmed && arrived.is_none()) || (*returned && arrived.is_some()) {
+                return Err(format!("transfer {name} is confirmed and never arrived, or is back and did (MONEY-1)"));
+            }
+        }
         Ok(())
     }
 
@@ -159,8 +316,11 @@ impl Books {
         if session.paid > cumulative(value)? {
             return Err(format!("more was taken ({}/10000) than the energy so far costs", session.paid));
         }
+        if session.released {
+            return Err("a debit of a session whose hold was released".to_owned());
+        }
         self.post(shard, currency, amount);
-        self.post(shard, currency, -amount);
+        self.post_driver(shard, account, currency, -amount);
         self.debits += 1;
         Ok(())
     }
@@ -176,6 +336,9 @@ impl Books {
         let read_before = self.sessions.get(text(value, "session")?).map_or(0, |session| session.meter);
         let session = self.reading(account, text(value, "session")?, settled, true)?;
         let paid_now = billed - session.paid;
+        if session.released && paid_now > 0 {
+            return Err(format!("{paid_now}/10000 are taken for a session whose hold was released"));
+        }
         session.paid = billed;
         session.overshoot = overshoot;
         session.revenue += revenue;
@@ -190,7 +353,7 @@ impl Books {
             return Err("a settlement that gives money or energy back".to_owned());
         }
         self.post(shard, currency, revenue);
-        self.post(shard, currency, -paid_now);
+        self.post_driver(shard, account, currency, -paid_now);
         self.post(shard, currency, -overshoot);
         self.settled += 1;
         self.energy_wh += meter;
@@ -235,7 +398,15 @@ impl Books {
     }
 
     fn must_be_open(&self, account: &str) -> Checked<()> {
-        if self.opened.contains(account) { Ok(()) } else { Err("the account is not open".to_owned()) }
+        match self.opened.contains(account) && !self.closed.contains(account) {
+            true => Ok(()),
+            false => Err("the account is not open, or closed".to_owned()),
+        }
+    }
+
+    fn post_driver(&mut self, shard: &str, account: &str, currency: &str, amount: i128) {
+        *self.balances.entry(account.to_owned()).or_default() += amount;
+        self.post(shard, currency, amount);
     }
 
     fn post(&mut self, shard: &str, currency: &str, amount: i128) {

@@ -51,6 +51,8 @@ pub struct Billing {
     zone: Option<TimeZone>,
     reserve_wh: WattHours,
     synced: bool,
+    /// An operator gave the hold back: nothing is debited any more, and the charger is stopped.
+    released: bool,
     in_flight: Option<(Step, Instant)>,
     last_asked: Option<Instant>,
     /// As the account has it.
@@ -96,6 +98,7 @@ impl Billing {
             zone,
             reserve_wh,
             synced: false,
+            released: false,
             in_flight: None,
             last_asked: None,
             sequence: 0,
@@ -168,6 +171,7 @@ impl Billing {
         self.billed = position.meter;
         self.billed_by_period = position.by_period;
         self.hold_left = position.hold;
+        self.released = position.released.is_some();
         self.available = position.last_debit.as_ref().map_or(Money::ZERO, |answer| answer.available);
         let read = self.running;
         if read < position.meter {
@@ -207,8 +211,12 @@ impl Billing {
         self.billed.saturating_add(left.max(WattHours::ZERO))
     }
 
-    /// True when neither the hold nor what is available beyond it pays for more than the reserve.
+    /// True when neither the hold nor what is available beyond it pays for more than the reserve, or when the hold
+    /// was given back.
     pub fn is_spent(&self) -> bool {
+        if self.released {
+            return true;
+        }
         let funds = self.hold_left.saturating_add(self.available.max(Money::ZERO));
         let left = self.tariff.affordable(funds).saturating_sub(self.reserve_wh);
         // Before the first debit the money beyond the hold is not known.

@@ -1,6 +1,10 @@
 //! Accounts, balances, statements, charge records.
 
 use super::*;
+use chargeplane_domain::account::{AccountStatus, Transfer, TransferId, TransferTarget};
+use chargeplane_domain::ids::OperatorId;
+use chargeplane_domain::ledger::LedgerAccount;
+use chargeplane_domain::units::{Currency, Money};
 
 impl NodeHandle {
     /// Decides a command of an account and makes it durable.
@@ -12,6 +16,38 @@ impl NodeHandle {
         let (reply, wait) = self.reply();
         self.shared.router.account(&account, Lane::Money, 256, move |permit| AccountMessage::Command {
             command: Box::new(command),
+            reply,
+            permit,
+        });
+        wait.await
+    }
+
+    /// Sends money to another account. What is known of that is asked first, so that nothing leaves for an account
+    /// that cannot take it. The answer is that of the account it leaves: the transfer is under way.
+    pub async fn transfer(
+        &self,
+        from: AccountId,
+        to: AccountId,
+        key: String,
+        amount: Money,
+        currency: Option<Currency>,
+    ) -> Result<AccountAnswer, CallError> {
+        let target = match self.account(&to).await {
+            Ok(view) if matches!(view.status, AccountStatus::Closed { .. }) => TransferTarget::Closed,
+            Ok(view) => TransferTarget::Open { currency: view.currency },
+            Err(CallError::NotFound(_)) => TransferTarget::Unknown,
+            Err(error) => return Err(error),
+        };
+        let at = self.shared.clock.wall();
+        self.account_command(from, AccountCommand::TransferOut { key, to, amount, currency, target, at }).await
+    }
+
+    /// A transfer, under way or among the last that ended: a strong read.
+    pub async fn transfer_state(&self, id: &TransferId) -> Result<Transfer, CallError> {
+        let (reply, wait) = self.reply();
+        let number = id.number;
+        self.shared.router.account(&id.from, Lane::Status, 64, move |permit| AccountMessage::Transfer {
+            number,
             reply,
             permit,
         });
@@ -74,6 +110,35 @@ impl NodeHandle {
         }
         found.truncate(limit);
         Ok(found)
+    }
+
+    /// What an operator has earned, by currency: the sum over the books of all shards. Each shard is read at one
+    /// moment of its own, so what is settled meanwhile may or may not be in it.
+    pub async fn operator_balance(&self, operator: &OperatorId) -> Result<Vec<OperatorBalance>, CallError> {
+        let mut folded: BTreeMap<Currency, OperatorBalance> = BTreeMap::new();
+        for index in 0..self.shared.config.shards {
+            let shard = ShardId { family: Family::Account, index };
+            let missing = || CallError::NotServing(shard.to_string());
+            let actor = self.shared.router.account_shard(index).ok_or_else(missing)?;
+            let own = operator.clone();
+            let found = self.ask_accounts(&actor, move |map| {
+                let ours = map.books.balances.iter().filter(|(account, _)| account.operator() == Some(&own));
+                ours.map(|(account, (currency, balance))| (account.clone(), *currency, *balance)).collect::<Vec<_>>()
+            });
+            for (account, currency, balance) in found.await? {
+                let zero = Money::ZERO;
+                let new = OperatorBalance { currency, energy: zero, service: zero, overshoot: zero };
+                let sum = folded.entry(currency).or_insert(new);
+                let part = match account {
+                    LedgerAccount::EnergyRevenue { .. } => &mut sum.energy,
+                    LedgerAccount::ServiceRevenue { .. } => &mut sum.service,
+                    _ => &mut sum.overshoot,
+                };
+                let overflow = || StoreError::Corrupt(format!("the balances of {operator} do not fit in 64 bits"));
+                *part = part.checked_add(balance).ok_or_else(overflow)?;
+            }
+        }
+        Ok(folded.into_values().collect())
     }
 
     async fn ask_accounts<T: Send + 'static>(

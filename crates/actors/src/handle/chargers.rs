@@ -407,7 +407,7 @@ fn from<'a, K: Ord, V>(map: &'a BTreeMap<K, V>, after: Option<&K>) -> impl Itera
 }
 
 /// The charger in a session's or command's id: everything before the last dot.
-fn charger_of(tenant: &str, local: &str) -> Option<ChargerId> {
+pub(super) fn charger_of(tenant: &str, local: &str) -> Option<ChargerId> {
     let (charger, _) = local.rsplit_once('.')?;
     format!("{tenant}/{charger}").parse().ok()
 }

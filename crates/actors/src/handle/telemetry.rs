@@ -1,6 +1,7 @@
 //! Raw samples and hourly rollups.
 
 use super::*;
+use std::collections::BTreeSet;
 
 impl NodeHandle {
     fn known_charger(&self, charger: &ChargerId) -> Result<(), CallError> {
@@ -49,6 +50,25 @@ impl NodeHandle {
         Ok(united.into_values().collect())
     }
 
+    /// The numbers of a charger's stored samples in `from..to`, by the enrolment that numbered them.
+    pub(super) async fn sample_ranges(
+        &self,
+        charger: &ChargerId,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<SampleRange>, CallError> {
+        let mut numbers: BTreeMap<u32, BTreeSet<u64>> = BTreeMap::new();
+        for decoded in self.chunks(charger, from, to).await? {
+            let inside = decoded.chunk.samples().iter().filter(|sample| (from..to).contains(&sample.sample.at));
+            numbers.entry(decoded.incarnation).or_default().extend(inside.map(|sample| sample.number));
+        }
+        let ranges = numbers.into_iter().filter_map(|(incarnation, numbers)| {
+            let (first, last) = (*numbers.first()?, *numbers.last()?);
+            Some(SampleRange { incarnation, first, last, stored: u64::try_from(numbers.len()).unwrap_or(u64::MAX) })
+        });
+        Ok(ranges.collect())
+    }
+
     /// Hourly statistics of a charger for the hours that `from..to` touches; hours without samples are left out.
     pub async fn telemetry_hourly(
         &self,
@@ -59,7 +79,7 @@ impl NodeHandle {
         let chunks = self.chunks(charger, Hour::of(from).start(), Hour::of(to.plus_ms(-1)).end()).await?;
         let mut hours: BTreeMap<Hour, BTreeMap<u32, Vec<StoredChunk<'_>>>> = BTreeMap::new();
         for decoded in &chunks {
-            let touched: std::collections::BTreeSet<Hour> =
+            let touched: BTreeSet<Hour> =
                 decoded.chunk.samples().iter().map(|sample| Hour::of(sample.sample.at)).collect();
             for hour in touched {
                 let stored = StoredChunk { epoch: decoded.epoch, bytes: &decoded.bytes };

@@ -12,7 +12,7 @@ use chargeplane_actors::testing::{MemoryStores, Poison};
 use chargeplane_actors::views::{DeadLetterView, ShardView};
 use chargeplane_cluster::frame::Frame;
 use chargeplane_cluster::journal::Journal;
-use chargeplane_domain::account::{AccountAnswer, AccountCommand, AccountEvent, AccountKind};
+use chargeplane_domain::account::{AccountAnswer, AccountCommand, AccountEvent, AccountKind, Holder};
 use chargeplane_domain::charger::ChargerEvent;
 use chargeplane_domain::command::Action;
 use chargeplane_domain::ids::{CommandId, NodeId};
@@ -46,7 +46,7 @@ async fn put_in_service(handle: &NodeHandle, charger: &str, key: &str) -> Result
 }
 
 async fn top_up(handle: &NodeHandle, account: &str, key: &str, amount: i64) -> Result<AccountAnswer, CallError> {
-    let command = AccountCommand::TopUp { key: key.to_owned(), amount: Money(amount), at: now() };
+    let command = AccountCommand::TopUp { key: key.to_owned(), amount: Money(amount), currency: None, at: now() };
     handle.account_command(id(account), command).await
 }
 
@@ -321,7 +321,13 @@ enum Written {
 
 fn opened() -> Written {
     let currency = Currency::new("CNY").expect("a code");
-    Written::Known(AccountEvent::Opened { key: "open".into(), currency, kind: AccountKind::Prepaid, at: now() })
+    Written::Known(AccountEvent::Opened {
+        key: "open".into(),
+        currency,
+        kind: AccountKind::Prepaid,
+        holder: Holder::Personal,
+        at: now(),
+    })
 }
 
 fn topped_up(key: &str, amount: i64) -> Written {

@@ -1,6 +1,7 @@
 //! The node's actors with stores in memory and a gateway that is driven by hand. One program: each would compile all
 //! actors again. Tests that look at the process's metrics have programs of their own.
 
+mod accounts;
 mod deadlines;
 mod enrolment;
 mod life;

@@ -121,7 +121,7 @@ async fn a_session_goes_on_after_the_node_died() {
     assert!(before.balance < Money(100_000));
     // A second node opens the shards while the first still runs: the first can commit nothing any more.
     let (second, link) = stores.start(|config| config.node = chargeplane_domain::ids::NodeId("n2".into())).await;
-    let top_up = AccountCommand::TopUp { key: "late".into(), amount: Money(1), at: now() };
+    let top_up = AccountCommand::TopUp { key: "late".into(), amount: Money(1), currency: None, at: now() };
     let stale = node.handle().account_command(id("a1"), top_up.clone()).await;
     assert!(stale.is_err(), "a fenced node acknowledged {stale:?}");
     drop(node);
@@ -226,7 +226,7 @@ async fn a_start_over_the_api_is_answered_with_what_the_account_says() {
         }
     }
     // The money came meanwhile: the old key keeps its answer, a new one starts.
-    let top_up = AccountCommand::TopUp { key: "more".into(), amount: Money(100_000), at: now() };
+    let top_up = AccountCommand::TopUp { key: "more".into(), amount: Money(100_000), currency: None, at: now() };
     handle.account_command(id("poor"), top_up).await.expect("tops up");
     assert!(handle.start_session(request("poor", "poor")).await.is_err());
     let session = handle.start_session(request("poor", "again")).await.expect("starts");
@@ -383,7 +383,12 @@ async fn money_moves_once_a_key_and_refusals_are_remembered() {
     let (node, _link) = stores.start(|_| ()).await;
     let handle = node.handle();
     open_account(&handle, "a1", 500).await;
-    let top_up = |key: &str, amount: i64| AccountCommand::TopUp { key: key.into(), amount: Money(amount), at: now() };
+    let top_up = |key: &str, amount: i64| AccountCommand::TopUp {
+        key: key.into(),
+        amount: Money(amount),
+        currency: None,
+        at: now(),
+    };
     let first = handle.account_command(id("a1"), top_up("k", 7)).await;
     let again = handle.account_command(id("a1"), top_up("k", 7)).await;
     assert_eq!(first, again);

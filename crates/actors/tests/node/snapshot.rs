@@ -15,7 +15,7 @@ use std::time::Duration;
 const SMALL: u64 = 4_096;
 
 async fn top_up(handle: &NodeHandle, key: &str, amount: i64) -> Result<AccountAnswer, String> {
-    let command = AccountCommand::TopUp { key: key.to_owned(), amount: Money(amount), at: now() };
+    let command = AccountCommand::TopUp { key: key.to_owned(), amount: Money(amount), currency: None, at: now() };
     handle.account_command(id("a1"), command).await.map_err(|error| error.to_string())
 }
 

@@ -4,7 +4,7 @@ use crate::ApiState;
 use crate::auth::Scope;
 use crate::dto::{
     AccountDto, AccountKindDto, LedgerEntryDto, OpenAccountRequest, OpenedDto, Page, StatementDto, TopUpRequest,
-    ToppedUpDto, amount,
+    ToppedUpDto, amount, currency,
 };
 use crate::extract::{IdPath, IdempotencyKey, JsonBody, PageQuery, QueryOf, id, now};
 use crate::problem::Problem;
@@ -59,10 +59,11 @@ pub(crate) async fn open(
     let account: AccountId = id(&request.account, &scope)?;
     let currency = Currency::new(&request.currency).map_err(|e| Problem::new("invalid", format!("currency: {e}")))?;
     let kind = kind_of(&request)?;
-    let command = AccountCommand::Open { key, currency, kind, at: now() };
+    let command = AccountCommand::Open { key, currency, kind, holder: request.holder.into(), at: now() };
     match state.handle.account_command(account, command).await? {
         AccountAnswer::Opened(summary) => {
-            let opened = OpenedDto::new(summary.id.to_string(), summary.currency.to_string(), &summary.kind);
+            let (id, currency) = (summary.id.to_string(), summary.currency.to_string());
+            let opened = OpenedDto::new(id, currency, &summary.kind, summary.holder);
             Ok((StatusCode::CREATED, Json(opened)))
         }
         other => Err(unexpected(&other)),
@@ -96,7 +97,8 @@ pub(crate) async fn top_up(
     IdempotencyKey(key): IdempotencyKey,
     JsonBody(request): JsonBody<TopUpRequest>,
 ) -> Result<(StatusCode, Json<ToppedUpDto>), Problem> {
-    let command = AccountCommand::TopUp { key, amount: amount("amount", &request.amount)?, at: now() };
+    let (amount, currency) = (amount("amount", &request.amount)?, currency(request.currency.as_deref())?);
+    let command = AccountCommand::TopUp { key, amount, currency, at: now() };
     match state.handle.account_command(account.clone(), command).await? {
         AccountAnswer::ToppedUp { balance } => {
             let answer = ToppedUpDto { account: account.to_string(), balance: balance.to_string() };
@@ -107,7 +109,7 @@ pub(crate) async fn top_up(
 }
 
 /// An account answered something else than it was asked: a fault of this program, never of the caller.
-fn unexpected(answer: &AccountAnswer) -> Problem {
+pub(super) fn unexpected(answer: &AccountAnswer) -> Problem {
     tracing::error!(?answer, "the account gave an answer of another kind");
     Problem::new("internal", "the account gave an answer of another kind; the node's log has it")
 }
@@ -133,7 +135,7 @@ pub(crate) async fn statement(
 }
 
 /// `lsn.index` of the last line of the page before.
-fn statement_cursor(text: &str) -> Result<(u64, u32), Problem> {
+pub(super) fn statement_cursor(text: &str) -> Result<(u64, u32), Problem> {
     let parts = text.split_once('.').and_then(|(lsn, index)| Some((lsn.parse().ok()?, index.parse().ok()?)));
     parts.ok_or_else(|| Problem::new("bad_query", "after: give back the `next` of the page before"))
 }
@@ -141,6 +143,7 @@ fn statement_cursor(text: &str) -> Result<(u64, u32), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dto::HolderDto;
 
     fn request(kind: AccountKindDto, credit_limit: Option<&str>) -> OpenAccountRequest {
         OpenAccountRequest {
@@ -148,6 +151,7 @@ mod tests {
             currency: "CNY".into(),
             kind,
             credit_limit: credit_limit.map(Into::into),
+            holder: HolderDto::Personal,
         }
     }
 

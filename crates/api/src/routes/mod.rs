@@ -1,14 +1,18 @@
 //! The routes under `/api/v1`, a file for each kind of thing.
 
 pub(crate) mod accounts;
+pub(crate) mod accounts_audit;
+pub(crate) mod accounts_operated;
 pub(crate) mod catalogue;
 pub(crate) mod chargers;
 pub(crate) mod commands;
 pub(crate) mod operations;
+pub(crate) mod operators;
 pub(crate) mod records;
-mod sessions;
+pub(crate) mod sessions;
 pub(crate) mod stations;
 pub(crate) mod telemetry;
+pub(crate) mod transfers;
 
 use crate::{ApiState, catalogue_text};
 use axum::extract::DefaultBodyLimit;
@@ -38,12 +42,22 @@ pub(crate) fn all() -> OpenApiRouter<ApiState> {
         .routes(routes!(accounts::get))
         .routes(routes!(accounts::top_up))
         .routes(routes!(accounts::statement))
+        .routes(routes!(transfers::send))
+        .routes(routes!(transfers::get))
+        .routes(routes!(accounts_audit::audit))
+        .routes(routes!(accounts_operated::refund))
+        .routes(routes!(accounts_operated::adjust))
+        .routes(routes!(accounts_operated::freeze))
+        .routes(routes!(accounts_operated::unfreeze))
+        .routes(routes!(accounts_operated::release))
+        .routes(routes!(accounts_operated::close))
         .routes(routes!(sessions::list, sessions::start))
         .routes(routes!(sessions::get))
         .routes(routes!(sessions::stop))
         .routes(routes!(records::list))
         .routes(routes!(records::export))
         .routes(routes!(records::rebuild, records::rebuild_status))
+        .routes(routes!(operators::balance))
         .routes(routes!(operations::balances))
         .routes(routes!(operations::dead_letters))
         .routes(routes!(operations::retry_dead_letter))

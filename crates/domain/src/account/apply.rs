@@ -1,9 +1,9 @@
 //! Applying an account's events. Replay uses this alone; an error changes nothing.
 
 use crate::account::{
-    Account, AccountAnswer, AccountEvent, AccountRejection, AccountSummary, CLOSED_KEPT_MS, CLOSED_REMEMBERED,
-    DebitAnswer, KEYS_KEPT_MS, KEYS_REMEMBERED, KeyContent, KeyOutcome, REFUSALS_REMEMBERED, Recent, RefusedSession,
-    RefusedSubject, SessionAccount, Settled, unpaid_energy,
+    Account, AccountAnswer, AccountEvent, AccountRejection, AccountStatus, AccountSummary, CLOSED_KEPT_MS,
+    CLOSED_REMEMBERED, DebitAnswer, KEYS_KEPT_MS, KEYS_REMEMBERED, KeyContent, KeyOutcome, Outgoing,
+    REFUSALS_REMEMBERED, Recent, RefusedSession, RefusedSubject, SessionAccount, Settled, unpaid_energy,
 };
 use crate::ids::{AccountId, SessionId};
 use crate::tariff::{PERIODS, Priced};
@@ -28,6 +28,9 @@ pub enum ApplyError {
     /// The sequence is not the next one.
     #[error("sequence {found} of session {session} follows {last}")]
     Sequence { session: SessionId, last: u32, found: u32 },
+    /// A transfer that is not the next, not under way, or known already.
+    #[error("event {event} of transfer {number} does not follow")]
+    Transfer { event: &'static str, number: u64 },
     /// A sum does not fit.
     #[error("event {event} makes a sum that does not fit")]
     Overflow { event: &'static str },
@@ -36,12 +39,15 @@ pub enum ApplyError {
 /// Applies what was decided. An error changes nothing.
 pub fn apply(state: &mut Option<Account>, id: &AccountId, event: &AccountEvent) -> Result<(), ApplyError> {
     match (state, event) {
-        (state @ None, AccountEvent::Opened { key, currency, kind, at }) => {
+        (state @ None, AccountEvent::Opened { key, currency, kind, holder, at }) => {
             let mut account = Account {
                 id: id.clone(),
                 currency: *currency,
                 kind: *kind,
+                holder: *holder,
+                status: AccountStatus::Active,
                 posted: Money::ZERO,
+                paid_in: Money::ZERO,
                 held: Money::ZERO,
                 overshoot: Money::ZERO,
                 opened_at: *at,
@@ -50,9 +56,11 @@ pub fn apply(state: &mut Option<Account>, id: &AccountId, event: &AccountEvent) 
                 keys: Recent::default(),
                 refusals: Recent::default(),
                 closings: VecDeque::new(),
+                outgoing: Outgoing::default(),
+                incoming: BTreeMap::new(),
             };
-            let content = KeyContent::Open { currency: *currency, kind: *kind };
-            let answer = AccountAnswer::Opened(AccountSummary::opened(id, *currency, *kind, *at));
+            let content = KeyContent::Open { currency: *currency, kind: *kind, holder: *holder };
+            let answer = AccountAnswer::Opened(AccountSummary::opened(id, *currency, *kind, *holder, *at));
             account.remember_key(key, content, Ok(answer), *at);
             *state = Some(account);
             Ok(())
@@ -69,6 +77,17 @@ impl AccountEvent {
         match self {
             Self::Opened { .. } => "opened",
             Self::ToppedUp { .. } => "topped_up",
+            Self::Refunded { .. } => "refunded",
+            Self::Adjusted { .. } => "adjusted",
+            Self::Frozen { .. } => "frozen",
+            Self::Unfrozen { .. } => "unfrozen",
+            Self::Released { .. } => "released",
+            Self::Closed { .. } => "closed",
+            Self::TransferredOut { .. } => "transferred_out",
+            Self::TransferredIn { .. } => "transferred_in",
+            Self::TransferRefused { .. } => "transfer_refused",
+            Self::TransferArrived { .. } => "transfer_arrived",
+            Self::TransferReturned { .. } => "transfer_returned",
             Self::Held { .. } => "held",
             Self::Debited { .. } => "debited",
             Self::Settled { .. } => "settled",
@@ -81,6 +100,17 @@ impl AccountEvent {
         match self {
             Self::Opened { at, .. }
             | Self::ToppedUp { at, .. }
+            | Self::Refunded { at, .. }
+            | Self::Adjusted { at, .. }
+            | Self::Frozen { at, .. }
+            | Self::Unfrozen { at, .. }
+            | Self::Released { at, .. }
+            | Self::Closed { at, .. }
+            | Self::TransferredOut { at, .. }
+            | Self::TransferredIn { at, .. }
+            | Self::TransferRefused { at, .. }
+            | Self::TransferArrived { at, .. }
+            | Self::TransferReturned { at, .. }
             | Self::Held { at, .. }
             | Self::Debited { at, .. }
             | Self::Refused { at, .. } => *at,
@@ -107,10 +137,22 @@ impl Account {
             AccountEvent::Opened { .. } => return Err(ApplyError::OpenedTwice),
             AccountEvent::ToppedUp { key, amount, at, .. } => {
                 let balance = self.posted.checked_add(*amount).ok_or_else(|| overflow(event))?;
+                self.paid_in = self.paid_in.checked_add(*amount).ok_or_else(|| overflow(event))?;
                 self.posted = balance;
                 let content = KeyContent::TopUp { amount: *amount };
                 self.remember_key(key, content, Ok(AccountAnswer::ToppedUp { balance }), *at);
             }
+            AccountEvent::Refunded { .. }
+            | AccountEvent::Adjusted { .. }
+            | AccountEvent::Frozen { .. }
+            | AccountEvent::Unfrozen { .. }
+            | AccountEvent::Released { .. }
+            | AccountEvent::Closed { .. } => self.on_operated(event)?,
+            AccountEvent::TransferredOut { .. }
+            | AccountEvent::TransferredIn { .. }
+            | AccountEvent::TransferRefused { .. }
+            | AccountEvent::TransferArrived { .. }
+            | AccountEvent::TransferReturned { .. } => self.on_transfer(event)?,
             AccountEvent::Held { session, .. } => self.on_held(session, event)?,
             AccountEvent::Debited {
                 session, sequence, meter, by_period, cumulative, energy, service, hold, ..
@@ -141,8 +183,13 @@ impl Account {
             },
         }
         self.clock = self.clock.max(event.at());
-        if let AccountEvent::Settled { session, .. } = event {
-            self.closings.push_back((self.clock, session.clone()));
+        match event {
+            AccountEvent::Released { session, .. } => self.closings.push_back((self.clock, session.clone())),
+            // One whose hold was released is in the list since then.
+            AccountEvent::Settled { session, .. } if self.holds.get(session).is_some_and(|s| s.released.is_none()) => {
+                self.closings.push_back((self.clock, session.clone()));
+            }
+            _ => {}
         }
         self.forget();
         Ok(())
@@ -172,6 +219,7 @@ impl Account {
             billed_wh: WattHours::ZERO,
             last_debit: None,
             closed: None,
+            released: None,
         };
         self.holds.insert(id.clone(), session);
         Ok(())
@@ -180,6 +228,9 @@ impl Account {
     fn on_debited(&mut self, debit: &Debit<'_>, event: &AccountEvent) -> Result<(), ApplyError> {
         let limit = self.kind.limit();
         let session = next_open(&mut self.holds, debit.session, debit.sequence, event)?;
+        if session.released.is_some() {
+            return Err(ApplyError::NoOpenSession { event: event.kind(), session: debit.session.clone() });
+        }
         let billed = session.billed.checked_add(&debit.paid).ok_or_else(|| overflow(event))?;
         let posted = self.posted.checked_sub(debit.paid.total()).ok_or_else(|| overflow(event))?;
         let held = self.held.checked_sub(session.hold).and_then(|held| held.checked_add(debit.hold));
@@ -224,7 +275,7 @@ impl Account {
         Ok(())
     }
 
-    fn remember_key(
+    pub(super) fn remember_key(
         &mut self,
         key: &str,
         content: KeyContent,
@@ -291,6 +342,6 @@ fn next_open<'a>(
     Ok(session)
 }
 
-fn overflow(event: &AccountEvent) -> ApplyError {
+pub(super) fn overflow(event: &AccountEvent) -> ApplyError {
     ApplyError::Overflow { event: event.kind() }
 }

@@ -1,15 +1,18 @@
 //! What an account answers, and what happens to it. Nothing is changed here: [`apply`](super::apply()) does.
 
 mod metered;
+mod operated;
+mod transfers;
 
 use crate::account::{
-    Account, AccountAnswer, AccountCommand, AccountEvent, AccountKind, AccountRejection, AccountSummary,
-    KEYS_REMEMBERED, KeyContent, MAX_BALANCE, MAX_KEY_LEN, MAX_OPEN_SESSIONS, MIN_START, RefusedSubject,
+    Account, AccountAnswer, AccountCommand, AccountEvent, AccountKind, AccountRejection, AccountStatus, AccountSummary,
+    Holder, KEYS_REMEMBERED, KeyContent, MAX_BALANCE, MAX_KEY_LEN, MIN_START, RefusedSubject,
 };
 use crate::ids::{AccountId, OperatorId, SessionId};
 use crate::tariff::Tariff;
 use crate::units::{Currency, Money, Timestamp};
 use metered::Reading;
+use transfers::Arriving;
 
 /// A decision: what to write, if anything, and what to answer once that is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,14 +27,38 @@ pub struct Decision {
 /// Decides a command. `state` is none for an account that was never opened.
 pub fn decide(state: Option<&Account>, id: &AccountId, command: &AccountCommand) -> Decision {
     match (state, command) {
-        (None, AccountCommand::Open { key, currency, kind, at }) => open(id, key, *currency, *kind, *at),
+        (None, AccountCommand::Open { key, currency, kind, holder, at }) => {
+            open(id, key, *currency, *kind, *holder, *at)
+        }
         (None, _) => refuse(AccountRejection::UnknownAccount),
-        (Some(account), AccountCommand::Open { key, currency, kind, at }) => {
-            let content = KeyContent::Open { currency: *currency, kind: *kind };
+        (Some(account), AccountCommand::Open { key, currency, kind, holder, at }) => {
+            let content = KeyContent::Open { currency: *currency, kind: *kind, holder: *holder };
             let refused = |_: &Account| Err(AccountRejection::AlreadyOpen);
             account.keyed(key, content, *at, refused)
         }
-        (Some(account), AccountCommand::TopUp { key, amount, at }) => account.top_up(key, *amount, *at),
+        (Some(account), AccountCommand::TopUp { key, amount, currency, at }) => {
+            account.in_currency(*currency, |account| account.top_up(key, *amount, *at))
+        }
+        (Some(account), AccountCommand::Refund { key, amount, currency, at }) => {
+            account.in_currency(*currency, |account| account.refund(key, *amount, *at))
+        }
+        (Some(account), AccountCommand::Adjust { key, amount, currency, reason, at }) => {
+            account.in_currency(*currency, |account| account.adjust(key, *amount, reason, *at))
+        }
+        (Some(account), AccountCommand::Freeze { key, reason, at }) => account.freeze(key, reason, *at),
+        (Some(account), AccountCommand::Unfreeze { key, at }) => account.unfreeze(key, *at),
+        (Some(account), AccountCommand::Release { key, session, at }) => account.release(key, session, *at),
+        (Some(account), AccountCommand::Close { key, at }) => account.close(key, *at),
+        (Some(account), AccountCommand::TransferOut { key, to, amount, currency, target, at }) => {
+            account.in_currency(*currency, |account| account.transfer_out(key, to, *amount, *target, *at))
+        }
+        (Some(account), AccountCommand::TransferIn { transfer, ended_below, currency, amount, at }) => {
+            let (ended_below, currency, amount) = (*ended_below, *currency, *amount);
+            account.transfer_in(&Arriving { transfer, ended_below, currency, amount }, *at)
+        }
+        (Some(account), AccountCommand::EndTransfer { number, refused, at }) => {
+            account.end_transfer_with(*number, refused.as_ref(), *at)
+        }
         (Some(account), AccountCommand::Authorise { session, operator, tariff, want, reserve, at }) => {
             account.authorise(session, operator, tariff, *want, *reserve, *at)
         }
@@ -60,7 +87,7 @@ fn check_key(key: &str) -> Result<(), AccountRejection> {
 
 /// Opens an account. A refusal leaves no trace, because there is no account to remember it; it is a
 /// function of the content alone, so its repetition is answered the same.
-fn open(id: &AccountId, key: &str, currency: Currency, kind: AccountKind, at: Timestamp) -> Decision {
+fn open(id: &AccountId, key: &str, currency: Currency, kind: AccountKind, holder: Holder, at: Timestamp) -> Decision {
     if let Err(rejection) = check_key(key) {
         return refuse(rejection);
     }
@@ -69,18 +96,20 @@ fn open(id: &AccountId, key: &str, currency: Currency, kind: AccountKind, at: Ti
         return refuse(AccountRejection::InvalidAmount { amount: limit });
     }
     Decision {
-        event: Some(AccountEvent::Opened { key: key.to_owned(), currency, kind, at }),
-        answer: Ok(AccountAnswer::Opened(AccountSummary::opened(id, currency, kind, at))),
+        event: Some(AccountEvent::Opened { key: key.to_owned(), currency, kind, holder, at }),
+        answer: Ok(AccountAnswer::Opened(AccountSummary::opened(id, currency, kind, holder, at))),
     }
 }
 
 impl AccountSummary {
     /// An account as it is opened: the answer that its key gives ever after.
-    pub(super) fn opened(id: &AccountId, currency: Currency, kind: AccountKind, at: Timestamp) -> Self {
+    pub(super) fn opened(id: &AccountId, currency: Currency, kind: AccountKind, holder: Holder, at: Timestamp) -> Self {
         Self {
             id: id.clone(),
             currency,
             kind,
+            holder,
+            status: AccountStatus::Active,
             balance: Money::ZERO,
             held: Money::ZERO,
             available: kind.limit(),
@@ -107,6 +136,10 @@ impl Account {
                 return refuse(AccountRejection::KeyReused);
             }
             return Decision { event: None, answer: known.answer.clone() };
+        }
+        // Nothing is remembered from here on, and nothing need be: this answer never changes.
+        if self.is_closed() {
+            return refuse(AccountRejection::AccountClosed);
         }
         if self.keys.len() >= KEYS_REMEMBERED && self.keys.oldest().is_some_and(|oldest| oldest.is_kept_at(at)) {
             return refuse(AccountRejection::TooManyKeys);
@@ -146,12 +179,17 @@ impl Account {
                 refuse(AccountRejection::SessionReused)
             } else if known.closed.is_some() {
                 refuse(AccountRejection::SessionClosed)
+            } else if known.released.is_some() {
+                refuse(AccountRejection::SessionReleased)
             } else {
                 answer(AccountAnswer::Authorised { hold: known.authorised })
             };
         }
         if let Some(refused) = self.refusals.get(session) {
             return refuse(refused.rejection.clone());
+        }
+        if self.is_closed() {
+            return refuse(AccountRejection::AccountClosed);
         }
         match self.first_hold(tariff, want, reserve) {
             Ok(hold) => Decision {
@@ -170,6 +208,9 @@ impl Account {
     }
 
     fn first_hold(&self, tariff: &Tariff, want: Money, reserve: Money) -> Result<Money, AccountRejection> {
+        if self.is_frozen() {
+            return Err(AccountRejection::AccountFrozen);
+        }
         if let Some(amount) = [want, reserve].into_iter().find(|amount| *amount < Money::ZERO) {
             return Err(AccountRejection::InvalidAmount { amount });
         }
@@ -177,8 +218,9 @@ impl Account {
             return Err(AccountRejection::CurrencyMismatch { account: self.currency, tariff: tariff.currency });
         }
         tariff.check().map_err(|_| AccountRejection::InvalidTariff)?;
-        if self.open_sessions() >= MAX_OPEN_SESSIONS {
-            return Err(AccountRejection::TooManySessions);
+        let most = self.holder.max_open_sessions();
+        if self.open_sessions() >= most {
+            return Err(AccountRejection::TooManySessions { most });
         }
         let available = self.available();
         let hold = want.min(available);

@@ -33,20 +33,45 @@ pub fn postings(id: &AccountId, event: &AccountEvent) -> Vec<Posting> {
             (LedgerAccount::Driver(id.clone()), *currency, *amount),
             (LedgerAccount::TopUpSource { tenant: id.tenant_id(), currency: *currency }, *currency, amount.negated()),
         ],
+        AccountEvent::Refunded { currency, amount, .. } => vec![
+            (LedgerAccount::Driver(id.clone()), *currency, amount.negated()),
+            (LedgerAccount::TopUpSource { tenant: id.tenant_id(), currency: *currency }, *currency, *amount),
+        ],
+        AccountEvent::Adjusted { currency, amount, .. } => vec![
+            (LedgerAccount::Driver(id.clone()), *currency, *amount),
+            (LedgerAccount::Adjustment { tenant: id.tenant_id(), currency: *currency }, *currency, amount.negated()),
+        ],
+        AccountEvent::TransferredOut { currency, amount, .. } => in_flight(id, *currency, *amount),
+        AccountEvent::TransferredIn { currency, amount, .. }
+        | AccountEvent::TransferReturned { currency, amount, .. } => in_flight(id, *currency, amount.negated()),
         AccountEvent::Debited { operator, currency, energy, service, .. } => {
             revenue(id, operator, *currency, *energy, *service, Money::ZERO)
         }
         AccountEvent::Settled { operator, currency, energy, service, settled, .. } => {
             revenue(id, operator, *currency, *energy, *service, settled.overshoot)
         }
-        AccountEvent::Opened { .. } | AccountEvent::Held { .. } | AccountEvent::Refused { .. } => {
-            vec![]
-        }
+        AccountEvent::Opened { .. }
+        | AccountEvent::Frozen { .. }
+        | AccountEvent::Unfrozen { .. }
+        | AccountEvent::Released { .. }
+        | AccountEvent::Closed { .. }
+        | AccountEvent::TransferRefused { .. }
+        | AccountEvent::TransferArrived { .. }
+        | AccountEvent::Held { .. }
+        | AccountEvent::Refused { .. } => vec![],
     };
     legs.into_iter()
         .filter(|(_, _, amount)| *amount != Money::ZERO)
         .map(|(account, currency, amount)| Posting { account, currency, amount })
         .collect()
+}
+
+/// `amount` leaves the account and is in flight; negative: it arrives.
+fn in_flight(id: &AccountId, currency: Currency, amount: Money) -> Vec<(LedgerAccount, Currency, Money)> {
+    vec![
+        (LedgerAccount::Driver(id.clone()), currency, amount.negated()),
+        (LedgerAccount::InFlight { tenant: id.tenant_id(), currency }, currency, amount),
+    ]
 }
 
 fn revenue(

@@ -1,8 +1,8 @@
 //! Why an account refuses, as values with stable codes.
 
-use crate::account::{KEYS_REMEMBERED, MAX_BALANCE, MAX_KEY_LEN, MAX_OPEN_SESSIONS};
+use crate::account::{KEYS_REMEMBERED, MAX_BALANCE, MAX_KEY_LEN, MAX_OPEN_TRANSFERS, MAX_REASON_LEN};
 use crate::tariff::{MAX_METER, Priced};
-use crate::units::{Currency, Money, WattHours};
+use crate::units::{Currency, Money, Timestamp, WattHours};
 use serde::{Deserialize, Serialize};
 
 /// Why an account refuses a command. Nothing has changed but, for remembered refusals, the memory of it.
@@ -25,7 +25,7 @@ pub enum AccountRejection {
     #[error("an idempotency key has 1 to {MAX_KEY_LEN} bytes")]
     InvalidKey,
     /// An amount is out of range.
-    #[error("the amount {amount} is out of range: expected more than zero and at most {MAX_BALANCE}")]
+    #[error("the amount {amount} is out of range: not zero, at most {MAX_BALANCE}, below zero only for a correction")]
     InvalidAmount { amount: Money },
     /// The balance would exceed its bound.
     #[error("the balance would exceed {MAX_BALANCE}")]
@@ -40,8 +40,53 @@ pub enum AccountRejection {
     #[error("{available} is available, which does not pay for a session")]
     InsufficientFunds { available: Money },
     /// Too many sessions hold money.
-    #[error("{MAX_OPEN_SESSIONS} sessions of this account are open")]
-    TooManySessions,
+    #[error("{most} sessions of this account are open, as many as it may have")]
+    TooManySessions { most: usize },
+    /// The request means another currency.
+    #[error("the account holds {account}, the request is about {asked}")]
+    OtherCurrency { account: Currency, asked: Currency },
+    /// It takes no new holds and gives no money out.
+    #[error("this account is frozen: no new sessions, and no money out, until it is unfrozen")]
+    AccountFrozen,
+    /// It is closed for good.
+    #[error("this account is closed")]
+    AccountClosed,
+    /// More than may go back.
+    #[error("{refundable} may be refunded: of what was paid in what is neither spent nor held")]
+    RefundLimit { refundable: Money },
+    /// A reason is missing or too long.
+    #[error("a reason has 1 to {MAX_REASON_LEN} bytes and is not blank")]
+    InvalidReason,
+    /// Sessions hold money, or may still give some back.
+    #[error("{sessions} sessions of this account are not settled")]
+    SessionsOpen { sessions: usize },
+    /// There is money in it, or it owes some.
+    #[error("the balance is {balance}: refund, transfer or correct it to zero first")]
+    BalanceNotZero { balance: Money },
+    /// Transfers that left it have not ended.
+    #[error("{transfers} transfers of this account are under way")]
+    TransfersOpen { transfers: usize },
+    /// Nobody has opened the account that money is to go to.
+    #[error("the account that the money is to go to is not open")]
+    UnknownTarget,
+    /// The account that money is to go to is closed.
+    #[error("the account that the money is to go to is closed")]
+    TargetClosed,
+    /// Money goes to another account of the same tenant.
+    #[error("a transfer goes to another account of the same tenant")]
+    InvalidTarget,
+    /// Too many transfers are under way.
+    #[error("{MAX_OPEN_TRANSFERS} transfers of this account are under way")]
+    TooManyTransfers,
+    /// A transfer that has ended long ago.
+    #[error("this transfer has ended")]
+    StaleTransfer,
+    /// An operator has given its hold back.
+    #[error("the hold of this session was released: nothing more is taken for it")]
+    SessionReleased,
+    /// Its meter was read a moment ago.
+    #[error("this session is under way, its meter was read at {read_at:?}: stop it instead")]
+    SessionActive { read_at: Timestamp },
     /// No money was ever held for it, or it is forgotten.
     #[error("the account does not know this session")]
     UnknownSession,
@@ -91,7 +136,22 @@ impl AccountRejection {
             Self::CurrencyMismatch { .. } => "currency_mismatch",
             Self::InvalidTariff => "invalid_tariff",
             Self::InsufficientFunds { .. } => "insufficient_funds",
-            Self::TooManySessions => "too_many_sessions",
+            Self::TooManySessions { .. } => "too_many_sessions",
+            Self::OtherCurrency { .. } => "currency_mismatch",
+            Self::AccountFrozen => "account_frozen",
+            Self::AccountClosed => "account_closed",
+            Self::RefundLimit { .. } => "refund_limit",
+            Self::InvalidReason => "invalid_reason",
+            Self::SessionsOpen { .. } => "sessions_open",
+            Self::BalanceNotZero { .. } => "balance_not_zero",
+            Self::TransfersOpen { .. } => "transfers_open",
+            Self::UnknownTarget => "unknown_target",
+            Self::TargetClosed => "target_closed",
+            Self::InvalidTarget => "invalid_target",
+            Self::TooManyTransfers => "too_many_transfers",
+            Self::StaleTransfer => "stale_transfer",
+            Self::SessionReleased => "session_released",
+            Self::SessionActive { .. } => "session_active",
             Self::UnknownSession => "unknown_session",
             Self::SessionClosed => "session_closed",
             Self::SessionReused => "session_reused",

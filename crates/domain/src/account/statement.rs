@@ -13,6 +13,24 @@ pub enum StatementKind {
     Opened,
     /// Money was paid in.
     TopUp,
+    /// Money went back to where it came from.
+    Refund,
+    /// An operator corrected the balance.
+    Adjustment,
+    /// No new holds, and no money out.
+    Frozen,
+    /// That ended.
+    Unfrozen,
+    /// An operator gave a session's hold back.
+    Release,
+    /// Closed for good.
+    Closed,
+    /// Money left for another account.
+    TransferOut,
+    /// Money of another account arrived.
+    TransferIn,
+    /// What left was refused and is back.
+    TransferReturned,
     /// Energy was paid while it flowed.
     Debit,
     /// A session was settled.
@@ -25,6 +43,15 @@ impl StatementKind {
         match self {
             Self::Opened => "opened",
             Self::TopUp => "top_up",
+            Self::Refund => "refund",
+            Self::Adjustment => "adjustment",
+            Self::Frozen => "frozen",
+            Self::Unfrozen => "unfrozen",
+            Self::Release => "release",
+            Self::Closed => "closed",
+            Self::TransferOut => "transfer_out",
+            Self::TransferIn => "transfer_in",
+            Self::TransferReturned => "transfer_returned",
             Self::Debit => "debit",
             Self::Settlement => "settlement",
         }
@@ -49,12 +76,42 @@ pub struct StatementEntry {
 /// lines, because they move no money; nor are refusals; nor is a debit that could take nothing.
 pub fn statement_entries(event: &AccountEvent) -> Vec<StatementEntry> {
     let entry = match event {
-        AccountEvent::Opened { key, kind, currency, at } => {
-            let note = format!("account opened in {currency}, credit limit {}", kind.limit());
+        AccountEvent::Opened { key, kind, currency, holder, at } => {
+            let holder = holder.code();
+            let note = format!("{holder} account opened in {currency}, credit limit {}", kind.limit());
             keyed(StatementKind::Opened, Money::ZERO, key, *at, note)
         }
         AccountEvent::ToppedUp { key, amount, at, .. } => {
             keyed(StatementKind::TopUp, *amount, key, *at, "top-up".to_owned())
+        }
+        AccountEvent::Refunded { key, amount, at, .. } => {
+            keyed(StatementKind::Refund, amount.negated(), key, *at, "given back to where it came from".to_owned())
+        }
+        AccountEvent::Adjusted { key, amount, reason, at, .. } => {
+            keyed(StatementKind::Adjustment, *amount, key, *at, reason.clone())
+        }
+        AccountEvent::Frozen { key, reason, at } => keyed(StatementKind::Frozen, Money::ZERO, key, *at, reason.clone()),
+        AccountEvent::Unfrozen { key, at } => {
+            keyed(StatementKind::Unfrozen, Money::ZERO, key, *at, "not frozen any more".to_owned())
+        }
+        AccountEvent::Released { key, session, hold, at } => {
+            let note = format!("{hold} was held for the session and is free again");
+            StatementEntry {
+                session: Some(session.clone()),
+                ..keyed(StatementKind::Release, Money::ZERO, key, *at, note)
+            }
+        }
+        AccountEvent::Closed { key, at } => {
+            keyed(StatementKind::Closed, Money::ZERO, key, *at, "account closed".to_owned())
+        }
+        AccountEvent::TransferredOut { key, number, to, amount, at, .. } => {
+            keyed(StatementKind::TransferOut, amount.negated(), key, *at, format!("to {to}, transfer {number}"))
+        }
+        AccountEvent::TransferredIn { transfer, amount, at, .. } => {
+            unkeyed(StatementKind::TransferIn, *amount, *at, format!("from {}, transfer {transfer}", transfer.from))
+        }
+        AccountEvent::TransferReturned { number, amount, rejection, at, .. } => {
+            unkeyed(StatementKind::TransferReturned, *amount, *at, format!("transfer {number}: {rejection}"))
         }
         AccountEvent::Debited { session, meter, energy, service, at, .. } => {
             let paid = energy.saturating_add(*service);
@@ -82,13 +139,20 @@ pub fn statement_entries(event: &AccountEvent) -> Vec<StatementEntry> {
             };
             of_session(StatementKind::Settlement, paid.negated(), session, settled.at, note)
         }
-        AccountEvent::Held { .. } | AccountEvent::Refused { .. } => return Vec::new(),
+        AccountEvent::TransferRefused { .. }
+        | AccountEvent::TransferArrived { .. }
+        | AccountEvent::Held { .. }
+        | AccountEvent::Refused { .. } => return Vec::new(),
     };
     vec![entry]
 }
 
 fn keyed(kind: StatementKind, amount: Money, key: &str, at: Timestamp, note: String) -> StatementEntry {
     StatementEntry { kind, amount, session: None, key: Some(key.to_owned()), at, note }
+}
+
+fn unkeyed(kind: StatementKind, amount: Money, at: Timestamp, note: String) -> StatementEntry {
+    StatementEntry { kind, amount, session: None, key: None, at, note }
 }
 
 fn of_session(kind: StatementKind, amount: Money, session: &SessionId, at: Timestamp, note: String) -> StatementEntry {

@@ -5,8 +5,10 @@ use crate::ledger::{Books, LedgerAccount};
 use crate::tariff::{Price, Slots};
 
 mod model;
+mod operated;
 mod properties;
 mod sessions;
+mod transfers;
 
 pub(super) fn cny() -> Currency {
     Currency::new("CNY").unwrap()
@@ -50,7 +52,7 @@ impl Bank {
 
     pub(super) fn with(kind: AccountKind, money: i64) -> Self {
         let mut bank = Self::new();
-        let open = AccountCommand::Open { key: "open".into(), currency: cny(), kind, at: Timestamp(0) };
+        let open = open("open", kind, Holder::Personal);
         bank.tell(&open).unwrap();
         if money > 0 {
             bank.tell(&top_up("first", money)).unwrap();
@@ -93,7 +95,8 @@ impl Bank {
         assert!(account.posted.saturating_sub(account.held).0 >= -account.kind.limit().0, "MONEY-4");
         let held: i64 = account.holds.values().map(|session| session.hold.0).sum();
         assert_eq!(account.held, Money(held));
-        assert_eq!(account.open_sessions(), account.holds.values().filter(|session| session.closed.is_none()).count());
+        assert_eq!(account.open_sessions(), account.holds.values().filter(|session| session.is_open()).count());
+        assert!(!account.is_closed() || (account.posted, account.held) == (Money::ZERO, Money::ZERO));
         for session in account.holds.values() {
             assert!(session.unpaid() >= Money::ZERO && session.hold >= Money::ZERO);
             if let Some(closed) = &session.closed {
@@ -107,8 +110,37 @@ impl Bank {
     }
 }
 
+pub(super) fn open(key: &str, kind: AccountKind, holder: Holder) -> AccountCommand {
+    AccountCommand::Open { key: key.into(), currency: cny(), kind, holder, at: Timestamp(0) }
+}
+
 pub(super) fn top_up(key: &str, amount: i64) -> AccountCommand {
-    AccountCommand::TopUp { key: key.into(), amount: Money(amount), at: Timestamp(1) }
+    AccountCommand::TopUp { key: key.into(), amount: Money(amount), currency: None, at: Timestamp(1) }
+}
+
+pub(super) fn refund(key: &str, amount: i64) -> AccountCommand {
+    AccountCommand::Refund { key: key.into(), amount: Money(amount), currency: None, at: Timestamp(5) }
+}
+
+pub(super) fn adjust(key: &str, amount: i64, reason: &str) -> AccountCommand {
+    let (key, reason) = (key.into(), reason.into());
+    AccountCommand::Adjust { key, amount: Money(amount), currency: Some(cny()), reason, at: Timestamp(5) }
+}
+
+pub(super) fn freeze(key: &str) -> AccountCommand {
+    AccountCommand::Freeze { key: key.into(), reason: "lost card".into(), at: Timestamp(5) }
+}
+
+pub(super) fn unfreeze(key: &str) -> AccountCommand {
+    AccountCommand::Unfreeze { key: key.into(), at: Timestamp(5) }
+}
+
+pub(super) fn release(key: &str, number: usize, at: i64) -> AccountCommand {
+    AccountCommand::Release { key: key.into(), session: session(number), at: Timestamp(at) }
+}
+
+pub(super) fn close(key: &str) -> AccountCommand {
+    AccountCommand::Close { key: key.into(), at: Timestamp(5) }
 }
 
 pub(super) fn authorise(number: usize, want: i64, reserve: i64) -> AccountCommand {
@@ -199,7 +231,13 @@ fn refusals_of_keyed_commands_are_remembered() {
 fn an_account_opens_once() {
     let mut bank = Bank::new();
     assert_eq!(code(bank.tell(&top_up("early", 100))), "unknown_account");
-    let open = |key: &str, kind| AccountCommand::Open { key: key.into(), currency: cny(), kind, at: Timestamp(7) };
+    let open = |key: &str, kind| AccountCommand::Open {
+        key: key.into(),
+        currency: cny(),
+        kind,
+        holder: Holder::Personal,
+        at: Timestamp(7),
+    };
     let bad = AccountKind::Credit { limit: Money(-1) };
     assert_eq!(code(bank.tell(&open("k0", bad))), "invalid_amount");
     assert!(bank.state.is_none());
@@ -257,8 +295,12 @@ fn authorisation_checks_the_tariff() {
 #[test]
 fn memory_of_keys_is_bounded_and_a_young_key_is_never_forgotten() {
     let mut bank = Bank::with(AccountKind::Prepaid, 0);
-    let top_up =
-        |number: usize, at| AccountCommand::TopUp { key: format!("k{number}"), amount: Money(1), at: Timestamp(at) };
+    let top_up = |number: usize, at| AccountCommand::TopUp {
+        key: format!("k{number}"),
+        amount: Money(1),
+        currency: None,
+        at: Timestamp(at),
+    };
     // With the key of the opening it is full.
     for number in 1..KEYS_REMEMBERED {
         let decision = decide(bank.state.as_ref(), &bank.id, &top_up(number, 1_000));

@@ -1,7 +1,7 @@
 //! Billing against a real account: what it asks for must be taken.
 
 use super::*;
-use chargeplane_domain::account::{self, AccountKind};
+use chargeplane_domain::account::{self, AccountKind, Holder};
 use chargeplane_domain::ids::ConnectorNo;
 use chargeplane_domain::session::{Origin, SessionState};
 use chargeplane_domain::tariff::{Price, Slots, zone};
@@ -52,7 +52,7 @@ fn billed(commands: &[AccountCommand]) -> SessionAccount {
     let (id, mut state) = ("a1".parse().expect("an id"), None);
     let currency = tariff().currency;
     let kind = AccountKind::Credit { limit: Money(10_000_000) };
-    let open = AccountCommand::Open { key: "k".to_owned(), currency, kind, at: Timestamp(0) };
+    let open = AccountCommand::Open { key: "k".to_owned(), currency, kind, holder: Holder::Fleet, at: Timestamp(0) };
     let hold = AccountCommand::Authorise {
         session: session().id,
         operator: session().operator,

@@ -7,7 +7,7 @@ use chargeplane_actors::node::Node;
 use chargeplane_actors::ports::RecordQuery;
 use chargeplane_actors::testing::RecordingLink;
 use chargeplane_actors::views::Enrolment;
-use chargeplane_domain::account::{AccountCommand, AccountKind};
+use chargeplane_domain::account::{AccountCommand, AccountKind, Holder};
 use chargeplane_domain::catalogue::{Catalogue, Charger, Gateway, LimitNode, Station};
 use chargeplane_domain::command::Action;
 use chargeplane_domain::gateway::BootId;
@@ -81,10 +81,10 @@ pub async fn open_account(handle: &NodeHandle, name: &str, amount: i64) {
     let account: AccountId = id(name);
     let at = now();
     let (currency, kind) = (Currency::new("CNY").expect("a code"), AccountKind::Prepaid);
-    let open = AccountCommand::Open { key: format!("open-{name}"), currency, kind, at };
+    let open = AccountCommand::Open { key: format!("open-{name}"), currency, kind, holder: Holder::Fleet, at };
     handle.account_command(account.clone(), open).await.expect("opens");
     if amount > 0 {
-        let top_up = AccountCommand::TopUp { key: format!("top-up-{name}"), amount: Money(amount), at };
+        let top_up = AccountCommand::TopUp { key: format!("top-up-{name}"), amount: Money(amount), currency: None, at };
         handle.account_command(account, top_up).await.expect("tops up");
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{Decision, answer, refuse, refuse_and_remember};
 use crate::account::{
-    Account, AccountAnswer, AccountEvent, AccountRejection, DebitAnswer, RefusedSubject, SessionAccount, Settled,
-    unpaid_energy,
+    Account, AccountAnswer, AccountEvent, AccountRejection, AccountStatus, DebitAnswer, RefusedSubject, SessionAccount,
+    Settled, unpaid_energy,
 };
 use crate::ids::SessionId;
 use crate::tariff::{MAX_METER, PERIODS, Priced};
@@ -61,6 +61,9 @@ impl Account {
         if session.closed.is_some() {
             return Err(AccountRejection::SessionClosed);
         }
+        if session.released.is_some() {
+            return Err(AccountRejection::SessionReleased);
+        }
         if hold_target < Money::ZERO {
             return Err(AccountRejection::InvalidAmount { amount: hold_target });
         }
@@ -114,7 +117,8 @@ impl Account {
     /// What a settlement takes: all that is due, from the hold, then from what is available, then from the
     /// operator's overshoot account. When less was metered in the end than was taken so far, because a reading
     /// in between was wrong, what is due is negative: the difference goes back to the driver, out of the
-    /// revenue it was booked to.
+    /// revenue it was booked to. When the hold was released before, nothing is taken: all that is due is the
+    /// operator's, who gave up the driver's money.
     fn settlement(
         &self,
         session: &SessionAccount,
@@ -124,7 +128,7 @@ impl Account {
         let reading =
             if reading.meter < session.meter { reading.corrects(session)? } else { reading.follows(session)? };
         let due = reading.due(session)?;
-        let available = self.available().max(Money::ZERO);
+        let available = if session.released.is_some() { Money::ZERO } else { self.available().max(Money::ZERO) };
         let paid = due.total().min(session.hold.saturating_add(available));
         let overshoot = due.total().saturating_sub(paid);
         let overshoot_wh = unpaid_energy(reading.meter, reading.cumulative.total(), overshoot);
@@ -148,6 +152,10 @@ impl Account {
     fn settle_unknown(&self, reading: &Reading<'_>, at: Timestamp) -> Decision {
         if !reading.says(WattHours::ZERO, &[WattHours::ZERO; PERIODS], Priced::ZERO) {
             return refuse(AccountRejection::UnknownSession);
+        }
+        if let (AccountStatus::Closed { at }, None) = (&self.status, self.refusals.get(reading.session)) {
+            // A closed account authorises nothing ever, so there is nothing to remember.
+            return answer(AccountAnswer::Settled(Settled::nothing(reading.sequence, *at)));
         }
         match self.refusals.get(reading.session) {
             Some(refused) => answer(AccountAnswer::Settled(Settled::nothing(reading.sequence, refused.at))),

@@ -14,6 +14,8 @@ struct NaiveSession {
     sequence: u32,
     closed: bool,
     overshoot: i64,
+    released: bool,
+    read_at: i64,
 }
 
 /// Remembers every command it ever took, and computes with plain integers.
@@ -21,8 +23,11 @@ struct NaiveBank {
     limit: i64,
     balance: i64,
     sessions: BTreeMap<SessionId, NaiveSession>,
-    keys: BTreeMap<String, (i64, bool)>,
+    keys: Vec<String>,
     refused: Vec<SessionId>,
+    paid_in: i64,
+    frozen: bool,
+    closed: bool,
 }
 
 /// The bill by the tariff's text: exact thousandths, then the nearest, from the middle to the even one.
@@ -60,6 +65,15 @@ impl NaiveSession {
 }
 
 impl NaiveBank {
+    /// A key counts once, whatever comes of it; in a closed account none counts.
+    fn is_new(&mut self, key: &str) -> bool {
+        let new = !self.closed && !self.keys.iter().any(|known| known == key);
+        if new {
+            self.keys.push(key.to_owned());
+        }
+        new
+    }
+
     fn free(&self) -> i64 {
         self.balance + self.limit - self.sessions.values().map(|session| session.hold).sum::<i64>()
     }
@@ -67,18 +81,76 @@ impl NaiveBank {
     /// Takes a command; true when it moved money or holds or closed something.
     fn tell(&mut self, command: &AccountCommand) -> bool {
         match command {
-            AccountCommand::Open { .. } => false,
+            // Not among these steps: see the tests of transfers.
+            AccountCommand::TransferOut { .. }
+            | AccountCommand::TransferIn { .. }
+            | AccountCommand::EndTransfer { .. }
+            | AccountCommand::Open { .. } => false,
             AccountCommand::TopUp { key, amount, .. } => {
-                if self.keys.contains_key(key) {
+                if !self.is_new(key) || amount.0 <= 0 {
                     return false;
                 }
-                let good = amount.0 > 0;
-                self.keys.insert(key.clone(), (amount.0, good));
-                self.balance += if good { amount.0 } else { 0 };
-                good
+                self.balance += amount.0;
+                self.paid_in += amount.0;
+                true
+            }
+            AccountCommand::Refund { key, amount, .. } => {
+                let most = (self.free() - self.limit).min(self.paid_in);
+                if !self.is_new(key) || amount.0 <= 0 || self.frozen || amount.0 > most {
+                    return false;
+                }
+                self.balance -= amount.0;
+                self.paid_in -= amount.0;
+                true
+            }
+            AccountCommand::Adjust { key, amount, .. } => {
+                if !self.is_new(key) || amount.0 == 0 || self.free() + amount.0 < 0 {
+                    return false;
+                }
+                self.balance += amount.0;
+                true
+            }
+            AccountCommand::Freeze { key, .. } => {
+                let new = self.is_new(key);
+                self.frozen |= new;
+                new
+            }
+            AccountCommand::Unfreeze { key, .. } => {
+                let new = self.is_new(key);
+                self.frozen &= !new;
+                new
+            }
+            AccountCommand::Release { key, session, at } => {
+                let new = self.is_new(key);
+                let Some(known) = self.sessions.get_mut(session).filter(|known| !known.closed && !known.released)
+                else {
+                    return false;
+                };
+                let quiet = known.sequence == 0 || at.0 - known.read_at >= 600_000;
+                if !new || !quiet {
+                    return false;
+                }
+                known.hold = 0;
+                known.released = true;
+                true
+            }
+            AccountCommand::Close { key, .. } => {
+                let over = |known: &NaiveSession| known.closed || (known.released && known.paid == 0);
+                if !self.is_new(key) || !self.sessions.values().all(over) || self.balance != 0 {
+                    return false;
+                }
+                self.closed = true;
+                true
             }
             AccountCommand::Authorise { session, want, reserve, .. } => {
                 if self.sessions.contains_key(session) || self.refused.contains(session) {
+                    return false;
+                }
+                if self.closed {
+                    return false;
+                }
+                if self.frozen {
+                    self.refused.push(session.clone());
                     return false;
                 }
                 let hold = want.0.min(self.free());
@@ -90,14 +162,15 @@ impl NaiveBank {
                 self.sessions.insert(session.clone(), NaiveSession { hold, ..Default::default() });
                 true
             }
-            AccountCommand::Debit { session, sequence, by_period, hold_target, .. } => {
+            AccountCommand::Debit { session, sequence, by_period, hold_target, at, .. } => {
                 let free = self.free();
                 let Some(known) = self.sessions.get_mut(session) else {
                     return false;
                 };
-                if !known.takes(*sequence, by_period) {
+                if !known.takes(*sequence, by_period) || known.released {
                     return false;
                 }
+                known.read_at = at.0;
                 let paid = (bill(by_period) - known.paid).min(known.hold + free);
                 let purse = known.hold + free - paid;
                 known.pay(by_period, *sequence, paid);
@@ -116,7 +189,8 @@ impl NaiveBank {
                 if !known.takes(*sequence, by_period) && !known.corrects(*sequence, by_period) {
                     return false;
                 }
-                let paid = (bill(by_period) - known.paid).min(known.hold + free);
+                let purse = if known.released { 0 } else { known.hold + free };
+                let paid = (bill(by_period) - known.paid).min(purse);
                 known.pay(by_period, *sequence, paid);
                 known.overshoot = known.bill - known.paid;
                 known.hold = 0;
@@ -137,13 +211,18 @@ proptest! {
             limit: kind.limit().0,
             balance: money,
             sessions: BTreeMap::new(),
-            keys: BTreeMap::new(),
+            keys: vec![],
             refused: vec![],
+            paid_in: money,
+            frozen: false,
+            closed: false,
         };
         let moved = sent.iter().filter(|(command, _)| naive.tell(command)).count();
         let account = bank.account();
         prop_assert_eq!(account.posted.0, naive.balance);
         prop_assert_eq!(account.available().0, naive.free());
+        prop_assert_eq!((account.is_frozen() && !naive.closed, account.is_closed()), (naive.frozen && !naive.closed, naive.closed));
+        prop_assert_eq!(account.refundable().0, (naive.free() - naive.limit).min(naive.paid_in).max(0));
         prop_assert_eq!(account.holds.keys().collect::<Vec<_>>(), naive.sessions.keys().collect::<Vec<_>>());
         for (id, session) in &account.holds {
             let known = &naive.sessions[id];
@@ -151,6 +230,7 @@ proptest! {
             prop_assert_eq!(session.billed.total().0, known.paid);
             prop_assert_eq!(session.cumulative.total().0, known.bill);
             prop_assert_eq!(session.sequence, known.sequence);
+            prop_assert_eq!(session.released.is_some(), known.released);
             prop_assert_eq!(session.closed.map(|closed| closed.overshoot.0), known.closed.then_some(known.overshoot));
         }
         let first = 2; // opened and topped up before the history

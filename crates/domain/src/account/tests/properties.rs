@@ -31,6 +31,29 @@ pub(super) enum Step {
         number: usize,
         less: [i64; PERIODS],
     },
+    /// All that may go back, or this much.
+    Refund {
+        key: u8,
+        amount: Option<i64>,
+    },
+    /// Down to nothing, or by this much.
+    Adjust {
+        key: u8,
+        amount: Option<i64>,
+    },
+    Freeze {
+        key: u8,
+        frozen: bool,
+    },
+    /// Of a session of which something was read a moment ago, or long ago.
+    Release {
+        key: u8,
+        number: usize,
+        late: bool,
+    },
+    Close {
+        key: u8,
+    },
     /// The command that was sent this many steps ago, once more.
     Repeat {
         back: usize,
@@ -40,6 +63,8 @@ pub(super) enum Step {
 pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let more = || [0_i64..40, 0..40, 0..400, 0..40];
     let number = || 0_usize..4;
+    // Some of them collide with those of the top-ups.
+    let keys = || 8_u8..60;
     let step = prop_oneof![
         2 => (0_u8..12, -50_i64..9_000).prop_map(|(key, amount)| Step::TopUp { key, amount }),
         3 => (number(), 0_i64..9_000, 0_i64..900)
@@ -50,6 +75,11 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (number(), more()).prop_map(|(number, more)| Step::Settle { number, more }),
         2 => (number(), more()).prop_map(|(number, less)| Step::Correct { number, less }),
         4 => (1_usize..12).prop_map(|back| Step::Repeat { back }),
+        1 => (keys(), prop::option::of(-50_i64..4_000)).prop_map(|(key, amount)| Step::Refund { key, amount }),
+        1 => (keys(), prop::option::of(-4_000_i64..4_000)).prop_map(|(key, amount)| Step::Adjust { key, amount }),
+        1 => (keys(), prop::bool::weighted(0.4)).prop_map(|(key, frozen)| Step::Freeze { key, frozen }),
+        1 => (keys(), number(), any::<bool>()).prop_map(|(key, number, late)| Step::Release { key, number, late }),
+        1 => keys().prop_map(|key| Step::Close { key }),
     ];
     prop::collection::vec(step, 1..70)
 }
@@ -81,6 +111,14 @@ fn command(bank: &Bank, step: &Step, sent: &[AccountCommand]) -> Option<AccountC
             let by_period = reading(*number, &less.map(|less| -less)).map(|wh| wh.max(WattHours(0)));
             settle(*number, sequence(*number) + 1, by_period)
         }
+        Step::Refund { key, amount } => {
+            refund(&format!("k{key}"), amount.unwrap_or_else(|| bank.account().refundable().0))
+        }
+        Step::Adjust { key, amount } => adjust(&format!("k{key}"), amount.unwrap_or(-bank.account().posted.0), "why"),
+        Step::Freeze { key, frozen: true } => freeze(&format!("k{key}")),
+        Step::Freeze { key, frozen: false } => unfreeze(&format!("k{key}")),
+        Step::Release { key, number, late } => release(&format!("k{key}"), *number, if *late { 700_000 } else { 5 }),
+        Step::Close { key } => close(&format!("k{key}")),
         Step::Repeat { back } => sent.get(sent.len().checked_sub(*back)?)?.clone(),
     })
 }
@@ -111,7 +149,7 @@ proptest! {
     }
 
     /// MONEY-2: the same command at once again writes nothing and is answered the same. And however much
-    /// later it comes, a top-up, a refused authorisation or a settlement keeps its first answer.
+    /// later it comes, a keyed command, a refused authorisation or a settlement keeps its first answer.
     #[test]
     fn repeating_changes_nothing(kind in kinds(), money in 0_i64..20_000, steps in steps()) {
         let mut bank = Bank::with(kind, money);
@@ -125,11 +163,13 @@ proptest! {
             prop_assert_eq!(bank.account(), &state);
             prop_assert_eq!(bank.log.len(), written);
             let lasts = match (&command, &answer) {
-                (AccountCommand::TopUp { .. }, _) | (AccountCommand::Settle { .. }, Ok(_)) => true,
+                (AccountCommand::Settle { .. }, answer) => answer.is_ok(),
                 (AccountCommand::Authorise { .. }, Err(rejection)) => {
-                    *rejection != AccountRejection::SessionClosed
+                    !matches!(rejection, AccountRejection::SessionClosed | AccountRejection::SessionReleased)
                 }
-                _ => false,
+                (AccountCommand::Authorise { .. } | AccountCommand::Debit { .. }, _) => false,
+                // The keyed ones.
+                _ => true,
             };
             if lasts && !sent.contains(&command) {
                 first_answers.push((command.clone(), answer));

@@ -167,7 +167,8 @@ fn closed_sessions_answer_for_thirty_days() {
     bank.tell(&authorise(1, 5_000, 0)).unwrap();
     bank.tell(&authorise(2, 5_000, 0)).unwrap();
     let end = bank.tell(&settle(1, 1, flat(100)));
-    let later = |key: &str, at| AccountCommand::TopUp { key: key.into(), amount: Money(1), at: Timestamp(at) };
+    let later =
+        |key: &str, at| AccountCommand::TopUp { key: key.into(), amount: Money(1), currency: None, at: Timestamp(at) };
     bank.tell(&later("day 30", 4 + CLOSED_KEPT_MS)).unwrap();
     assert_eq!(bank.tell(&settle(1, 1, flat(100))), end);
     bank.tell(&later("day 31", 5 + CLOSED_KEPT_MS)).unwrap();
