@@ -46,6 +46,7 @@ need_cassandra() {
         [[ -n $java ]] || fail "Cassandra $CASSANDRA_VERSION needs a Java 17 runtime and none was found; set JAVA_HOME"
     fi
     resolve_cassandra
+    wake_cassandra
     if ! cassandra_runs; then
         configure_cassandra
         write_cassandra_start "$java"
@@ -191,19 +192,36 @@ SCRIPT
     chmod +x "$home/start"
 }
 
-# True when the process of the pid file is ours and takes connections.
-cassandra_runs() {
+# True when the process of the pid file is ours.
+cassandra_lives() {
     local pid
-    pid=$(cat "$CASSANDRA_HOME/pid" 2>/dev/null) || return 1
-    tr '\0' '\n' 2>/dev/null <"/proc/$pid/cmdline" | grep -qxF -- "-Dcassandra.storagedir=$CASSANDRA_HOME/data" || return 1
-    (exec 3<>"/dev/tcp/127.0.0.1/$CASSANDRA_PORT") 2>/dev/null
+    pid=$(cat "$CASSANDRA_HOME/pid" 2>/dev/null) && [[ -r /proc/$pid/cmdline ]] || return 1
+    tr '\0' '\n' <"/proc/$pid/cmdline" | grep -qxF -- "-Dcassandra.storagedir=$CASSANDRA_HOME/data"
+}
+
+# True when it also takes connections.
+cassandra_runs() {
+    cassandra_lives && (exec 3<>"/dev/tcp/127.0.0.1/$CASSANDRA_PORT") 2>/dev/null
+}
+
+# Lets a server go on that an interrupted test has left standing or starting.
+wake_cassandra() {
+    local tenths
+    for ((tenths = 0; tenths < 1200; tenths++)); do
+        cassandra_lives || return 0
+        kill -CONT "$(<"$CASSANDRA_HOME/pid")" 2>/dev/null || true
+        ! cassandra_runs || return 0
+        sleep 0.1
+    done
+    fail "cassandra does not answer on port $CASSANDRA_PORT; its log is $CASSANDRA_HOME/cassandra.log"
 }
 
 stop_cassandra() {
     local pid tenths
-    cassandra_runs || return 0
+    cassandra_lives || return 0
     pid=$(<"$CASSANDRA_HOME/pid")
     kill "$pid"
+    kill -CONT "$pid" 2>/dev/null || true
     for ((tenths = 0; tenths < 300; tenths++)); do
         kill -0 "$pid" 2>/dev/null || return 0
         sleep 0.1
