@@ -3,7 +3,7 @@
 
 use chargeplane_actors::testing::MemoryStores;
 use chargeplane_actors::testing::crash::{CrashPoint, VARIABLE};
-use chargeplane_domain::account::{AccountCommand, AccountKind};
+use chargeplane_domain::account::{AccountCommand, AccountKind, Holder};
 use chargeplane_domain::units::{Currency, Money, Timestamp};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output};
@@ -18,11 +18,12 @@ async fn node_to_be_ended() {
     let (handle, at) = (node.handle(), Timestamp(0));
     let account: chargeplane_domain::ids::AccountId = "a1".parse().expect("an id");
     let currency = Currency::new("CNY").expect("a currency");
-    let open = AccountCommand::Open { key: "open".into(), currency, kind: AccountKind::Prepaid, at };
+    let open =
+        AccountCommand::Open { key: "open".into(), currency, kind: AccountKind::Prepaid, holder: Holder::Personal, at };
     handle.account_command(account.clone(), open).await.expect("opens");
     println!("acknowledged 1");
     for number in 2..=6 {
-        let top_up = AccountCommand::TopUp { key: format!("k{number}"), amount: Money(1), at };
+        let top_up = AccountCommand::TopUp { key: format!("k{number}"), amount: Money(1), currency: None, at };
         handle.account_command(account.clone(), top_up).await.expect("tops up");
         println!("acknowledged {number}");
     }

@@ -6,8 +6,8 @@ use crate::disk;
 use crate::trace::Counts;
 use chargeplane_actors::entry::{self, StoredEntry};
 use chargeplane_domain::account::{
-    AccountAnswer, AccountCommand, AccountEvent, AccountRejection, AccountSummary, DebitAnswer, KeyContent,
-    RefusedSubject, Settled,
+    AccountAnswer, AccountCommand, AccountEvent, AccountRejection, AccountStatus, AccountSummary, DebitAnswer,
+    KeyContent, RefusedSubject, Settled,
 };
 use chargeplane_domain::placement::ShardId;
 use chargeplane_domain::tariff::Tariff;
@@ -178,18 +178,20 @@ impl Books {
 
     fn event(&mut self, shard: ShardId, key: &str, event: &AccountEvent) -> Result<(), Objection> {
         let id = key.strip_prefix("account:").unwrap_or(key).to_owned();
-        if let AccountEvent::Opened { key: with, currency, kind, at } = event {
+        if let AccountEvent::Opened { key: with, currency, kind, holder, at } = event {
             let summary = AccountSummary {
                 id: id.parse().map_err(|_| ("OWN-1", format!("{key} is no account")))?,
                 currency: *currency,
                 kind: *kind,
+                holder: *holder,
+                status: AccountStatus::Active,
                 balance: Money(0),
                 held: Money(0),
                 available: kind.limit(),
                 open_sessions: 0,
                 opened_at: *at,
             };
-            let content = KeyContent::Open { currency: *currency, kind: *kind };
+            let content = KeyContent::Open { currency: *currency, kind: *kind, holder: *holder };
             let keys = BTreeMap::from([(with.clone(), (content, Ok(AccountAnswer::Opened(summary))))]);
             let (limit, sessions, refused) = (kind.limit().0, BTreeMap::new(), BTreeMap::new());
             let history = BTreeSet::new();
@@ -341,8 +343,8 @@ impl Books {
             Err(("MONEY-2", format!("{command:?} was told {told:?}, and the log says {kept:?}")))
         };
         match command {
-            AccountCommand::Open { key, currency, kind, .. } => {
-                account.verify_key(key, &KeyContent::Open { currency: *currency, kind: *kind }, told)
+            AccountCommand::Open { key, currency, kind, holder, .. } => {
+                account.verify_key(key, &KeyContent::Open { currency: *currency, kind: *kind, holder: *holder }, told)
             }
             AccountCommand::TopUp { key, amount, .. } => {
                 account.verify_key(key, &KeyContent::TopUp { amount: *amount }, told)

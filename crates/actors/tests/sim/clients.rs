@@ -7,7 +7,7 @@ use crate::net::fate;
 use crate::nodes::Cluster;
 use crate::world::{FROM_NODE, Gate, Point, TO_NODE, World, lock};
 use chargeplane_actors::handle::{CallError, NodeHandle};
-use chargeplane_domain::account::{AccountAnswer, AccountCommand, AccountKind, AccountRejection};
+use chargeplane_domain::account::{AccountAnswer, AccountCommand, AccountKind, AccountRejection, Holder};
 use chargeplane_domain::ids::{AccountId, OperatorId};
 use chargeplane_domain::placement::{self, ShardId, shard_of};
 use chargeplane_domain::tariff::{Price, Slots, Tariff};
@@ -113,7 +113,7 @@ impl Client {
         let (account, amount) = (self.dice.below(ACCOUNTS), Money(self.dice.between(500, 12_000) as i64));
         self.made += 1;
         let key = format!("top-up-{}-{}", self.number, self.made);
-        self.ask(account, |at| AccountCommand::TopUp { key: key.clone(), amount, at }).await;
+        self.ask(account, |at| AccountCommand::TopUp { key: key.clone(), amount, currency: None, at }).await;
     }
 
     /// Several clients ask for the same, maybe at two nodes at once.
@@ -121,7 +121,7 @@ impl Client {
         let round = self.world.now_ms() / 5_000;
         let (account, key) = (round % ACCOUNTS, format!("shared-{round}"));
         let amount = Money(700 + round as i64);
-        self.ask(account, |at| AccountCommand::TopUp { key: key.clone(), amount, at }).await;
+        self.ask(account, |at| AccountCommand::TopUp { key: key.clone(), amount, currency: None, at }).await;
     }
 
     async fn authorise(&mut self) {
@@ -365,7 +365,7 @@ fn lasts(rejection: &AccountRejection) -> bool {
 
 fn open(account: u64, at: Timestamp) -> AccountCommand {
     let kind = if account == 0 { AccountKind::Credit { limit: Money(8_000) } } else { AccountKind::Prepaid };
-    AccountCommand::Open { key: format!("open-{account}"), currency: cny(), kind, at }
+    AccountCommand::Open { key: format!("open-{account}"), currency: cny(), kind, holder: Holder::Fleet, at }
 }
 
 /// The same command at another time.

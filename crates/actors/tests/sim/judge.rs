@@ -22,8 +22,8 @@ pub struct Judge {
 /// The effect that a command asks for, by the key that makes it one.
 pub fn effect_of(account: &str, command: &AccountCommand) -> String {
     match command {
-        AccountCommand::Open { key, currency, kind, .. } => {
-            format!("{account} {key} {:?}", KeyContent::Open { currency: *currency, kind: *kind })
+        AccountCommand::Open { key, currency, kind, holder, .. } => {
+            format!("{account} {key} {:?}", KeyContent::Open { currency: *currency, kind: *kind, holder: *holder })
         }
         AccountCommand::TopUp { key, amount, .. } => {
             format!("{account} {key} {:?}", KeyContent::TopUp { amount: *amount })

@@ -7,7 +7,7 @@ use chargeplane_actors::handle::CallError;
 use chargeplane_actors::node::Node;
 use chargeplane_actors::shared::{NodeConfig, Ports};
 use chargeplane_actors::testing::MemoryStores;
-use chargeplane_domain::account::{AccountAnswer, AccountCommand, AccountKind, AccountRejection, DebitAnswer};
+use chargeplane_domain::account::{AccountAnswer, AccountCommand, AccountKind, AccountRejection, DebitAnswer, Holder};
 use chargeplane_domain::ids::NodeId;
 use chargeplane_domain::tariff::{PERIODS, Price, Slots, Tariff};
 use chargeplane_domain::units::{Currency, Money, Timestamp, WattHours};
@@ -99,10 +99,10 @@ pub async fn ask(node: &Node, account: &str, command: AccountCommand) -> Result<
 
 pub async fn open(node: &Node, account: &str, amount: i64) {
     let (currency, kind, at) = (tariff().currency, AccountKind::Prepaid, Timestamp(1_000));
-    let open = AccountCommand::Open { key: format!("open-{account}"), currency, kind, at };
+    let open = AccountCommand::Open { key: format!("open-{account}"), currency, kind, holder: Holder::Personal, at };
     ask(node, account, open).await.expect("opens");
     if amount > 0 {
-        let top_up = AccountCommand::TopUp { key: format!("pay-{account}"), amount: Money(amount), at };
+        let top_up = AccountCommand::TopUp { key: format!("pay-{account}"), amount: Money(amount), currency: None, at };
         ask(node, account, top_up).await.expect("tops up");
     }
 }
