@@ -238,6 +238,7 @@ async fn load(args: &NodeArgs) -> anyhow::Result<()> {
             session: session.clone(),
             operator,
             tariff: tariff.clone(),
+            split: None,
             want,
             reserve,
             at: Timestamp(1),

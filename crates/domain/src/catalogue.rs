@@ -3,6 +3,7 @@
 //! One validated value, replaced as a whole. Validation names the path of what is wrong and what to write.
 
 use crate::ids::{ChargerId, GatewayId, OperatorId, StationId, TariffId};
+use crate::split::Split;
 use crate::tariff::Tariff;
 use crate::units::Watts;
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,9 @@ pub struct Station {
     pub time_zone: String,
     /// The tariff in force.
     pub tariff: TariffId,
+    /// How the revenue is shared by agreement; everything is the operator's when left out.
+    #[serde(default)]
+    pub split: Option<Split>,
     /// The tree: exactly one node has no parent (the grid connection).
     pub limits: Vec<LimitNode>,
 }

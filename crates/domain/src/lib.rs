@@ -25,6 +25,7 @@ pub mod presence;
 pub mod rollup;
 pub mod sample;
 pub mod session;
+pub mod split;
 pub mod station;
 pub mod tariff;
 pub mod units;

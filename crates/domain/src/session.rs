@@ -6,6 +6,7 @@
 
 use crate::account::Settled;
 use crate::ids::{AccountId, ChargerId, ConnectorNo, OperatorId, SessionId, StationId};
+use crate::split::Split;
 use crate::tariff::{PERIODS, Tariff};
 use crate::units::{Currency, Money, Timestamp, WattHours};
 use serde::{Deserialize, Serialize};
@@ -125,6 +126,9 @@ pub struct ChargingSession {
     pub operator: OperatorId,
     /// The tariff in force when it was asked for.
     pub tariff: Tariff,
+    /// The agreement about the station's revenue in force then.
+    #[serde(default)]
+    pub split: Option<Split>,
     /// IANA zone of the station, in which the tariff's slots are read.
     pub time_zone: String,
     /// City of the station, for reports.
