@@ -361,7 +361,7 @@ pub enum AccountCommand {
 pub enum OperatorCommand {
     /// By currency, over all shards
     Balance {
-        /// The operator, `tenant/local` or `local`
+        /// The operator or another party of an agreement, `tenant/local` or `local`
         operator: String,
     },
 }

@@ -367,6 +367,7 @@ fn authorise(state: &mut ChargerState, myself: &ActorRef<ChargerMessage>) {
     let now = state.shared.clock.wall();
     let Some(session) = state.charger.needs_authorisation() else { return };
     let (account, operator, tariff) = (session.account.clone(), session.operator.clone(), session.tariff.clone());
+    let split = session.split.clone();
     let Some(billing) = billing(state) else { return };
     if !billing.begin(Step::Authorise) {
         return;
@@ -375,6 +376,7 @@ fn authorise(state: &mut ChargerState, myself: &ActorRef<ChargerMessage>) {
         session: billing.session.clone(),
         operator,
         tariff,
+        split,
         want: billing.hold_target,
         reserve: billing.reserve,
         at: now,

@@ -177,12 +177,14 @@ pub struct OperatorBalance {
     pub service: Money,
     /// Metered and paid by no driver: zero or negative.
     pub overshoot: Money,
+    /// Shares of revenue by agreement: received, less what was passed on.
+    pub shares: Money,
 }
 
 impl OperatorBalance {
     /// Everything together.
     pub fn total(&self) -> Money {
-        self.energy.saturating_add(self.service).saturating_add(self.overshoot)
+        self.energy.saturating_add(self.service).saturating_add(self.overshoot).saturating_add(self.shares)
     }
 }
 

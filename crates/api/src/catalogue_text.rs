@@ -184,8 +184,21 @@ pub(crate) struct StationSchema {
     time_zone: String,
     /// The tariff in force, unless a rule of the tariff book goes before it.
     tariff: String,
+    /// How the revenue is shared by agreement; everything is the operator's when left out.
+    split: Option<SplitSchema>,
     /// The tree of limits: exactly one node has no parent.
     limits: Vec<LimitSchema>,
+}
+
+/// An agreement about a station's revenue.
+#[derive(ToSchema)]
+#[schema(as = SplitDocument)]
+#[expect(dead_code, reason = "describes domain::split::Split; a test compares the fields")]
+pub(crate) struct SplitSchema {
+    /// Basis points by party, 10,000 in all.
+    shares: std::collections::BTreeMap<String, u32>,
+    /// The party that gets what rounding leaves.
+    remainder: String,
 }
 
 /// A node of the tree of limits.

@@ -93,6 +93,7 @@ codes! {
         "balance_limit" 422 "The balance would exceed its bound";
         "currency_mismatch" 422 "The currencies differ";
         "invalid_tariff" 409 "The tariff has a price out of range";
+        "invalid_split" 409 "The agreement about the revenue cannot be used";
         "insufficient_funds" 402 "Not enough money";
         "too_many_sessions" 409 "Too many sessions hold money";
         "account_frozen" 409 "The account is frozen";

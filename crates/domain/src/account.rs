@@ -63,6 +63,7 @@ pub use transfers::{
 };
 
 use crate::ids::{AccountId, OperatorId, SessionId};
+use crate::split::{PartyShare, Split};
 use crate::tariff::{PERIODS, Priced, Tariff};
 use crate::units::{Currency, Money, Timestamp, WattHours};
 use serde::{Deserialize, Serialize};
@@ -160,6 +161,9 @@ pub struct SessionAccount {
     pub operator: OperatorId,
     /// The session's own tariff.
     pub tariff: Tariff,
+    /// The agreement about the revenue in force at its start; none: everything is the operator's.
+    #[serde(default)]
+    pub split: Option<Split>,
     /// When money was first held.
     pub opened_at: Timestamp,
     /// The hold that was granted at the start.
@@ -303,7 +307,15 @@ pub enum AccountCommand {
     /// Hold up to `want` for a session. Refused unless the hold covers `reserve` (what the worst delay in
     /// stopping costs) and pays at least [`MIN_START`] beyond it. `want` and `reserve` are sizes, not
     /// content: a repetition after a change of configuration gets the first answer.
-    Authorise { session: SessionId, operator: OperatorId, tariff: Tariff, want: Money, reserve: Money, at: Timestamp },
+    Authorise {
+        session: SessionId,
+        operator: OperatorId,
+        tariff: Tariff,
+        split: Option<Split>,
+        want: Money,
+        reserve: Money,
+        at: Timestamp,
+    },
     /// Take what the session's energy so far costs and was not paid yet; then renew its hold out of the
     /// available money up to `hold_target` (a size, not content). `sequence` is the last plus one.
     Debit {
@@ -372,7 +384,16 @@ pub enum AccountEvent {
     /// What left was refused and is back.
     TransferReturned { number: u64, currency: Currency, amount: Money, rejection: AccountRejection, at: Timestamp },
     /// Money is held for a session.
-    Held { session: SessionId, operator: OperatorId, tariff: Tariff, hold: Money, reserve: Money, at: Timestamp },
+    Held {
+        session: SessionId,
+        operator: OperatorId,
+        tariff: Tariff,
+        #[serde(default)]
+        split: Option<Split>,
+        hold: Money,
+        reserve: Money,
+        at: Timestamp,
+    },
     /// `energy` and `service` were taken; `hold` is held from now on.
     Debited {
         session: SessionId,
@@ -397,6 +418,9 @@ pub enum AccountEvent {
         energy: Money,
         service: Money,
         settled: Settled,
+        /// What the operator passes on of the session's whole price by its agreement.
+        #[serde(default)]
+        shares: Vec<PartyShare>,
     },
     /// Refused, and remembered so that the answer never changes.
     Refused { subject: RefusedSubject, rejection: AccountRejection, at: Timestamp },

@@ -3,6 +3,7 @@
 //! One validated value, replaced as a whole. Validation names the path of what is wrong and what to write.
 
 use crate::ids::{AccountId, ChargerId, GatewayId, OperatorId, StationId, TariffId};
+use crate::split::Split;
 use crate::tariff::book::TariffBook;
 use crate::tariff::{Tariff, zone};
 use crate::units::{Timestamp, Watts};
@@ -58,6 +59,9 @@ pub struct Station {
     pub time_zone: String,
     /// The tariff in force, unless a rule of the tariff book goes before it.
     pub tariff: TariffId,
+    /// How the revenue is shared by agreement; everything is the operator's when left out.
+    #[serde(default)]
+    pub split: Option<Split>,
     /// The tree: exactly one node has no parent (the grid connection).
     pub limits: Vec<LimitNode>,
 }

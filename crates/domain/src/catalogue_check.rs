@@ -149,7 +149,27 @@ fn check_station(id: &StationId, station: &Station, catalogue: &Catalogue, findi
             format!("write a tariff of tenant {}", id.tenant()),
         );
     }
+    check_split(id, station, findings);
     check_tree(id, &station.limits, findings);
+}
+
+fn check_split(id: &StationId, station: &Station, findings: &mut Findings) {
+    let Some(split) = &station.split else { return };
+    let path = format!("stations.{id}.split");
+    if let Err(error) = split.check() {
+        findings.add(
+            &*path,
+            error.to_string(),
+            "write shares in basis points that sum to 10000, and one of the parties as remainder",
+        );
+    }
+    if let Some(party) = split.shares.keys().find(|party| party.tenant() != id.tenant()) {
+        findings.add(
+            &*path,
+            format!("{party} belongs to another tenant"),
+            format!("write a party of tenant {}", id.tenant()),
+        );
+    }
 }
 
 fn check_tree(id: &StationId, limits: &[LimitNode], findings: &mut Findings) {
@@ -493,12 +513,20 @@ fn tariff_changes(old: &Tariff, new: &Tariff) -> Vec<String> {
     changes
 }
 
+/// An agreement in words.
+fn agreed(station: &Station) -> String {
+    let Some(split) = &station.split else { return "none".to_owned() };
+    let shares: Vec<String> = split.shares.iter().map(|(party, share)| format!("{party} {share}")).collect();
+    format!("{}, remainder {}", shares.join(", "), split.remainder)
+}
+
 fn station_changes(old: &Station, new: &Station) -> Vec<String> {
     let mut changes = Vec::new();
     changes.extend(changed("operator", &old.operator, &new.operator));
     changes.extend(changed("city", &old.city, &new.city));
     changes.extend(changed("time_zone", &old.time_zone, &new.time_zone));
     changes.extend(changed("tariff", &old.tariff, &new.tariff));
+    changes.extend(changed("split", &agreed(old), &agreed(new)));
     let by_name =
         |s: &Station| -> BTreeMap<String, LimitNode> { s.limits.iter().map(|n| (n.id.clone(), n.clone())).collect() };
     let mut nodes = Vec::new();

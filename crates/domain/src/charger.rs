@@ -31,6 +31,7 @@ use crate::account::Settled;
 use crate::command::{Action, Command, CommandOutcome};
 use crate::ids::{AccountId, CommandId, ConnectorNo, OperatorId, SessionId, StationId};
 use crate::session::{ChargeRecord, ChargingSession, Origin, SessionState, StopReason};
+use crate::split::Split;
 use crate::tariff::Tariff;
 use crate::units::{Currency, Timestamp, WattHours};
 use serde::{Deserialize, Serialize};
@@ -169,6 +170,8 @@ pub enum ChargerCommand {
         connectors: u8,
         origin: Origin,
         tariff: Tariff,
+        #[serde(default)]
+        split: Option<Split>,
         operator: OperatorId,
         station: StationId,
         city: String,

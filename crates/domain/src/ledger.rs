@@ -34,7 +34,7 @@ use std::str::FromStr;
 
 /// An account of the books. Text form: `driver:main/a1`, `energy:main/op1:CNY`, `service:main/op1:CNY`,
 /// `top-up:main:CNY`, `overshoot:main/op1:CNY`, `rounding:main:CNY`, `adjustment:main:CNY`,
-/// `in-flight:main:CNY`; stored as text.
+/// `in-flight:main:CNY`, `share:main/owner1:CNY`; stored as text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum LedgerAccount {
@@ -50,6 +50,8 @@ pub enum LedgerAccount {
     Overshoot { operator: OperatorId, currency: Currency },
     /// What operators corrected by their word: minus what they gave.
     Adjustment { tenant: TenantId, currency: Currency },
+    /// A party's shares of revenue by agreement; of the operator who passes them on, minus those.
+    Share { party: OperatorId, currency: Currency },
     /// On its way to accounts: what left this shard's, minus what arrived at them. Over all shards it is what has
     /// left and not arrived.
     InFlight { tenant: TenantId, currency: Currency },
@@ -253,6 +255,7 @@ impl LedgerAccount {
             Self::EnergyRevenue { operator, .. }
             | Self::ServiceRevenue { operator, .. }
             | Self::Overshoot { operator, .. } => Some(operator),
+            Self::Share { party, .. } => Some(party),
             Self::Driver(_)
             | Self::TopUpSource { .. }
             | Self::Adjustment { .. }
@@ -271,6 +274,7 @@ impl LedgerAccount {
             | Self::Overshoot { currency, .. }
             | Self::Adjustment { currency, .. }
             | Self::InFlight { currency, .. }
+            | Self::Share { currency, .. }
             | Self::Rounding { currency, .. } => Some(*currency),
         }
     }
@@ -288,6 +292,7 @@ impl fmt::Display for LedgerAccount {
             Self::Overshoot { operator, currency } => write!(f, "overshoot:{operator}:{currency}"),
             Self::Adjustment { tenant, currency } => write!(f, "adjustment:{tenant}:{currency}"),
             Self::InFlight { tenant, currency } => write!(f, "in-flight:{tenant}:{currency}"),
+            Self::Share { party, currency } => write!(f, "share:{party}:{currency}"),
             Self::Rounding { tenant, currency } => write!(f, "rounding:{tenant}:{currency}"),
         }
     }
@@ -310,6 +315,7 @@ impl FromStr for LedgerAccount {
             "overshoot" => Ok(Self::Overshoot { operator: owner.parse()?, currency }),
             "top-up" => Ok(Self::TopUpSource { tenant: TenantId::new(owner)?, currency }),
             "adjustment" => Ok(Self::Adjustment { tenant: TenantId::new(owner)?, currency }),
+            "share" => Ok(Self::Share { party: owner.parse()?, currency }),
             "in-flight" => Ok(Self::InFlight { tenant: TenantId::new(owner)?, currency }),
             "rounding" => Ok(Self::Rounding { tenant: TenantId::new(owner)?, currency }),
             _ => Err(shape()),

@@ -26,6 +26,7 @@ pub mod presence;
 pub mod rollup;
 pub mod sample;
 pub mod session;
+pub mod split;
 pub mod station;
 pub mod tariff;
 mod text;

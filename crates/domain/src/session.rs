@@ -7,6 +7,7 @@
 use crate::account::Settled;
 use crate::ids::{AccountId, ChargerId, ConnectorNo, OperatorId, SessionId, StationId};
 use crate::month::Month;
+use crate::split::Split;
 use crate::tariff::{PERIODS, Tariff, zone};
 use crate::units::{Currency, Money, Timestamp, WattHours};
 use serde::{Deserialize, Serialize};
@@ -126,6 +127,9 @@ pub struct ChargingSession {
     pub operator: OperatorId,
     /// The tariff in force when it was asked for.
     pub tariff: Tariff,
+    /// The agreement about the station's revenue in force then.
+    #[serde(default)]
+    pub split: Option<Split>,
     /// IANA zone of the station, in which the tariff's slots are read.
     pub time_zone: String,
     /// City of the station, for reports.

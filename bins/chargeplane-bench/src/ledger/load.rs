@@ -169,6 +169,7 @@ impl Caller {
             session: session.clone(),
             operator: "main/op".parse()?,
             tariff: world::tariff()?,
+            split: None,
             want: Money(20_000),
             reserve: Money(2_000),
             at: Timestamp(1),

@@ -58,6 +58,32 @@ pub struct SessionMoney {
     paid: i128,
     revenue: i128,
     prices: Vec<(i128, i128)>,
+    agreement: Option<Agreement>,
+}
+
+/// Who gets how much of the revenue, in basis points.
+#[derive(Debug, Clone, PartialEq)]
+struct Agreement {
+    shares: Vec<(String, i128)>,
+    remainder: String,
+}
+
+impl Agreement {
+    fn read(value: &Value) -> Option<Self> {
+        let shares = field(value, "shares")?.as_map()?;
+        let shares = shares.iter().map(|(party, share)| Some((party.as_str()?.to_owned(), share.as_i64()?.into())));
+        Some(Self { shares: shares.collect::<Option<_>>()?, remainder: text(value, "remainder")?.to_owned() })
+    }
+
+    /// What each party but the operator is owed of a price: its share rounded down, one with what that leaves.
+    fn owed(&self, operator: &str, price: i128) -> BTreeMap<String, i128> {
+        let mut parts: BTreeMap<String, i128> =
+            self.shares.iter().map(|(party, share)| (party.clone(), price * share / 10_000)).collect();
+        let rest = price - parts.values().sum::<i128>();
+        *parts.entry(self.remainder.clone()).or_default() += rest;
+        parts.retain(|party, part| party != operator && *part != 0);
+        parts
+    }
 }
 
 /// A transfer as far as the logs tell: the logs of its two accounts come in any order.
@@ -365,7 +391,9 @@ impl Ledger {
         findings.check("MONEY-4", !payer.frozen && !payer.closed, || {
             format!("{at}: held for {session} by an account that is frozen or closed")
         });
-        let money = SessionMoney { account, hold, prices: prices.collect(), ..SessionMoney::default() };
+        let agreement = field(value, "split").filter(|split| !split.is_nil());
+        let agreement = agreement.map(|split| Agreement::read(split).ok_or(())).transpose().ok()?;
+        let money = SessionMoney { account, hold, prices: prices.collect(), agreement, ..SessionMoney::default() };
         let before = self.sessions.insert(session.to_owned(), money);
         findings.check("MONEY-2", before.is_none(), || format!("{at}: {session} was held for twice"));
         Some(())
@@ -441,6 +469,17 @@ impl Ledger {
         findings.check("MONEY-4", settled.overshoot >= 0 && (released || settled.overshoot <= most), || {
             format!("{at}: {session} overshoots by {}, the bound is {most}", settled.overshoot)
         });
+        let owed = money.agreement.as_ref().map(|agreement| agreement.owed(operator, total)).unwrap_or_default();
+        let mut shares = BTreeMap::new();
+        for share in field(value, "shares").and_then(Value::as_array).map_or(&[][..], Vec::as_slice) {
+            *shares.entry(text(share, "party")?.to_owned()).or_default() += wide(share, "amount")?;
+        }
+        findings
+            .check("MONEY-1", shares == owed, || format!("{at}: {session} shares {shares:?}, agreed were {owed:?}"));
+        for (party, amount) in shares {
+            self.post(&frame.shard, currency, format!("share:{operator}:{currency}"), -amount);
+            self.post(&frame.shard, currency, format!("share:{party}:{currency}"), amount);
+        }
         self.accounts.entry(account.clone()).or_default().held -= freed;
         self.post(&frame.shard, currency, format!("energy:{operator}:{currency}"), energy);
         self.post(&frame.shard, currency, format!("service:{operator}:{currency}"), service);

@@ -3,7 +3,7 @@
 use super::findings::INVARIANTS;
 use super::testing::*;
 use crate::evidence::Line;
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[test]
 fn an_honest_run_holds_and_exercises_everything() {
@@ -73,6 +73,54 @@ fn money_2_a_doubled_top_up() {
         frames[1].entries.push(top_up);
     });
     assert!(said.contains("key k1 had an effect twice"), "{said}");
+}
+
+/// Adds events to the end of the account's log; returns what is said about an invariant.
+fn added(id: &str, events: &[Value]) -> String {
+    planted_among_others(id, |s| {
+        let frames = s.shards.get_mut(&ACCOUNT).expect("the shard");
+        let last = frames.last_mut().expect("frames");
+        let key = last.entries[0].0.clone();
+        last.entries.extend(events.iter().map(|event| (key.clone(), event.clone())));
+    })
+}
+
+#[test]
+fn money_1_a_transfer_that_arrives_without_having_left() {
+    let arrive =
+        |amount: i64| json!({ "transferred_in": { "transfer": "main/x.t1", "currency": "CNY", "amount": amount } });
+    let said = added("MONEY-1", &[arrive(5)]);
+    assert!(said.contains("transfer main/x.t1: left as None"), "{said}");
+    let said = added("MONEY-2", &[arrive(5), arrive(5)]);
+    assert!(said.contains("for the second time"), "{said}");
+}
+
+#[test]
+fn money_1_a_transfer_that_arrives_and_comes_back() {
+    let account = "main/a2";
+    let out = json!({ "transferred_out": {
+        "key": "t", "number": 1, "to": account, "currency": "CNY", "amount": 5, "at": 0,
+    } });
+    let name = format!("{account}.t1");
+    let arrive = json!({ "transferred_in": { "transfer": name, "currency": "CNY", "amount": 5 } });
+    let back = json!({ "transfer_returned": { "number": 1, "currency": "CNY", "amount": 5 } });
+    let said = added("MONEY-1", &[out, arrive, back]);
+    assert!(said.contains("transfer main/a2.t1"), "{said}");
+}
+
+#[test]
+fn money_4_a_refund_of_more_than_was_paid_in() {
+    let refund = json!({ "refunded": { "key": "r", "currency": "CNY", "amount": 100_000_000 } });
+    let said = added("MONEY-4", &[refund]);
+    assert!(said.contains("100000000 refunded"), "{said}");
+}
+
+#[test]
+fn money_1_a_share_that_was_not_agreed() {
+    let said = planted_among_others("MONEY-1", |s| {
+        s.account_event(4, "settled")["shares"] = json!([{ "party": "main/friend", "amount": 5 }]);
+    });
+    assert!(said.contains("main/friend") && said.contains("agreed were {}"), "{said}");
 }
 
 #[test]

@@ -66,6 +66,7 @@ const OPERATOR_BALANCES: &[Column] = &[
     ("ENERGY", "energy"),
     ("SERVICE", "service"),
     ("OVERSHOOT", "overshoot"),
+    ("SHARES", "shares"),
     ("TOTAL", "total"),
 ];
 const SESSIONS: &[Column] = &[

@@ -54,6 +54,8 @@ struct Session {
     revenue: i128,
     settled: bool,
     released: bool,
+    /// Basis points by party, and who gets what rounding leaves.
+    agreement: Option<(BTreeMap<String, i128>, String)>,
 }
 
 /// What a session was settled for.
@@ -222,6 +224,10 @@ impl Books {
         if balance != 0 {
             return Err(format!("closed with {balance}/10000 in it"));
         }
+        let holds = |session: &&Session| session.account == account && !session.settled && !session.released;
+        if self.sessions.values().any(|session| holds(&session)) {
+            return Err("closed with sessions that hold money".to_owned());
+        }
         self.closed.insert(account.to_owned());
         Ok(())
     }
@@ -300,7 +306,11 @@ impl Books {
     fn take_held(&mut self, account: &str, value: &Value) -> Checked<()> {
         self.must_be_open(account)?;
         let session = text(value, "session")?;
-        let fresh = Session { account: account.to_owned(), ..Session::default() };
+        let agreement = match field(value, "split") {
+            None | Some(Value::Nil) => None,
+            Some(split) => Some(agreement(split)?),
+        };
+        let fresh = Session { account: account.to_owned(), agreement, ..Session::default() };
         match self.sessions.insert(session.to_owned(), fresh) {
             None => Ok(()),
             Some(_) => Err(format!("session {session} was held for twice")),
@@ -345,6 +355,12 @@ impl Books {
         session.settled = true;
         if session.revenue != total {
             return Err(format!("{}/10000 became revenue, the energy costs {total}/10000", session.revenue));
+        }
+        let operator = text(value, "operator")?;
+        let agreed = session.agreement.as_ref().map(|agreed| owed(agreed, operator, total)).unwrap_or_default();
+        let shares = shares(value)?;
+        if shares != agreed {
+            return Err(format!("the parties get {shares:?}, agreed were {agreed:?} of {total}/10000"));
         }
         if billed_wh + overshoot_wh != meter {
             return Err(format!("{meter} Wh metered, {billed_wh} billed and {overshoot_wh} overshoot (SESS-1)"));
@@ -412,6 +428,40 @@ impl Books {
     fn post(&mut self, shard: &str, currency: &str, amount: i128) {
         *self.sums.entry((shard.to_owned(), currency.to_owned())).or_default() += amount;
     }
+}
+
+/// Basis points by party, and who gets what rounding leaves; 10,000 in all.
+fn agreement(split: &Value) -> Checked<(BTreeMap<String, i128>, String)> {
+    let entries = field(split, "shares").and_then(Value::as_map).ok_or("an agreement without shares")?;
+    let mut shares = BTreeMap::new();
+    for (party, share) in entries {
+        let read = party.as_str().zip(share.as_i64());
+        let (party, share) = read.ok_or("a share that cannot be read")?;
+        shares.insert(party.to_owned(), i128::from(share));
+    }
+    if shares.values().sum::<i128>() != 10_000 {
+        return Err(format!("an agreement that is not of one whole: {shares:?}"));
+    }
+    Ok((shares, text(split, "remainder")?.to_owned()))
+}
+
+/// What the parties but the operator are owed of a price.
+fn owed((shares, remainder): &(BTreeMap<String, i128>, String), operator: &str, price: i128) -> BTreeMap<String, i128> {
+    let mut parts: BTreeMap<String, i128> =
+        shares.iter().map(|(p, share)| (p.clone(), price * share / 10_000)).collect();
+    let left = price - parts.values().sum::<i128>();
+    *parts.entry(remainder.clone()).or_default() += left;
+    parts.into_iter().filter(|(party, part)| party != operator && *part > 0).collect()
+}
+
+/// What a settlement says that the parties get; it moves from the operator to them.
+fn shares(value: &Value) -> Checked<BTreeMap<String, i128>> {
+    let mut found = BTreeMap::new();
+    let listed = field(value, "shares").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    for share in listed {
+        *found.entry(text(share, "party")?.to_owned()).or_default() += number(share, "amount")?;
+    }
+    Ok(found)
 }
 
 fn text<'a>(value: &'a Value, name: &str) -> Checked<&'a str> {

@@ -205,6 +205,83 @@ fn wrong_books_are_found() {
     with(&[json!({ "melted": {} })]).expect("melted");
 }
 
+fn keyed(kind: &str, key: &str, more: Json) -> Json {
+    let mut event = more;
+    event["key"] = json!(key);
+    event["currency"] = json!("CNY");
+    json!({ kind: event })
+}
+
+#[test]
+fn what_operators_do_wrongly_is_found() {
+    let with = |events: &[Json]| {
+        let mut journal = Journal::new();
+        journal.frame(1, &[opened(), topped_up("k1", 1_000), held(), debited(1, 100, 400, 400)]);
+        journal.frame(1, events);
+        journal
+    };
+    let refund = |key: &str, amount: i64| keyed("refunded", key, json!({ "amount": amount }));
+    let adjust = |amount: i64, reason: &str| keyed("adjusted", "a", json!({ "amount": amount, "reason": reason }));
+    let release = || keyed("released", "r", json!({ "session": "main/c1.1", "hold": 600 }));
+    let close = || keyed("closed", "c", json!({}));
+    with(&[refund("b", 600), adjust(-5, "why"), adjust(5, "why")]).expect("key a had an effect twice");
+    with(&[refund("b", 600), refund("c", 401)]).expect("a refund of 401/10000, 400/10000 were paid in");
+    with(&[adjust(5, " ")]).expect("without an amount or a reason");
+    with(&[release(), debited(2, 120, 80, 480)]).expect("a debit of a session whose hold was released");
+    with(&[release(), settled(2, 150, 200, 550, 50)]).expect("150/10000 are taken for a session whose hold was");
+    with(&[release(), settled(2, 150, 200, 400, 200)]).check().unwrap();
+    with(&[close()]).expect("closed with 600/10000 in it");
+    with(&[refund("b", 600), close()]).expect("closed with sessions that hold money");
+    with(&[refund("b", 600), release(), close(), topped_up("k2", 1)]).expect("not open, or closed");
+    with(&[refund("b", 600), release(), close()]).check().unwrap();
+}
+
+#[test]
+fn transfers_that_do_not_fit_are_found() {
+    let with = |events: &[Json]| {
+        let mut journal = Journal::new();
+        journal.frame(1, &[opened(), topped_up("k1", 1_000)]);
+        journal.frame(1, events);
+        journal
+    };
+    let out = |number: i64| {
+        keyed("transferred_out", &format!("t{number}"), json!({ "number": number, "to": "main/a1", "amount": 5 }))
+    };
+    let arrive = |amount: i64| keyed("transferred_in", "-", json!({ "transfer": "main/a1.t1", "amount": amount }));
+    let confirm = || json!({ "transfer_arrived": { "number": 1 } });
+    let back = |amount: i64| keyed("transfer_returned", "-", json!({ "number": 1, "amount": amount }));
+    with(&[out(1), arrive(5), confirm()]).check().unwrap();
+    with(&[out(1), back(5)]).check().unwrap();
+    with(&[out(1)]).check().unwrap();
+    with(&[arrive(5)]).expect("transfer main/a1.t1 arrived as");
+    with(&[out(1), arrive(6)]).expect("transfer main/a1.t1 arrived as");
+    with(&[out(1), arrive(5), arrive(5)]).expect("arrives twice");
+    with(&[out(1), out(1)]).expect("key t1 had an effect twice");
+    with(&[out(1), confirm()]).expect("is confirmed and never arrived");
+    with(&[out(1), arrive(5), back(5)]).expect("is back and did");
+    with(&[out(1), back(4)]).expect("comes back as something else");
+    with(&[out(1), back(5), confirm()]).expect("ends and is not under way");
+}
+
+#[test]
+fn parties_get_what_was_agreed() {
+    let with = |shares: Json| {
+        let mut held = held();
+        held["held"]["split"] =
+            json!({ "shares": { "main/op1": 4_000, "main/owner": 6_000 }, "remainder": "main/owner" });
+        let mut settled = settled(1, 150, 601, 551, 50);
+        settled["settled"]["operator"] = json!("main/op1");
+        settled["settled"]["shares"] = shares;
+        let mut journal = Journal::new();
+        journal.frame(1, &[opened(), topped_up("k1", 1_000), held, settled]);
+        journal
+    };
+    // 601: 240 to the operator, 360 and the one of rounding to the owner.
+    with(json!([{ "party": "main/owner", "amount": 361 }])).check().unwrap();
+    with(json!([{ "party": "main/owner", "amount": 360 }])).expect("the parties get");
+    with(json!([])).expect("the parties get");
+}
+
 fn settled_at_the_station(session: &str, billed: i64) -> Value {
     let record = json!({ "session": session, "account": "main/a1", "energy": 150, "billed": billed, "overshoot": 50 });
     pack(&json!({ "charger": { "session_settled": { "session": session, "record": record } } }))

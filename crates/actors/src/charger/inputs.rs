@@ -107,6 +107,7 @@ fn request_start(
         connectors: charger.connectors,
         origin,
         tariff: tariff.clone(),
+        split: station.split.clone(),
         operator: station.operator.clone(),
         station: station_id.clone(),
         city: station.city.clone(),

@@ -127,11 +127,12 @@ impl NodeHandle {
             });
             for (account, currency, balance) in found.await? {
                 let zero = Money::ZERO;
-                let new = OperatorBalance { currency, energy: zero, service: zero, overshoot: zero };
+                let new = OperatorBalance { currency, energy: zero, service: zero, overshoot: zero, shares: zero };
                 let sum = folded.entry(currency).or_insert(new);
                 let part = match account {
                     LedgerAccount::EnergyRevenue { .. } => &mut sum.energy,
                     LedgerAccount::ServiceRevenue { .. } => &mut sum.service,
+                    LedgerAccount::Share { .. } => &mut sum.shares,
                     _ => &mut sum.overshoot,
                 };
                 let overflow = || StoreError::Corrupt(format!("the balances of {operator} do not fit in 64 bits"));

@@ -204,9 +204,11 @@ async fn an_audit_leads_from_the_entry_to_its_samples() {
     assert_eq!(samples.iter().map(|range| (range.first, range.last, range.stored)).collect::<Vec<_>>(), [(7, 8, 2)]);
     // What the driver paid, 200 Wh at 1.2 + 0.3 a kWh, is what the operator earned.
     let earned = handle.operator_balance(&id("op1")).await.expect("all shards");
-    let earned: Vec<_> =
-        earned.iter().map(|sum| (sum.energy.0, sum.service.0, sum.overshoot.0, sum.total().0)).collect();
-    assert_eq!(earned, [(2_400, 600, 0, 3_000)]);
+    let earned: Vec<_> = earned.iter().map(|sum| (sum.energy.0, sum.service.0, sum.shares.0, sum.total().0)).collect();
+    // 6,667 of 10,000 are his; the owner of the site gets the other third.
+    assert_eq!(earned, [(2_400, 600, -1_000, 2_000)]);
+    let owner = handle.operator_balance(&id("owner")).await.expect("all shards");
+    assert_eq!(owner.iter().map(|sum| (sum.shares.0, sum.total().0)).collect::<Vec<_>>(), [(1_000, 1_000)]);
     assert_eq!(handle.operator_balance(&id("nobody")).await, Ok(vec![]));
     // One alone, by its name; and none by another's.
     let entry = &audited[3].entry;

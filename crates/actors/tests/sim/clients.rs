@@ -142,7 +142,7 @@ impl Client {
     fn authorisation(&self, session: &Session, operator: &str, want: Money, at: Timestamp) -> AccountCommand {
         let (operator, tariff) = (operator.parse::<OperatorId>().expect("an id"), tariff());
         let session = format!("c{}.{}", self.number, session.number).parse().expect("a session");
-        AccountCommand::Authorise { session, operator, tariff, want, reserve: Money(300), at }
+        AccountCommand::Authorise { session, operator, tariff, split: None, want, reserve: Money(300), at }
     }
 
     fn reading(&self, session: &Session, hold_target: Option<Money>) -> AccountCommand {

@@ -352,7 +352,7 @@ impl From<BalanceView> for BalanceDto {
     }
 }
 
-/// What an operator has earned: the fold over the books of all shards.
+/// What an operator, or another party of an agreement, has earned: the fold over the books of all shards.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OperatorBalancesDto {
     /// The operator.
@@ -372,6 +372,8 @@ pub struct OperatorBalanceDto {
     pub service: String,
     /// Metered and paid by no driver: zero or negative.
     pub overshoot: String,
+    /// Shares of revenue by agreement: received, less what was passed on.
+    pub shares: String,
     /// Everything together.
     pub total: String,
 }
@@ -384,6 +386,7 @@ impl OperatorBalancesDto {
             energy: balance.energy.to_string(),
             service: balance.service.to_string(),
             overshoot: balance.overshoot.to_string(),
+            shares: balance.shares.to_string(),
             total: balance.total().to_string(),
         };
         Self { operator, balances: balances.iter().map(dto).collect() }

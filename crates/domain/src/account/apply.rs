@@ -196,7 +196,7 @@ impl Account {
     }
 
     fn on_held(&mut self, id: &SessionId, event: &AccountEvent) -> Result<(), ApplyError> {
-        let AccountEvent::Held { operator, tariff, hold, reserve, at, .. } = event else {
+        let AccountEvent::Held { operator, tariff, split, hold, reserve, at, .. } = event else {
             return Ok(());
         };
         if self.holds.contains_key(id) {
@@ -206,6 +206,7 @@ impl Account {
         let session = SessionAccount {
             operator: operator.clone(),
             tariff: tariff.clone(),
+            split: split.clone(),
             opened_at: *at,
             authorised: *hold,
             reserve: *reserve,

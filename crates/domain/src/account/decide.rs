@@ -9,6 +9,7 @@ use crate::account::{
     Holder, KEYS_REMEMBERED, KeyContent, MAX_BALANCE, MAX_KEY_LEN, MIN_START, RefusedSubject,
 };
 use crate::ids::{AccountId, OperatorId, SessionId};
+use crate::split::Split;
 use crate::tariff::Tariff;
 use crate::units::{Currency, Money, Timestamp};
 use metered::Reading;
@@ -59,8 +60,8 @@ pub fn decide(state: Option<&Account>, id: &AccountId, command: &AccountCommand)
         (Some(account), AccountCommand::EndTransfer { number, refused, at }) => {
             account.end_transfer_with(*number, refused.as_ref(), *at)
         }
-        (Some(account), AccountCommand::Authorise { session, operator, tariff, want, reserve, at }) => {
-            account.authorise(session, operator, tariff, *want, *reserve, *at)
+        (Some(account), AccountCommand::Authorise { session, operator, tariff, split, want, reserve, at }) => {
+            account.authorise(session, operator, tariff, split.as_ref(), *want, *reserve, *at)
         }
         (Some(account), AccountCommand::Debit { session, sequence, meter, by_period, cumulative, hold_target, at }) => {
             let reading = Reading { session, sequence: *sequence, meter: *meter, by_period, cumulative: *cumulative };
@@ -170,12 +171,14 @@ impl Account {
         session: &SessionId,
         operator: &OperatorId,
         tariff: &Tariff,
+        split: Option<&Split>,
         want: Money,
         reserve: Money,
         at: Timestamp,
     ) -> Decision {
         if let Some(known) = self.position(session) {
-            return if known.operator != *operator || known.tariff != *tariff {
+            let other = known.operator != *operator || known.tariff != *tariff || known.split.as_ref() != split;
+            return if other {
                 refuse(AccountRejection::SessionReused)
             } else if known.closed.is_some() {
                 refuse(AccountRejection::SessionClosed)
@@ -191,12 +194,13 @@ impl Account {
         if self.is_closed() {
             return refuse(AccountRejection::AccountClosed);
         }
-        match self.first_hold(tariff, want, reserve) {
+        match self.first_hold(tariff, split, want, reserve) {
             Ok(hold) => Decision {
                 event: Some(AccountEvent::Held {
                     session: session.clone(),
                     operator: operator.clone(),
                     tariff: tariff.clone(),
+                    split: split.cloned(),
                     hold,
                     reserve,
                     at,
@@ -207,7 +211,13 @@ impl Account {
         }
     }
 
-    fn first_hold(&self, tariff: &Tariff, want: Money, reserve: Money) -> Result<Money, AccountRejection> {
+    fn first_hold(
+        &self,
+        tariff: &Tariff,
+        split: Option<&Split>,
+        want: Money,
+        reserve: Money,
+    ) -> Result<Money, AccountRejection> {
         if self.is_frozen() {
             return Err(AccountRejection::AccountFrozen);
         }
@@ -218,6 +228,7 @@ impl Account {
             return Err(AccountRejection::CurrencyMismatch { account: self.currency, tariff: tariff.currency });
         }
         tariff.check().map_err(|_| AccountRejection::InvalidTariff)?;
+        split.map_or(Ok(()), Split::check).map_err(|_| AccountRejection::InvalidSplit)?;
         let most = self.holder.max_open_sessions();
         if self.open_sessions() >= most {
             return Err(AccountRejection::TooManySessions { most });

@@ -3,6 +3,7 @@
 use crate::account::AccountEvent;
 use crate::ids::{AccountId, OperatorId};
 use crate::ledger::{LedgerAccount, Posting};
+use crate::split::PartyShare;
 use crate::units::{Currency, Money, WattHours};
 
 /// The part of `meter` that counts as not paid when `unpaid` of its price `total` is not paid: the
@@ -47,8 +48,10 @@ pub fn postings(id: &AccountId, event: &AccountEvent) -> Vec<Posting> {
         AccountEvent::Debited { operator, currency, energy, service, .. } => {
             revenue(id, operator, *currency, *energy, *service, Money::ZERO)
         }
-        AccountEvent::Settled { operator, currency, energy, service, settled, .. } => {
-            revenue(id, operator, *currency, *energy, *service, settled.overshoot)
+        AccountEvent::Settled { operator, currency, energy, service, settled, shares, .. } => {
+            let mut legs = revenue(id, operator, *currency, *energy, *service, settled.overshoot);
+            legs.extend(passed_on(operator, *currency, shares));
+            legs
         }
         AccountEvent::Opened { .. }
         | AccountEvent::Frozen { .. }
@@ -72,6 +75,20 @@ fn in_flight(id: &AccountId, currency: Currency, amount: Money) -> Vec<(LedgerAc
         (LedgerAccount::Driver(id.clone()), currency, amount.negated()),
         (LedgerAccount::InFlight { tenant: id.tenant_id(), currency }, currency, amount),
     ]
+}
+
+/// What an operator passes on to the parties of an agreement.
+fn passed_on(
+    operator: &OperatorId,
+    currency: Currency,
+    shares: &[PartyShare],
+) -> impl Iterator<Item = (LedgerAccount, Currency, Money)> {
+    let legs = shares.iter().flat_map(move |share| {
+        let from = LedgerAccount::Share { party: operator.clone(), currency };
+        let to = LedgerAccount::Share { party: share.party.clone(), currency };
+        [(from, currency, share.amount.negated()), (to, currency, share.amount)]
+    });
+    legs.collect::<Vec<_>>().into_iter()
 }
 
 fn revenue(

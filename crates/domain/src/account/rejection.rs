@@ -36,6 +36,9 @@ pub enum AccountRejection {
     /// A price is out of range.
     #[error("the session's tariff has a price out of range")]
     InvalidTariff,
+    /// The agreement about the revenue is not of one whole.
+    #[error("the session's agreement about the revenue cannot be used")]
+    InvalidSplit,
     /// The hold would not cover the reserve and a minimum of energy.
     #[error("{available} is available, which does not pay for a session")]
     InsufficientFunds { available: Money },
@@ -93,8 +96,8 @@ pub enum AccountRejection {
     /// It is settled.
     #[error("this session is closed")]
     SessionClosed,
-    /// Money is held for this session with another operator or tariff.
-    #[error("this session was authorised with another operator or tariff")]
+    /// Money is held for this session with another operator, tariff or agreement.
+    #[error("this session was authorised with another operator, tariff or agreement")]
     SessionReused,
     /// The sequence was used with another content.
     #[error("sequence {sequence} of this session was used with another content")]
@@ -135,6 +138,7 @@ impl AccountRejection {
             Self::BalanceLimit => "balance_limit",
             Self::CurrencyMismatch { .. } => "currency_mismatch",
             Self::InvalidTariff => "invalid_tariff",
+            Self::InvalidSplit => "invalid_split",
             Self::InsufficientFunds { .. } => "insufficient_funds",
             Self::TooManySessions { .. } => "too_many_sessions",
             Self::OtherCurrency { .. } => "currency_mismatch",

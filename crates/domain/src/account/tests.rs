@@ -8,6 +8,7 @@ mod model;
 mod operated;
 mod properties;
 mod sessions;
+mod shares;
 mod transfers;
 
 pub(super) fn cny() -> Currency {
@@ -148,6 +149,7 @@ pub(super) fn authorise(number: usize, want: i64, reserve: i64) -> AccountComman
         session: session(number),
         operator: "op1".parse().unwrap(),
         tariff: tariff(),
+        split: None,
         want: Money(want),
         reserve: Money(reserve),
         at: Timestamp(2),
@@ -259,12 +261,13 @@ fn authorisation_holds_what_is_there_or_refuses_for_good() {
     // Another size is the same authorisation; another tariff is not.
     let (written, answer) = bank.tell_again(&authorise(1, 9_000, 0));
     assert_eq!((written, answer), (false, Ok(AccountAnswer::Authorised { hold: Money(8_000) })));
-    let AccountCommand::Authorise { session, operator, mut tariff, want, reserve, at } = authorise(1, 8_000, 1_000)
+    let AccountCommand::Authorise { session, operator, mut tariff, split, want, reserve, at } =
+        authorise(1, 8_000, 1_000)
     else {
         panic!()
     };
     tariff.prices[0].energy = Money(1);
-    let other = AccountCommand::Authorise { session, operator, tariff, want, reserve, at };
+    let other = AccountCommand::Authorise { session, operator, tariff, split, want, reserve, at };
     assert_eq!(code(bank.tell(&other)), "session_reused");
     // 2,000 are left: enough beyond a reserve of 1,600 for 24 Wh at the highest price, not for 20 Wh beyond 1,700.
     assert_eq!(code(bank.tell(&authorise(2, 9_000, 1_700))), "insufficient_funds");

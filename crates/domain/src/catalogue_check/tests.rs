@@ -38,6 +38,7 @@ fn good() -> Catalogue {
         city: "Shanghai".into(),
         time_zone: "Asia/Shanghai".into(),
         tariff: "t1".parse().unwrap(),
+        split: None,
         limits,
     };
     catalogue.stations.insert("s1".parse().unwrap(), station);
@@ -53,6 +54,19 @@ fn station(catalogue: &mut Catalogue) -> &mut Station {
 
 fn first(catalogue: &mut Catalogue) -> &mut Charger {
     catalogue.chargers.values_mut().next().unwrap()
+}
+
+#[test]
+fn an_agreement_is_of_one_whole_and_of_one_tenant() {
+    let split = |shares: &[(&str, u32)]| {
+        let shares = shares.iter().map(|(party, share)| (party.parse().unwrap(), *share)).collect();
+        Some(crate::split::Split { shares, remainder: "op1".parse().unwrap() })
+    };
+    assert!(after(|catalogue| station(catalogue).split = split(&[("op1", 4_000), ("owner", 6_000)])).is_empty());
+    let off = after(|catalogue| station(catalogue).split = split(&[("op1", 4_000), ("owner", 6_001)]));
+    assert!(off.len() == 1 && off[0].contains("stations.main/s1.split") && off[0].contains("10001"), "{off:?}");
+    let foreign = after(|catalogue| station(catalogue).split = split(&[("op1", 4_000), ("acme/owner", 6_000)]));
+    assert!(foreign.len() == 1 && foreign[0].contains("another tenant"), "{foreign:?}");
 }
 
 /// The problems after a change to the good catalogue, as text.

@@ -90,6 +90,7 @@ pub(super) fn start_by(origin: Origin) -> ChargerCommand {
         connectors: 2,
         origin,
         tariff: tariff(),
+        split: None,
         operator: "op1".parse().unwrap(),
         station: "s1".parse().unwrap(),
         city: "Beijing".into(),

@@ -14,6 +14,7 @@ use chargeplane_domain::gateway::BootId;
 use chargeplane_domain::ids::{AccountId, ChargerId, ConnectorNo, GatewayId, SessionId, StationId};
 use chargeplane_domain::sample::Sample;
 use chargeplane_domain::session::ChargeRecord;
+use chargeplane_domain::split::Split;
 use chargeplane_domain::tariff::book::TariffBook;
 use chargeplane_domain::tariff::{Price, Slots, Tariff};
 use chargeplane_domain::units::{Currency, Money, Mono, Timestamp, WattHours, Watts};
@@ -48,6 +49,7 @@ pub fn catalogue() -> Catalogue {
         city: "Shenzhen".to_owned(),
         time_zone: "Asia/Shanghai".to_owned(),
         tariff: id("t1"),
+        split: Some(split()),
         limits: vec![LimitNode { id: "grid".into(), parent: None, limit_w: Watts(100_000), base_w: Watts(0) }],
     };
     let charger = |child| Charger {
@@ -68,6 +70,12 @@ pub fn catalogue() -> Catalogue {
         gateways: BTreeMap::from([(id::<GatewayId>("g1"), Gateway { station: id("s1") })]),
         chargers: BTreeMap::from([(id::<ChargerId>("c0"), charger(0)), (id("c1"), charger(1))]),
     }
+}
+
+/// The owner of the site gets a third, and what rounding leaves.
+fn split() -> Split {
+    let shares = BTreeMap::from([(id("op1"), 6_667), (id("owner"), 3_333)]);
+    Split { shares, remainder: id("owner") }
 }
 
 /// Applies the catalogue and enrols the gateway.

@@ -112,6 +112,7 @@ pub fn authorise(session: &str) -> AccountCommand {
         session: id(session),
         operator: id("op1"),
         tariff: tariff(),
+        split: None,
         want: Money(10_000),
         reserve: Money(100),
         at: Timestamp(2_000),

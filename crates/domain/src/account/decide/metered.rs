@@ -6,6 +6,7 @@ use crate::account::{
     Settled, unpaid_energy,
 };
 use crate::ids::SessionId;
+use crate::split::PartyShare;
 use crate::tariff::{MAX_METER, PERIODS, Priced};
 use crate::units::{Money, Timestamp, WattHours};
 
@@ -106,6 +107,7 @@ impl Account {
                     currency: self.currency,
                     energy: due.energy,
                     service: due.service,
+                    shares: session.shares(&settled),
                     settled,
                 }),
                 answer: Ok(AccountAnswer::Settled(settled)),
@@ -168,6 +170,13 @@ impl Account {
                 )
             },
         }
+    }
+}
+
+impl SessionAccount {
+    /// What the operator passes on by the agreement: of the whole price, paid or not.
+    fn shares(&self, settled: &Settled) -> Vec<PartyShare> {
+        self.split.as_ref().map(|split| split.owed(&self.operator, settled.cumulative.total())).unwrap_or_default()
     }
 }
 

@@ -19,6 +19,7 @@ impl Charger {
             connectors,
             origin,
             tariff,
+            split,
             operator,
             station,
             city,
@@ -44,6 +45,9 @@ impl Charger {
         if !self.available {
             return Err(ChargerRejection::Unavailable);
         }
+        if split.as_ref().is_some_and(|split| split.check().is_err()) {
+            return Err(ChargerRejection::InvalidTariff);
+        }
         if tariff.check().is_err() || zone::parse(time_zone).is_err() {
             return Err(ChargerRejection::InvalidTariff);
         }
@@ -55,6 +59,7 @@ impl Charger {
             connector: *connector,
             operator: operator.clone(),
             tariff: tariff.clone(),
+            split: split.clone(),
             time_zone: time_zone.clone(),
             city: city.clone(),
             station: station.clone(),

@@ -167,6 +167,7 @@ impl Sim {
             city: String::new(),
             time_zone: "UTC".into(),
             tariff: "t".parse().unwrap(),
+            split: None,
             limits: setting.limits.clone(),
         };
         let mut chargers = BTreeMap::new();

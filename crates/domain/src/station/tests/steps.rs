@@ -54,6 +54,7 @@ impl Desk {
             city: String::new(),
             time_zone: "UTC".into(),
             tariff: "t".parse().unwrap(),
+            split: None,
             limits,
         };
         let of: BTreeMap<ChargerId, Charger> = (0..chargers).map(|child| (id(child), charger(child, "g"))).collect();
