@@ -4,7 +4,7 @@
 //! the link is attached once the node listens. At the end: HTTP stops taking requests, the node flushes and
 //! gives up its shards and its lease, the link hands over what is queued, the broker goes last.
 
-mod journal;
+pub mod journal;
 
 use crate::cli::{Connection, DevArgs, NodeArgs};
 use crate::client::new_key;
@@ -78,6 +78,13 @@ impl Start {
         }
         Ok(Self { loaded, dev: true })
     }
+}
+
+/// The configuration of a command that works on a node's stores while the node does not run.
+pub fn loaded(connection: &Connection, file: Option<&Path>) -> Result<Loaded, Failure> {
+    let mut loaded = config::load(file, config::environment())?;
+    place_data(&mut loaded, connection)?;
+    Ok(loaded)
 }
 
 fn place_data(loaded: &mut Loaded, connection: &Connection) -> Result<(), Failure> {
@@ -203,7 +210,7 @@ async fn apply_file(handle: &NodeHandle, catalogue: Catalogue) -> Result<Catalog
     }
 }
 
-fn open_failure(error: OpenError) -> Failure {
+pub fn open_failure(error: OpenError) -> Failure {
     let code = if matches!(error, OpenError::Locked { .. }) { Code::Busy } else { Code::Store };
     Failure::new(code, error.to_string())
 }

@@ -627,6 +627,21 @@ pub enum LedgerCommand {
     Verify,
     /// Every balance, credit side included
     Balances,
+    /// Write the logs of all shards to a file, verified; the node must not run
+    Export(ArchiveArgs),
+    /// Read logs from such a file into an empty journal; the node must not run
+    Import(ArchiveArgs),
+}
+
+/// Which file, and whose journal.
+#[derive(Debug, Args)]
+pub struct ArchiveArgs {
+    /// The file; an export does not replace one
+    #[arg(long, value_name = "FILE")]
+    pub file: PathBuf,
+    /// Configuration file of the node, where its journal is not the data directory's
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// `chargeplane tariff`.

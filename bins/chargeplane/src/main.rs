@@ -1,5 +1,6 @@
 //! `chargeplane`: the node, the development node, and the operator's commands.
 
+mod archive;
 mod assemble;
 mod cli;
 mod client;
@@ -32,6 +33,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Config { command: ConfigCommand::Check(args) } => config::check(args),
         Command::Config { command: ConfigCommand::Reference } => config::reference(),
         Command::Ledger { command: LedgerCommand::Verify } => verify::run(&cli.connection),
+        Command::Ledger { command: LedgerCommand::Export(args) } => archive::export(&cli.connection, args),
+        Command::Ledger { command: LedgerCommand::Import(args) } => archive::import(&cli.connection, args),
         Command::Tariff { command: TariffCommand::Price(args) } => tariff::price(args),
         command => operate::run(&cli.connection, command),
     }
