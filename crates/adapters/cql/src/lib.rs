@@ -10,7 +10,7 @@
 //! Whatever decides is one conditional write in one partition (OWN-1), answered after a quorum of replicas has it
 //! (MONEY-3). The driver repeats nothing by itself: a write that was not answered is `OutcomeUnknown`, and the
 //! caller offers the very same frames again. The tables are described in `docs/reference/storage.md`, the reasons in
-//! `docs/decisions/0015-cql-journal-layout.md`.
+//! `docs/decisions/0012-cql-journal-layout.md`.
 
 mod durability;
 mod head;
