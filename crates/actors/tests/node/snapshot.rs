@@ -32,11 +32,15 @@ async fn open(stores: &MemoryStores) -> OpenedShard {
 }
 
 /// Everything that the tests write: an account with keys, a refused one among them.
+///
+/// A pause behind each top-up: virtual time does not pass while a snapshot is being encoded on another thread, so
+/// however late that thread is run, what was due by then has been written.
 async fn fill(handle: &NodeHandle) -> Result<AccountAnswer, String> {
     open_account(handle, "a1", 1_000_000).await;
     open_account(handle, "a2", 5).await;
     for n in 0..200 {
         top_up(handle, &format!("k{n}"), 1 + n).await.expect("tops up");
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     top_up(handle, "bad", -1).await
 }
