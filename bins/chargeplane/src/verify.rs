@@ -24,6 +24,9 @@ use std::path::Path;
 const HEADER: usize = 64;
 const TRAILER: usize = 4;
 
+/// A packed payload announces at most so many bytes.
+const MAX_PAYLOAD: u64 = 8 << 20;
+
 /// A hash as stored.
 type Hash = [u8; 32];
 
@@ -259,11 +262,7 @@ impl<'a> Frame<'a> {
 /// settled.
 fn take_entries(chain: &Chain, of_accounts: bool, payload: &[u8], summary: &mut Summary) -> Checked<()> {
     let at = format!("{} frame {}", chain.name, chain.lsn);
-    let mut rest = payload;
-    let value = rmpv::decode::read_value(&mut rest).map_err(|e| format!("{at}: the payload cannot be read: {e}"))?;
-    if !rest.is_empty() {
-        return Err(format!("{at}: {} bytes after the payload", rest.len()));
-    }
+    let value = read_payload(payload).map_err(|what| format!("{at}: {what}"))?;
     let entries = field(&value, "entries").and_then(Value::as_array);
     let (Some(entries), Some(1)) = (entries, field(&value, "v").and_then(Value::as_u64)) else {
         return Err(format!("{at}: not a payload of version 1"));
@@ -280,6 +279,26 @@ fn take_entries(chain: &Chain, of_accounts: bool, payload: &[u8], summary: &mut 
         taken.map_err(|what| format!("{at}, entry {n}, {key}: {what}"))?;
     }
     summary.books.check_shard(&chain.name).map_err(|what| format!("{at}: {what}"))
+}
+
+/// A payload's value, out of its LZ4 block where it has one.
+fn read_payload(payload: &[u8]) -> Checked<Value> {
+    let value = read_value(payload)?;
+    if field(&value, "v").and_then(Value::as_u64) != Some(2) {
+        return Ok(value);
+    }
+    let block = field(&value, "lz4").and_then(Value::as_slice);
+    let size = field(&value, "size").and_then(Value::as_u64).filter(|size| *size <= MAX_PAYLOAD);
+    let Some((block, size)) = block.zip(size.and_then(|size| usize::try_from(size).ok())) else {
+        return Err("a packed payload without its block or size".to_owned());
+    };
+    let plain = lz4_flex::block::decompress(block, size).map_err(|e| format!("the block cannot be unpacked: {e}"))?;
+    read_value(&plain)
+}
+
+fn read_value(mut bytes: &[u8]) -> Checked<Value> {
+    let value = rmpv::decode::read_value(&mut bytes).map_err(|e| format!("the payload cannot be read: {e}"))?;
+    if bytes.is_empty() { Ok(value) } else { Err(format!("{} bytes after the payload", bytes.len())) }
 }
 
 /// A field of a MessagePack map.

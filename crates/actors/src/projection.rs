@@ -27,9 +27,15 @@ use tokio::time::Instant;
 /// Pause before a page that would not be full, so that many small frames are projected together.
 const LINGER: Duration = Duration::from_millis(50);
 
-/// Rest after a page, in times that it took. Under load the read models fall behind rather than take the cores
-/// from who waits for an answer.
-const REST: u32 = 2;
+/// Rest after a page while the node is busy, in times that it took. Under load the read models fall behind rather
+/// than take the cores from who waits for an answer.
+const REST: u32 = 10;
+
+/// Commits a second, of all shards together, from which on the node counts as busy.
+const BUSY: f64 = 50.0;
+
+/// A page is to take about so long: it has fewer frames when they are large.
+const PAGE_TIME: Duration = Duration::from_millis(40);
 
 /// Longest rest.
 const MAX_REST: Duration = Duration::from_millis(500);
@@ -55,13 +61,33 @@ pub enum ProjectionMessage {
 /// The projection actor.
 pub struct ProjectionActor;
 
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Progress {
     committed: u64,
     projected: u64,
     working: bool,
     /// Before the next page.
     rest: Duration,
+    /// Frames in the next page.
+    page: usize,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self { committed: 0, projected: 0, working: false, rest: Duration::ZERO, page: PAGE }
+    }
+}
+
+impl Progress {
+    /// Takes over how a page went.
+    fn paced(&mut self, took: Duration, busy: bool) {
+        self.rest = if busy { took.saturating_mul(REST).min(MAX_REST) } else { Duration::ZERO };
+        if took > PAGE_TIME {
+            self.page = (self.page / 2).max(1);
+        } else if took < PAGE_TIME / 3 {
+            self.page = self.page.saturating_mul(2).min(PAGE);
+        }
+    }
 }
 
 /// State of the projection actor.
@@ -70,6 +96,28 @@ pub struct ProjectionState {
     shards: BTreeMap<ShardId, Progress>,
     /// Readers of what they wrote.
     waiting: Vec<Waiting>,
+    load: Load,
+}
+
+/// How busy the node is: commits that were told lately.
+struct Load {
+    since: Instant,
+    commits: u32,
+    busy: bool,
+}
+
+impl Load {
+    /// Over which time it is looked at.
+    const WINDOW: Duration = Duration::from_millis(200);
+
+    fn is_busy(&mut self) -> bool {
+        let passed = self.since.elapsed();
+        if passed >= Self::WINDOW {
+            self.busy = f64::from(self.commits) > BUSY * passed.as_secs_f64();
+            (self.since, self.commits) = (Instant::now(), 0);
+        }
+        self.busy
+    }
 }
 
 /// A reader that waits until a log number is projected.
@@ -96,7 +144,8 @@ impl Actor for ProjectionActor {
         for (shard, projected) in cursors {
             shards.insert(shard, Progress { committed: projected, projected, ..Progress::default() });
         }
-        Ok(ProjectionState { shared, shards, waiting: Vec::new() })
+        let load = Load { since: Instant::now(), commits: 0, busy: false };
+        Ok(ProjectionState { shared, shards, waiting: Vec::new(), load })
     }
 
     async fn handle(
@@ -109,12 +158,14 @@ impl Actor for ProjectionActor {
             ProjectionMessage::Advanced { shard, lsn } => {
                 let progress = state.shards.entry(shard).or_default();
                 progress.committed = progress.committed.max(lsn);
+                state.load.commits = state.load.commits.saturating_add(1);
                 work(state, &myself, shard);
             }
             ProjectionMessage::Projected { shard, result, took } => {
+                let busy = state.load.is_busy();
                 let progress = state.shards.entry(shard).or_default();
                 progress.working = false;
-                progress.rest = took.saturating_mul(REST).min(MAX_REST);
+                progress.paced(took, busy);
                 match result {
                     Ok(upto) => progress.projected = progress.projected.max(upto),
                     Err(error) => state.shared.fatal.raise(format!("projections: {error}")),
@@ -162,15 +213,16 @@ fn work(state: &mut ProjectionState, myself: &ActorRef<ProjectionMessage>, shard
         return;
     }
     progress.working = true;
-    let full = usize::try_from(progress.committed.saturating_sub(progress.projected)).is_ok_and(|lag| lag >= PAGE);
-    let (rest, after) = (progress.rest, progress.projected);
+    let full =
+        usize::try_from(progress.committed.saturating_sub(progress.projected)).is_ok_and(|lag| lag >= progress.page);
+    let (rest, after, page) = (progress.rest, progress.projected, progress.page);
     let (shared, actor) = (Arc::clone(&state.shared), myself.clone());
     tokio::spawn(async move {
         tokio::time::sleep(if full { rest } else { LINGER.max(rest) }).await;
         let ports = &shared.ports;
         let models = (&*ports.records, &*ports.statements);
         let began = Instant::now();
-        let result = project_page(&*ports.journal, models, Generation::Served, shard, after).await;
+        let result = project_page(&*ports.journal, models, Generation::Served, shard, (after, page)).await;
         let took = began.elapsed();
         drop(actor.cast(ProjectionMessage::Projected { shard, result, took }));
     });

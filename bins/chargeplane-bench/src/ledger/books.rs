@@ -24,6 +24,8 @@ pub struct Found {
 /// Opens the books again and compares. `acknowledged` counts the debits of each slot.
 pub fn check(data: &Path, acknowledged: &[u32], accounts: usize) -> anyhow::Result<Found> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // The log first, by itself: a node keeps the directory for as long as anything of it lives.
+    let log = runtime.block_on(read_log(data))?;
     runtime.block_on(async {
         let began = Instant::now();
         let node = world::start_node(data).await?;
@@ -39,7 +41,6 @@ pub fn check(data: &Path, acknowledged: &[u32], accounts: usize) -> anyhow::Resu
         }
         node.drain().await;
 
-        let log = read_log(data).await?;
         for (slot, count) in acknowledged.iter().enumerate() {
             let found = log.by_slot.get(&slot).copied().unwrap_or(0);
             anyhow::ensure!(found >= u64::from(*count), "slot {slot}: {count} acknowledged, {found} in the log");
@@ -69,7 +70,8 @@ async fn read_log(data: &Path) -> anyhow::Result<Log> {
             let Some(end) = frames.last() else { break };
             after = end.lsn;
             for frame in &frames {
-                for entry in entry::read(&frame.payload)? {
+                let payload = entry::unpack(&frame.payload)?;
+                for entry in entry::read(&payload)? {
                     let StoredEntry::Entity { event, .. } = entry else { continue };
                     take(&mut log, &mut last, event.decode()?)?;
                 }

@@ -125,7 +125,8 @@ impl NodeHandle {
         let frames = frames.map_err(|error| StoreError::Io(error.to_string()))?;
         let frame = frames.first().filter(|frame| frame.lsn == line.lsn);
         let frame = frame.ok_or_else(|| corrupt(format!("{here} is not in the journal")))?;
-        let entries = entry::read(&frame.payload).map_err(|error| corrupt(format!("{here}: {error}")))?;
+        let payload = entry::unpack(&frame.payload).map_err(|error| corrupt(format!("{here}: {error}")))?;
+        let entries = entry::read(&payload).map_err(|error| corrupt(format!("{here}: {error}")))?;
         let at = usize::try_from(line.index).unwrap_or(usize::MAX);
         match entries.into_iter().nth(at) {
             Some(StoredEntry::Entity { key, event }) if key.parse() == Ok(AccountKey(line.account.clone())) => {

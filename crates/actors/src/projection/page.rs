@@ -17,23 +17,23 @@ use serde::de::DeserializeOwned;
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// Frames read at a time, and so the most that one transaction of a read model takes.
+/// Most frames read at a time, and so the most that one transaction of a read model takes.
 pub const PAGE: usize = 500;
 
 /// Pause before the journal is asked again that could not answer.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// Projects the page after frame `after` and returns the last log number that is in; `after` itself at the log's end.
+/// Projects up to `page` frames after frame `after` and returns the last log number that is in; `after` itself at the log's end.
 /// Projecting a page again changes nothing.
 pub async fn project_page(
     journal: &dyn Journal,
     (records, statements): (&dyn ChargeRecords, &dyn Statements),
     to: Generation,
     shard: ShardId,
-    after: u64,
+    (after, page): (u64, usize),
 ) -> Result<u64, StoreError> {
     let frames = loop {
-        match journal.read(shard, after, PAGE).await {
+        match journal.read(shard, after, page).await {
             // A journal over the network is away for a while.
             Err(JournalError::OutcomeUnknown(why)) => {
                 tracing::warn!(%shard, %why, "the journal cannot be read; asking again");
@@ -87,7 +87,8 @@ fn tell(conflicts: &[RecordConflict]) {
 }
 
 fn records_of(frame: &Frame, records: &mut Vec<StoredRecord>) -> Result<(), entry::PayloadError> {
-    for (index, entry) in (0u32..).zip(entry::read(&frame.payload)?) {
+    let payload = entry::unpack(&frame.payload)?;
+    for (index, entry) in (0u32..).zip(entry::read(&payload)?) {
         let StoredEntry::Entity { key, event } = entry else { continue };
         if let Some(StationFamilyEvent::Charger(ChargerEvent::SessionSettled { record, .. })) = known(frame, key, event)
         {
@@ -109,7 +110,8 @@ fn known<E: DeserializeOwned>(frame: &Frame, key: &str, event: StoredEvent<'_>) 
 }
 
 fn entries_of(frame: &Frame, entries: &mut Vec<LedgerEntry>) -> Result<(), entry::PayloadError> {
-    for (index, entry) in (0u32..).zip(entry::read(&frame.payload)?) {
+    let payload = entry::unpack(&frame.payload)?;
+    for (index, entry) in (0u32..).zip(entry::read(&payload)?) {
         let StoredEntry::Entity { key, event } = entry else { continue };
         let Ok(AccountKey(account)) = key.parse() else { continue };
         let Some(event) = known::<AccountEvent>(frame, key, event) else { continue };

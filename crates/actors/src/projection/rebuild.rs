@@ -5,7 +5,7 @@
 //! ends in between leaves the served one as it was.
 
 use super::compare::{self, Comparison};
-use super::page::project_page;
+use super::page::{PAGE, project_page};
 use crate::ports::{ChargeRecords, Generation, ReadModel, Statements, StoreError};
 use chargeplane_cluster::journal::Journal;
 use chargeplane_domain::placement::Family;
@@ -171,7 +171,7 @@ impl Source {
             let mut at = cursors.get(&head.shard).copied().unwrap_or(0);
             while at < head.last_lsn {
                 let models = (&*self.records, &*self.statements);
-                let upto = project_page(&*self.journal, models, Generation::Fresh, head.shard, at).await?;
+                let upto = project_page(&*self.journal, models, Generation::Fresh, head.shard, (at, PAGE)).await?;
                 if upto == at {
                     break;
                 }
