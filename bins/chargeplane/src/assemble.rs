@@ -283,6 +283,7 @@ fn node_config(config: &Config) -> NodeConfig {
         stop_time: Duration::from_millis(sessions.stop_time_ms),
         debit_every: Duration::from_millis(sessions.debit_ms),
         debit_wh: whole(sessions.debit_wh),
+        hold_lasts: Duration::from_secs(sessions.hold_lasts_s),
         command_deadline: Duration::from_millis(sessions.command_deadline_ms),
         call_timeout: Duration::from_millis(node.call_timeout_ms),
         ..NodeConfig::new(&node.name)

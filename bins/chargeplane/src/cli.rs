@@ -1,5 +1,9 @@
 //! The command line, as clap reads it.
 
+mod operator;
+
+pub use operator::{OperatorCommand, PayoutArgs, StatementArgs};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -80,7 +84,7 @@ pub enum Command {
         #[command(subcommand)]
         command: AccountCommand,
     },
-    /// What operators have earned
+    /// What operators have earned: balance, statement, payouts
     Operator {
         /// What to do
         #[command(subcommand)]
@@ -353,16 +357,6 @@ pub enum AccountCommand {
     Statement {
         /// The account
         account: String,
-    },
-}
-
-/// `chargeplane operator`.
-#[derive(Debug, Subcommand)]
-pub enum OperatorCommand {
-    /// By currency, over all shards
-    Balance {
-        /// The operator or another party of an agreement, `tenant/local` or `local`
-        operator: String,
     },
 }
 

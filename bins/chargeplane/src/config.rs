@@ -155,6 +155,7 @@ impl Config {
             "sessions.debit_wh",
             "write 1 to sessions.hold_wh: a hold must last until its next debit".into(),
         );
+        need(within(sessions.hold_lasts_s, 600, 2_592_000), "sessions.hold_lasts_s", range(600, 2_592_000));
         let deadline_ok = within(sessions.command_deadline_ms, 1_000, 3_600_000);
         need(deadline_ok, "sessions.command_deadline_ms", range(1_000, 3_600_000));
         for (field, advice) in self.cdr_terms().check() {

@@ -39,6 +39,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use audit::{AuditView, AuditedSession, EntryId, SampleRange};
+pub use operator_statement::{OperatorLine, OperatorQuery, OperatorStatement, Positions};
+pub use payouts::{PaidOut, Payee};
 
 /// Chunks read for one query of raw samples or rollups.
 const MAX_CHUNKS: usize = 20_000;
@@ -172,4 +174,6 @@ mod audit;
 mod catalogue;
 mod chargers;
 mod operations;
+mod operator_statement;
+mod payouts;
 mod telemetry;

@@ -47,6 +47,7 @@ mod operate;
 mod postings;
 mod rejection;
 mod statement;
+mod till;
 mod transfers;
 
 pub use apply::{ApplyError, apply};
@@ -57,6 +58,7 @@ pub use operate::{AccountStatus, Holder, MAX_REASON_LEN, PERSONAL_OPEN_SESSIONS,
 pub use postings::{postings, unpaid_energy};
 pub use rejection::AccountRejection;
 pub use statement::{StatementEntry, StatementKind, statement_entries};
+pub use till::{is_covered, operator_lines};
 pub use transfers::{
     ENDED_TRANSFERS_REMEMBERED, Incoming, MAX_OPEN_TRANSFERS, Outgoing, Received, Transfer, TransferEnd, TransferId,
     TransferIdError, TransferTarget,
@@ -190,7 +192,7 @@ pub struct SessionAccount {
     pub last_debit: Option<DebitAnswer>,
     /// The settlement, when closed.
     pub closed: Option<Settled>,
-    /// When an operator gave the hold back: nothing is taken for the session from then on.
+    /// When an operator gave the hold back, or it ended by time: nothing is taken for the session from then on.
     #[serde(default)]
     pub released: Option<Timestamp>,
 }
@@ -250,6 +252,10 @@ pub enum KeyContent {
     Close,
     /// To send money to another account.
     TransferOut { to: AccountId, amount: Money },
+    /// To take revenue into a till.
+    Collect { amount: Money },
+    /// To pay out of a till.
+    PayOut { amount: Money, reference: String },
 }
 
 /// A remembered key: what was asked and what was answered.
@@ -304,6 +310,14 @@ pub enum AccountCommand {
     TransferIn { transfer: TransferId, ended_below: u64, currency: Currency, amount: Money, at: Timestamp },
     /// The other account's word about a transfer of this one: `refused`, or it has the money.
     EndTransfer { number: u64, refused: Option<AccountRejection>, at: Timestamp },
+    /// Take so much of the revenue that its operator earned in this shard into the till. What there is the books say,
+    /// which the shard asks before it takes the event ([`is_covered`]).
+    Collect { key: String, amount: Money, at: Timestamp },
+    /// Pay out of the till and out of the system; `reference` says to whom, for people.
+    PayOut { key: String, reference: String, amount: Money, currency: Option<Currency>, at: Timestamp },
+    /// End the hold of a session of which nothing was read or heard after `quiet_since`. Nothing is taken for it any
+    /// more, as after [`AccountCommand::Release`].
+    EndHold { session: SessionId, quiet_since: Timestamp, at: Timestamp },
     /// Hold up to `want` for a session. Refused unless the hold covers `reserve` (what the worst delay in
     /// stopping costs) and pays at least [`MIN_START`] beyond it. `want` and `reserve` are sizes, not
     /// content: a repetition after a change of configuration gets the first answer.
@@ -383,6 +397,12 @@ pub enum AccountEvent {
     TransferArrived { number: u64, at: Timestamp },
     /// What left was refused and is back.
     TransferReturned { number: u64, currency: Currency, amount: Money, rejection: AccountRejection, at: Timestamp },
+    /// Revenue of the till's operator came into it.
+    Collected { key: String, operator: OperatorId, currency: Currency, amount: Money, at: Timestamp },
+    /// Money left the till and the system.
+    PaidOut { key: String, reference: String, currency: Currency, amount: Money, at: Timestamp },
+    /// A session's hold came to its end by time: `hold`, all that was held, is free again.
+    HoldEnded { session: SessionId, hold: Money, at: Timestamp },
     /// Money is held for a session.
     Held {
         session: SessionId,
@@ -462,6 +482,12 @@ pub enum AccountAnswer {
     TransferredIn,
     /// The transfer has ended.
     TransferEnded,
+    /// What came into the till.
+    Collected { amount: Money },
+    /// What is left in the till after the payout.
+    PaidOut { balance: Money },
+    /// What was held for the session and is free again.
+    HoldEnded { hold: Money },
     /// What was held at first.
     Authorised { hold: Money },
     /// The state of the session after the debit.

@@ -188,6 +188,8 @@ config! {
         debit_ms: u64 = 15_000u64;
         /// Wh between debits, at most.
         debit_wh: u64 = 100u64;
+        /// Seconds after the last reading of a session, or after its authorisation, at which its hold ends. It is given back 24 hours later, when the ring of a gateway that was cut off holds nothing of it any more; what the session still meters is then borne by the operator.
+        hold_lasts_s: u64 = 86_400u64;
         /// Milliseconds after which a command must not be executed any more.
         command_deadline_ms: u64 = 60_000u64;
     }

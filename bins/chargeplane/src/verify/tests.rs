@@ -236,6 +236,45 @@ fn what_operators_do_wrongly_is_found() {
     with(&[refund("b", 600), release(), close()]).check().unwrap();
 }
 
+/// Of 600 that became revenue 50 were paid by the operator himself: 550 may be collected.
+#[test]
+fn tills_and_ends_of_holds_that_do_not_fit_are_found() {
+    const TILL: &str = "main/op@CNY-0001";
+    let with = |account: &str, events: &[Json]| {
+        let mut books = Books::default();
+        let mut take = |account: &str, event: &Json| books.take("account-0001", account, &pack(event));
+        let before =
+            [opened(), topped_up("k1", 1_000), held(), debited(1, 100, 400, 400), settled(2, 150, 200, 550, 50)];
+        before.iter().for_each(|event| take("main/a1", event).unwrap());
+        take(TILL, &opened()).unwrap();
+        events.iter().try_for_each(|event| take(account, event)).and_then(|()| books.check_shard("account-0001"))
+    };
+    let collect = |key: &str, amount: i64| keyed("collected", key, json!({ "operator": "main/op", "amount": amount }));
+    let pay = |amount: i64| keyed("paid_out", "p", json!({ "reference": "IBAN", "amount": amount }));
+    let expect = |account: &str, events: &[Json], part: &str| {
+        let difference = with(account, events).unwrap_err();
+        assert!(difference.contains(part), "{part}: {difference}");
+    };
+    with(TILL, &[collect("c1", 500), pay(499), collect("c2", 50)]).unwrap();
+    expect(TILL, &[collect("c1", 551)], "551/10000 are collected, main/op earned 550/10000");
+    expect(TILL, &[collect("c1", 500), collect("c2", 51)], "main/op earned 50/10000");
+    expect(TILL, &[collect("c1", 5), collect("c1", 5)], "key c1 had an effect twice");
+    expect(TILL, &[collect("c1", 5), pay(6)], "6/10000 are paid out, -1/10000 are left then");
+    expect("main/a1", &[pay(6)], "6/10000 are paid out");
+    expect("main/a1", &[collect("c1", 5)], "come into the till main/a1");
+    expect(TILL, &[keyed("collected", "c", json!({ "operator": "main/other", "amount": 5 }))], "come into the till");
+    let (day, held_for) = (24 * 3_600_000, |session: &str| {
+        let mut held = held();
+        held["held"]["session"] = json!(session);
+        held
+    });
+    let end = |at: i64| json!({ "hold_ended": { "session": "main/c1.2", "hold": 900, "at": at } });
+    with("main/a1", &[held_for("main/c1.2"), end(day)]).unwrap();
+    expect("main/a1", &[held_for("main/c1.2"), end(day - 1)], "ends 86399999 ms after its last reading");
+    expect("main/a1", &[held_for("main/c1.2"), end(day), end(day)], "is released and holds nothing");
+    expect("main/a1", &[end(day)], "ends 0 ms after");
+}
+
 #[test]
 fn transfers_that_do_not_fit_are_found() {
     let with = |events: &[Json]| {

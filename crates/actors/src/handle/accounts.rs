@@ -1,7 +1,7 @@
 //! Accounts, balances, statements, charge records.
 
 use super::*;
-use chargeplane_domain::account::{AccountStatus, Transfer, TransferId, TransferTarget};
+use chargeplane_domain::account::{Account, AccountStatus, Transfer, TransferId, TransferTarget};
 use chargeplane_domain::ids::OperatorId;
 use chargeplane_domain::ledger::LedgerAccount;
 use chargeplane_domain::units::{Currency, Money};
@@ -122,17 +122,32 @@ impl NodeHandle {
             let actor = self.shared.router.account_shard(index).ok_or_else(missing)?;
             let own = operator.clone();
             let found = self.ask_accounts(&actor, move |map| {
-                let ours = map.books.balances.iter().filter(|(account, _)| account.operator() == Some(&own));
-                ours.map(|(account, (currency, balance))| (account.clone(), *currency, *balance)).collect::<Vec<_>>()
+                let tills = map.accounts.values().filter(|account| is_till_of(&account.id, &own));
+                let in_tills = tills.map(|till| {
+                    let on_way = under_way_to(till, &own);
+                    (LedgerAccount::Driver(till.id.clone()), till.currency, till.posted.saturating_add(on_way))
+                });
+                let books = map.books.balances.iter().filter(|(account, _)| account.operator() == Some(&own));
+                let books = books.map(|(account, (currency, balance))| (account.clone(), *currency, *balance));
+                books.chain(in_tills).collect::<Vec<_>>()
             });
             for (account, currency, balance) in found.await? {
                 let zero = Money::ZERO;
-                let new = OperatorBalance { currency, energy: zero, service: zero, overshoot: zero, shares: zero };
+                let new = OperatorBalance {
+                    currency,
+                    energy: zero,
+                    service: zero,
+                    overshoot: zero,
+                    shares: zero,
+                    paid_out: zero,
+                };
                 let sum = folded.entry(currency).or_insert(new);
                 let part = match account {
                     LedgerAccount::EnergyRevenue { .. } => &mut sum.energy,
                     LedgerAccount::ServiceRevenue { .. } => &mut sum.service,
                     LedgerAccount::Share { .. } => &mut sum.shares,
+                    // What he collected and has in his tills is not paid out.
+                    LedgerAccount::Collected { .. } | LedgerAccount::Driver(_) => &mut sum.paid_out,
                     _ => &mut sum.overshoot,
                 };
                 let overflow = || StoreError::Corrupt(format!("the balances of {operator} do not fit in 64 bits"));
@@ -142,7 +157,7 @@ impl NodeHandle {
         Ok(folded.into_values().collect())
     }
 
-    async fn ask_accounts<T: Send + 'static>(
+    pub(super) async fn ask_accounts<T: Send + 'static>(
         &self,
         actor: &ActorRef<ShardMessage<AccountFamily>>,
         question: impl FnOnce(&AccountMap) -> T + Send + 'static,
@@ -169,7 +184,7 @@ impl NodeHandle {
     }
 
     /// Waits until the read models have what a shard has let out so far; false when they do not in time.
-    async fn is_projected(&self, shard: ShardId) -> bool {
+    pub(super) async fn is_projected(&self, shard: ShardId) -> bool {
         let (reply, wait) = Reply::channel(projection::WAIT);
         self.shared.notify_projection(ProjectionMessage::Reached { shard, reply });
         wait.await.is_ok()
@@ -210,4 +225,16 @@ impl NodeHandle {
     pub fn rebuild_status(&self, model: Model) -> Option<Rebuild> {
         self.shared.rebuilds.get(model)
     }
+}
+
+/// True for the tills of an operator.
+pub(super) fn is_till_of(account: &AccountId, operator: &OperatorId) -> bool {
+    let rest = account.as_str().strip_prefix(operator.as_str());
+    rest.is_some_and(|rest| rest.starts_with('@'))
+}
+
+/// What has left a till for another one of its operator and is not known to have arrived.
+pub(super) fn under_way_to(till: &Account, operator: &OperatorId) -> Money {
+    let between = till.outgoing.open.values().filter(|transfer| is_till_of(&transfer.to, operator));
+    between.fold(Money::ZERO, |sum, transfer| sum.saturating_add(transfer.amount))
 }

@@ -109,6 +109,10 @@ impl NodeHandle {
     }
 
     async fn audit(&self, entry: LedgerEntry) -> Result<AuditView, CallError> {
+        if entry.account.is_till() {
+            let what = "a line of a till is the sum of many entries; audit the accounts of the drivers instead";
+            return Err(CallError::Invalid(what.to_owned()));
+        }
         let cause = cause(&self.event_of(&entry).await?);
         let session = match &cause.session {
             Some(session) => self.audit_session(session, entry.at).await?,

@@ -11,8 +11,9 @@ use chargeplane_cluster::frame::Frame;
 use chargeplane_cluster::journal::{Journal, JournalError};
 use chargeplane_domain::account::{self, AccountEvent};
 use chargeplane_domain::charger::ChargerEvent;
+use chargeplane_domain::ids::{AccountId, OperatorId, Till};
 use chargeplane_domain::placement::{Family, ShardId};
-use chargeplane_domain::units::Money;
+use chargeplane_domain::units::{Currency, Money};
 use serde::de::DeserializeOwned;
 use std::borrow::Cow;
 use std::time::Duration;
@@ -109,14 +110,18 @@ fn known<E: DeserializeOwned>(frame: &Frame, key: &str, event: StoredEvent<'_>) 
     decoded.ok()
 }
 
+/// The lines of a frame: one for each entry of an account, and for each operator one a kind of ledger account, which
+/// is what all entries of the frame did to it. Those are lines of the operator's till in this shard.
 fn entries_of(frame: &Frame, entries: &mut Vec<LedgerEntry>) -> Result<(), entry::PayloadError> {
+    let mut tills = TillLines::default();
     let payload = entry::unpack(&frame.payload)?;
     for (index, entry) in (0u32..).zip(entry::read(&payload)?) {
         let StoredEntry::Entity { key, event } = entry else { continue };
         let Ok(AccountKey(account)) = key.parse() else { continue };
         let Some(event) = known::<AccountEvent>(frame, key, event) else { continue };
+        tills.earn(frame, &account, &event);
         let Some(line) = account::statement_entries(&event).into_iter().next() else { continue };
-        entries.push(LedgerEntry {
+        let entry = LedgerEntry {
             shard: frame.shard,
             lsn: frame.lsn,
             index,
@@ -128,7 +133,64 @@ fn entries_of(frame: &Frame, entries: &mut Vec<LedgerEntry>) -> Result<(), entry
             session: line.session,
             key: line.key,
             at: line.at,
+        };
+        match &event {
+            // From what he earned in this shard into his till in this shard: it was his before.
+            AccountEvent::Collected { .. } => {}
+            _ if entry.account.is_till() => tills.lines.push(entry),
+            _ => entries.push(entry),
+        }
+    }
+    tills.number(entries);
+    Ok(())
+}
+
+/// Lines of tills in one frame.
+#[derive(Default)]
+struct TillLines {
+    lines: Vec<LedgerEntry>,
+}
+
+impl TillLines {
+    /// Adds what an event did to what operators earned.
+    fn earn(&mut self, frame: &Frame, account: &AccountId, event: &AccountEvent) {
+        let Some(currency) = event.metered_currency() else { return };
+        let lines = &mut self.lines;
+        account::operator_lines(account, event, |operator, kind, amount| {
+            // A frame has a handful of operators, mostly one.
+            let known =
+                lines.iter_mut().find(|line| line.kind == kind && is_till_of(&line.account, operator, currency));
+            match known.map(|line| (line.amount.checked_add(amount), line)) {
+                Some((Some(sum), line)) => (line.amount, line.at) = (sum, line.at.max(event.at())),
+                // The first, or a sum that would not fit: two lines say the same.
+                _ => lines.push(LedgerEntry {
+                    shard: frame.shard,
+                    lsn: frame.lsn,
+                    index: 0,
+                    account: Till { operator: operator.clone(), currency, shard: frame.shard.index }.account(),
+                    kind: Cow::Borrowed(kind),
+                    amount,
+                    balance: Money::ZERO,
+                    session: None,
+                    key: None,
+                    at: event.at(),
+                }),
+            }
         });
     }
-    Ok(())
+
+    /// Their places in the frame: a till's lines are counted, because a line of many entries has no entry's place.
+    fn number(self, entries: &mut Vec<LedgerEntry>) {
+        let first = entries.len();
+        for line in self.lines.into_iter().filter(|line| line.amount != Money::ZERO || line.key.is_some()) {
+            let before = entries.iter().skip(first).filter(|other| other.account == line.account).count();
+            entries.push(LedgerEntry { index: u32::try_from(before).unwrap_or(u32::MAX), ..line });
+        }
+    }
+}
+
+/// Without making the till's name for each entry.
+fn is_till_of(account: &AccountId, operator: &OperatorId, currency: Currency) -> bool {
+    let rest = account.as_str().strip_prefix(operator.as_str()).and_then(|rest| rest.strip_prefix('@'));
+    rest.is_some_and(|rest| rest.starts_with(currency.as_str()))
 }

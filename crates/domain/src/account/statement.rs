@@ -23,6 +23,12 @@ pub enum StatementKind {
     Unfrozen,
     /// An operator gave a session's hold back.
     Release,
+    /// A session's hold ended by time.
+    HoldEnded,
+    /// Revenue came into a till.
+    Collected,
+    /// Money left a till and the system.
+    Payout,
     /// Closed for good.
     Closed,
     /// Money left for another account.
@@ -48,6 +54,9 @@ impl StatementKind {
             Self::Frozen => "frozen",
             Self::Unfrozen => "unfrozen",
             Self::Release => "release",
+            Self::HoldEnded => "hold_ended",
+            Self::Collected => "collected",
+            Self::Payout => "payout",
             Self::Closed => "closed",
             Self::TransferOut => "transfer_out",
             Self::TransferIn => "transfer_in",
@@ -100,6 +109,16 @@ pub fn statement_entries(event: &AccountEvent) -> Vec<StatementEntry> {
                 session: Some(session.clone()),
                 ..keyed(StatementKind::Release, Money::ZERO, key, *at, note)
             }
+        }
+        AccountEvent::HoldEnded { session, hold, at } => {
+            let note = format!("nothing was read for long: {hold} was held for the session and is free again");
+            of_session(StatementKind::HoldEnded, Money::ZERO, session, *at, note)
+        }
+        AccountEvent::Collected { key, operator, amount, at, .. } => {
+            keyed(StatementKind::Collected, *amount, key, *at, format!("revenue of {operator} in this shard"))
+        }
+        AccountEvent::PaidOut { key, reference, amount, at, .. } => {
+            keyed(StatementKind::Payout, amount.negated(), key, *at, reference.clone())
         }
         AccountEvent::Closed { key, at } => {
             keyed(StatementKind::Closed, Money::ZERO, key, *at, "account closed".to_owned())
