@@ -172,4 +172,5 @@ mod audit;
 mod catalogue;
 mod chargers;
 mod operations;
+mod posting;
 mod telemetry;
