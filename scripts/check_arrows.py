@@ -30,7 +30,7 @@ BINARIES = {
     "chargeplane": set(CRATES),
     "fleet": {"domain", "protocol", "edge", "mqtt"},
     "drill": set(),
-    "bench": {"domain", "cluster", "actors", "sqlite", "highs"},
+    "bench": {"domain", "protocol", "cluster", "actors", "api", "sqlite", "highs", "redis", "cql"},
 }
 
 # Foreign crates, by the beginning of their name, and who alone may have them anywhere below:
@@ -41,8 +41,8 @@ CONFINED = {
     "rusqlite": {"sqlite", "chargeplane", "drill", "bench"},
     "libsqlite3": {"sqlite", "chargeplane", "drill", "bench"},
     "redis": {"redis", "chargeplane", "bench"},
-    "scylla": {"cql", "chargeplane"},
-    "utoipa": {"api", "chargeplane"},
+    "scylla": {"cql", "chargeplane", "bench"},
+    "utoipa": {"api", "chargeplane", "bench"},
     "ractor": {"actors", "api", "sqlite", "chargeplane", "bench"},
     "tokio": (set(CRATES) | set(BINARIES)) - {"domain", "protocol", "highs"},
 }

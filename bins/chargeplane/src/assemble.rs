@@ -1,10 +1,11 @@
-//! One node put together: stores, solver, broker, link, actors, HTTP; and its orderly end.
+//! One node put together: stores, solver, broker, link, actors, HTTP, the books' TCP front; and its orderly end.
 //!
-//! The order matters. The data directory is locked first, the HTTP port is bound before anything is written,
-//! the link is attached once the node listens. At the end: HTTP stops taking requests, the node flushes and
+//! The order matters. The data directory is locked first, ports are bound before anything is written,
+//! the link is attached once the node listens. At the end: HTTP and TCP stop taking requests, the node flushes and
 //! gives up its shards and its lease, the link hands over what is queued, the broker goes last.
 
 pub mod journal;
+mod ledger;
 
 use crate::cli::{Connection, DevArgs, NodeArgs};
 use crate::client::new_key;
@@ -24,6 +25,7 @@ use chargeplane_highs::HighsSolver;
 use chargeplane_mqtt::{EmbeddedBroker, MqttLink, Options, QUIET_LOGS, client_id_of};
 use chargeplane_protocol::link::Link;
 use chargeplane_sqlite::{DataDir, OpenError, Stores};
+use ledger::LedgerServer;
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -146,6 +148,7 @@ async fn serve(start: &Start) -> Result<(), Failure> {
     let dir = DataDir::lock(&config.node.data_dir).map_err(open_failure)?;
     let tokens = tokens(config, dir.path())?;
     let http = bind(&config.http.listen).await?;
+    let books = ledger::bind(config).await?;
     let metrics = chargeplane_api::install_metrics()
         .map_err(|e| Failure::internal(format!("the metrics cannot be installed: {e}")))?;
     let node = start_node(config, &dir).await?;
@@ -158,7 +161,7 @@ async fn serve(start: &Start) -> Result<(), Failure> {
     let http_address = http.local_addr().map_err(|e| Failure::internal(format!("HTTP: {e}")))?;
     let render = metrics.clone();
     let options = ApiOptions {
-        tokens,
+        tokens: tokens.clone(),
         metrics: Arc::new(move || render.render()),
         open_pages: http_address.ip().is_loopback(),
         max_in_flight: usize::try_from(config.http.max_in_flight).unwrap_or(usize::MAX),
@@ -170,14 +173,15 @@ async fn serve(start: &Start) -> Result<(), Failure> {
             metrics.run_upkeep();
         }
     });
+    let books = books.map(|listener| LedgerServer::start(listener, handle.clone(), tokens, config)).transpose()?;
     let server = HttpServer::start(http, chargeplane_api::router(handle, options), config);
-    announce(start, dir.path(), http_address, broker.as_ref())?;
+    announce(start, dir.path(), http_address, broker.as_ref(), books.as_ref())?;
     let ending = tokio::select! {
         () = signals.next() => Ok(()),
         reason = node.fatal() => Err(reason),
     };
     match ending {
-        Ok(()) => drain(node, link, broker, server, signals).await,
+        Ok(()) => drain(node, link, broker, (server, books), signals).await,
         Err(reason) => {
             // Threads that wait for a disk must not keep a process alive that acknowledges nothing any more.
             end_after(FATAL_LIMIT, Code::Store as i32);
@@ -351,7 +355,13 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 /// Tells people and programs where the node is.
-fn announce(start: &Start, dir: &Path, http: SocketAddr, broker: Option<&EmbeddedBroker>) -> Result<(), Failure> {
+fn announce(
+    start: &Start,
+    dir: &Path,
+    http: SocketAddr,
+    broker: Option<&EmbeddedBroker>,
+    books: Option<&LedgerServer>,
+) -> Result<(), Failure> {
     let url = format!("http://{}", reachable(http));
     let mqtt = broker
         .map_or_else(|| start.loaded.config.mqtt.brokers.join(","), |broker| reachable(broker.address()).to_string());
@@ -360,6 +370,9 @@ fn announce(start: &Start, dir: &Path, http: SocketAddr, broker: Option<&Embedde
     let mut text = format!("url       {url}\n");
     if start.dev {
         text.push_str(&format!("token     {}\n", data_dir::read_token(&dir).unwrap_or_default()));
+    }
+    if let Some(books) = books {
+        text.push_str(&format!("books     {}\n", reachable(books.address)));
     }
     text.push_str(&format!("mqtt      {mqtt}\ndata dir  {}\npid       {}\n", dir.display(), std::process::id()));
     output::write(&text)
@@ -393,7 +406,7 @@ async fn drain(
     node: Node,
     link: Arc<MqttLink>,
     broker: Option<EmbeddedBroker>,
-    server: HttpServer,
+    (server, books): (HttpServer, Option<LedgerServer>),
     mut signals: Signals,
 ) -> Result<(), Failure> {
     tracing::info!("draining; a second signal ends at once");
@@ -405,7 +418,12 @@ async fn drain(
     });
     let fatal = node.fatal();
     let orderly = async {
-        let ((), clean) = tokio::join!(server.end(), node.drain());
+        let books_end = async {
+            if let Some(books) = books {
+                books.end().await;
+            }
+        };
+        let ((), (), clean) = tokio::join!(server.end(), books_end, node.drain());
         link.close().await;
         // Its drop waits for threads.
         let _ = tokio::task::spawn_blocking(move || drop(broker)).await;

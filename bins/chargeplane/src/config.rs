@@ -107,6 +107,13 @@ impl Config {
         need(address(&http.listen).is_some(), "http.listen", "write address:port, such as 127.0.0.1:8080".into());
         need(within(http.max_in_flight, 1, 65_536), "http.max_in_flight", range(1, 65_536));
         need(within(http.max_connections, 1, 65_536), "http.max_connections", range(1, 65_536));
+        let ledger = &self.ledger;
+        let ledger_ok = ledger.listen.is_empty() || address(&ledger.listen).is_some();
+        need(ledger_ok, "ledger.listen", "write address:port, such as 127.0.0.1:7400, or leave it empty".into());
+        need(within(ledger.max_connections, 1, 65_536), "ledger.max_connections", range(1, 65_536));
+        need(within(ledger.max_outstanding, 1, 65_536), "ledger.max_outstanding", range(1, 65_536));
+        need(within(ledger.max_frame_kib, 4, 1_024), "ledger.max_frame_kib", range(4, 1_024));
+        need(within(ledger.idle_s, 5, 86_400), "ledger.idle_s", range(5, 86_400));
         let modes = ["embedded", "external"];
         need(modes.contains(&mqtt.mode.as_str()), "mqtt.mode", "write `embedded` or `external`".into());
         need(address(&mqtt.listen).is_some(), "mqtt.listen", "write address:port, such as 127.0.0.1:1883".into());

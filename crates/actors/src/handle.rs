@@ -176,4 +176,5 @@ mod chargers;
 mod operations;
 mod operator_statement;
 mod payouts;
+mod posting;
 mod telemetry;

@@ -1,14 +1,13 @@
 //! The look at the books after the kill: the log as it is read back, and the balances that a new node serves.
 
+use super::journals::JournalAt;
 use super::world::{self, Slot};
 use chargeplane_actors::entry::{self, StoredEntry};
 use chargeplane_actors::shared::NodeConfig;
-use chargeplane_cluster::journal::Journal;
 use chargeplane_domain::account::AccountEvent;
 use chargeplane_domain::ids::SessionId;
 use chargeplane_domain::placement::{Family, ShardId};
 use chargeplane_domain::units::Money;
-use chargeplane_sqlite::{DataDir, SqliteJournal};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -22,13 +21,13 @@ pub struct Found {
 }
 
 /// Opens the books again and compares. `acknowledged` counts the debits of each slot.
-pub fn check(data: &Path, acknowledged: &[u32], accounts: usize) -> anyhow::Result<Found> {
+pub fn check(data: &Path, journal: &JournalAt, acknowledged: &[u32], accounts: usize) -> anyhow::Result<Found> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     // The log first, by itself: a node keeps the directory for as long as anything of it lives.
-    let log = runtime.block_on(read_log(data))?;
+    let log = runtime.block_on(read_log(data, journal))?;
     runtime.block_on(async {
         let began = Instant::now();
-        let node = world::start_node(data).await?;
+        let node = world::start_node(data, journal).await?;
         node.handle().account(&world::account(0)?).await?;
         let reopened_in = began.elapsed();
         let mut served = 0i128;
@@ -59,8 +58,8 @@ struct Log {
 }
 
 /// Reads all shards of accounts: each session's sequences without a hole or a double, and all money taken.
-async fn read_log(data: &Path) -> anyhow::Result<Log> {
-    let journal = SqliteJournal::open(&DataDir::lock(data)?)?;
+async fn read_log(data: &Path, journal: &JournalAt) -> anyhow::Result<Log> {
+    let journal = journal.open(data).await?;
     let (mut log, mut last) = (Log::default(), BTreeMap::<SessionId, u32>::new());
     for index in 0..NodeConfig::new("bench").shards {
         let shard = ShardId { family: Family::Account, index };

@@ -112,6 +112,19 @@ config! {
         /// Connections open at once; further ones are answered 503 and closed.
         max_connections: u64 = 1_024u64;
     }
+    /// The account books over TCP, for programs that post to them at high rates: see ledger-wire.md.
+    ledger: LedgerSection {
+        /// Where to listen, address:port; empty: nowhere. The tokens are those of HTTP.
+        listen: String = "";
+        /// Connections open at once; further ones are told `overloaded` and closed.
+        max_connections: u64 = 1_024u64;
+        /// Requests without an answer on one connection; while there are so many, it is not read.
+        max_outstanding: u64 = 1_024u64;
+        /// KiB of the largest frame of a client; a larger one ends its connection.
+        max_frame_kib: u64 = 64u64;
+        /// Seconds without a byte in either direction after which a connection is closed.
+        idle_s: u64 = 90u64;
+    }
     /// The link to the gateways.
     mqtt: MqttSection {
         /// `embedded`: this process is the broker; `external`: it connects to those of `brokers`.
