@@ -9,12 +9,17 @@ use crate::ports::{
 };
 use chargeplane_cluster::frame::Frame;
 use chargeplane_cluster::journal::{Journal, JournalError};
-use chargeplane_domain::account::{self, AccountEvent};
+use chargeplane_domain::account::{self, AccountEvent, StatementKind};
 use chargeplane_domain::charger::ChargerEvent;
+use chargeplane_domain::ids::{OperatorId, SessionId};
 use chargeplane_domain::placement::{Family, ShardId};
-use chargeplane_domain::units::Money;
+use chargeplane_domain::tariff::{PERIODS, Priced};
+use chargeplane_domain::units::{Currency, Money, Timestamp, WattHours};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// Frames read at a time, and so the most that one transaction of a read model takes.
@@ -52,7 +57,11 @@ pub async fn project_page(
             tell(&records.add(to, batch).await?.conflicts);
         }
         Family::Account => {
-            let entries = off_the_runtime(move || fold(&frames, entries_of)).await?;
+            let entries = off_the_runtime(move || {
+                let mut lines = Lines::default();
+                fold(&frames, |frame, entries| lines.of(frame, entries))
+            });
+            let entries = entries.await?;
             statements.add(to, StatementBatch { shard, after_lsn: after, upto_lsn, entries }).await?;
         }
     }
@@ -66,9 +75,10 @@ async fn off_the_runtime<T: Send + 'static>(
     done.unwrap_or_else(|error| Err(StoreError::Io(format!("a page of the journal was not read: {error}"))))
 }
 
-fn fold<T>(
-    frames: &[Frame],
-    rows_of: impl Fn(&Frame, &mut Vec<T>) -> Result<(), entry::PayloadError>,
+/// The rows of all frames, in their order.
+fn fold<'f, T>(
+    frames: &'f [Frame],
+    mut rows_of: impl FnMut(&'f Frame, &mut Vec<T>) -> Result<(), entry::PayloadError>,
 ) -> Result<Vec<T>, StoreError> {
     let mut rows = Vec::new();
     for frame in frames {
@@ -89,12 +99,21 @@ fn tell(conflicts: &[RecordConflict]) {
 fn records_of(frame: &Frame, records: &mut Vec<StoredRecord>) -> Result<(), entry::PayloadError> {
     for (index, entry) in (0u32..).zip(entry::read(&frame.payload)?) {
         let StoredEntry::Entity { key, event } = entry else { continue };
+        if !settles(event) {
+            continue;
+        }
         if let Some(StationFamilyEvent::Charger(ChargerEvent::SessionSettled { record, .. })) = known(frame, key, event)
         {
             records.push(StoredRecord { shard: frame.shard, lsn: frame.lsn, index, record });
         }
     }
     Ok(())
+}
+
+/// Whether an event is a charger's settlement of a session: by its name, as few are.
+fn settles(event: StoredEvent<'_>) -> bool {
+    let of_charger = event.variant().and_then(|(family, event)| (family == "charger").then_some(event));
+    of_charger.and_then(StoredEvent::variant).is_some_and(|(name, _)| name == "session_settled")
 }
 
 /// An event this program can read. Another one has quarantined its entity in the shard; the read models go on
@@ -108,25 +127,105 @@ fn known<E: DeserializeOwned>(frame: &Frame, key: &str, event: StoredEvent<'_>) 
     decoded.ok()
 }
 
-fn entries_of(frame: &Frame, entries: &mut Vec<LedgerEntry>) -> Result<(), entry::PayloadError> {
-    for (index, entry) in (0u32..).zip(entry::read(&frame.payload)?) {
-        let StoredEntry::Entity { key, event } = entry else { continue };
-        let Ok(AccountKey(account)) = key.parse() else { continue };
-        let Some(event) = known::<AccountEvent>(frame, key, event) else { continue };
-        let Some(line) = account::statement_entries(&event).into_iter().next() else { continue };
-        entries.push(LedgerEntry {
-            shard: frame.shard,
-            lsn: frame.lsn,
-            index,
-            account,
-            kind: Cow::Borrowed(line.kind.code()),
-            amount: line.amount,
-            // The store adds it to the account's balance before.
-            balance: Money::ZERO,
-            session: line.session,
-            key: line.key,
-            at: line.at,
-        });
-    }
-    Ok(())
+/// Lines from frames. Nine of ten are debits, of few accounts and sessions again and again: a debit is read without
+/// making what no line needs, and an id is made once a page.
+#[derive(Default)]
+struct Lines<'f> {
+    accounts: Ids<'f, AccountKey>,
+    sessions: Ids<'f, SessionId>,
+    operators: Ids<'f, OperatorId>,
 }
+
+/// Ids by their text; none for a text that is no such id.
+struct Ids<'f, T>(HashMap<&'f str, Option<T>>);
+
+impl<T> Default for Ids<'_, T> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<'f, T: FromStr> Ids<'f, T> {
+    fn get(&mut self, text: &'f str) -> Option<&T> {
+        self.0.entry(text).or_insert_with(|| text.parse().ok()).as_ref()
+    }
+}
+
+/// A debit as it is stored. It has all fields of [`AccountEvent::Debited`], though its line needs four: an event
+/// that cannot be read is in no read model.
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "read to be sure that they can be read")]
+struct StoredDebit<'a> {
+    session: &'a str,
+    operator: &'a str,
+    currency: Currency,
+    sequence: u32,
+    meter: WattHours,
+    by_period: [WattHours; PERIODS],
+    cumulative: Priced,
+    energy: Money,
+    service: Money,
+    hold: Money,
+    at: Timestamp,
+}
+
+/// What a line says beside its place and its account.
+struct Said {
+    kind: StatementKind,
+    amount: Money,
+    session: Option<SessionId>,
+    key: Option<String>,
+    at: Timestamp,
+}
+
+impl<'f> Lines<'f> {
+    fn of(&mut self, frame: &'f Frame, entries: &mut Vec<LedgerEntry>) -> Result<(), entry::PayloadError> {
+        for (index, entry) in (0u32..).zip(entry::read(&frame.payload)?) {
+            let StoredEntry::Entity { key, event } = entry else { continue };
+            let Some(AccountKey(account)) = self.accounts.get(key).cloned() else { continue };
+            let said = match self.debit(event) {
+                Some(debit) => debit,
+                None => known::<AccountEvent>(frame, key, event).and_then(|event| {
+                    let line = account::statement_line(&event)?;
+                    let (session, key) = (line.session.cloned(), line.key.map(str::to_owned));
+                    Some(Said { kind: line.kind, amount: line.amount, session, key, at: line.at })
+                }),
+            };
+            let Some(Said { kind, amount, session, key, at }) = said else { continue };
+            entries.push(LedgerEntry {
+                shard: frame.shard,
+                lsn: frame.lsn,
+                index,
+                account,
+                kind: Cow::Borrowed(kind.code()),
+                amount,
+                // The store adds it to the account's balance before.
+                balance: Money::ZERO,
+                session,
+                key,
+                at,
+            });
+        }
+        Ok(())
+    }
+
+    /// The short way for a debit: what its line says, if it has one. None for any other event, and for a debit that is
+    /// not as it should be, of which the long way says why.
+    fn debit(&mut self, event: StoredEvent<'f>) -> Option<Option<Said>> {
+        let (_, content) = event.variant().filter(|(name, _)| *name == "debited")?;
+        let debit: StoredDebit<'f> = content.decode().ok()?;
+        self.operators.get(debit.operator)?;
+        let session = self.sessions.get(debit.session)?;
+        let said = |amount| Said {
+            kind: StatementKind::Debit,
+            amount,
+            session: Some(session.clone()),
+            key: None,
+            at: debit.at,
+        };
+        Some(account::debited(debit.energy, debit.service).map(said))
+    }
+}
+
+#[cfg(test)]
+mod tests;
