@@ -5,6 +5,7 @@
 //! gives up its shards and its lease, the link hands over what is queued, the broker goes last.
 
 pub mod journal;
+mod records;
 
 use crate::cli::{Connection, DevArgs, NodeArgs};
 use crate::client::new_key;
@@ -254,12 +255,13 @@ async fn start_node(config: &Config, dir: &DataDir) -> Result<Node, Failure> {
         .map_err(open_failure)?;
     let solver = HighsSolver::start(usize::try_from(config.power.solver_threads).unwrap_or(1))
         .map_err(|e| Failure::internal(format!("the solver cannot start: {e}")))?;
+    let journal = journal::journal(config, stores.journal).await?;
     let ports = Ports {
-        journal: journal::journal(config, stores.journal).await?,
+        records: records::records(config, stores.records, &*journal).await?,
+        journal,
         coordination: Arc::new(stores.coordination),
         telemetry: Arc::new(stores.telemetry),
         catalogue: Arc::new(stores.catalogue),
-        records: Arc::new(stores.records),
         statements: Arc::new(stores.statements),
         solver: Arc::new(solver),
     };
