@@ -22,7 +22,7 @@ CRATES = {
     "sqlite": {"domain", "cluster", "actors"},
     "highs": {"domain"},
     "redis": {"domain", "cluster", "actors"},
-    "cql": {"domain", "cluster"},
+    "cql": {"domain", "cluster", "actors"},
 }
 
 # Only binaries assemble. The drill judges from outside: it shares no code with what it judges.
@@ -43,7 +43,7 @@ CONFINED = {
     "redis": {"redis", "chargeplane", "bench"},
     "scylla": {"cql", "chargeplane", "bench"},
     "utoipa": {"api", "chargeplane", "bench"},
-    "ractor": {"actors", "api", "sqlite", "chargeplane", "bench"},
+    "ractor": {"actors", "api", "sqlite", "cql", "chargeplane", "bench"},
     "tokio": (set(CRATES) | set(BINARIES)) - {"domain", "protocol", "highs"},
 }
 

@@ -6,6 +6,7 @@
 
 pub mod journal;
 mod ledger;
+mod records;
 
 use crate::cli::{Connection, DevArgs, NodeArgs};
 use crate::client::new_key;
@@ -258,12 +259,13 @@ async fn start_node(config: &Config, dir: &DataDir) -> Result<Node, Failure> {
         .map_err(open_failure)?;
     let solver = HighsSolver::start(usize::try_from(config.power.solver_threads).unwrap_or(1))
         .map_err(|e| Failure::internal(format!("the solver cannot start: {e}")))?;
+    let journal = journal::journal(config, stores.journal).await?;
     let ports = Ports {
-        journal: journal::journal(config, stores.journal).await?,
+        records: records::records(config, stores.records, &*journal).await?,
+        journal,
         coordination: Arc::new(stores.coordination),
         telemetry: Arc::new(stores.telemetry),
         catalogue: Arc::new(stores.catalogue),
-        records: Arc::new(stores.records),
         statements: Arc::new(stores.statements),
         solver: Arc::new(solver),
     };

@@ -137,7 +137,10 @@ impl Config {
             "journal.backend",
             "write `sqlite`, `redis` or `cql`".into(),
         );
-        let nodes_ok = journal.backend != "cql" || !journal.cql_nodes.is_empty();
+        let records_ok = ["sqlite", "cql"].contains(&self.records.backend.as_str());
+        need(records_ok, "records.backend", "write `sqlite` or `cql`".into());
+        let cql = [&journal.backend, &self.records.backend].into_iter().any(|backend| backend == "cql");
+        let nodes_ok = !cql || !journal.cql_nodes.is_empty();
         need(nodes_ok, "journal.cql_nodes", "write [\"host:port\"] for the backend `cql`".into());
         if let Err(wrong) = Replication::parse(&journal.cql_replication) {
             need(false, "journal.cql_replication", format!("{wrong}; write `3` or `paris:3,berlin:2`"));

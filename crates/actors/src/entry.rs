@@ -13,7 +13,6 @@ pub use packed::unpack;
 
 use bytes::Bytes;
 use chargeplane_domain::units::Timestamp;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Version of a payload with its entries in the clear.
@@ -102,10 +101,15 @@ pub enum StoredEntry<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoredEvent<'a>(&'a [u8]);
 
-impl StoredEvent<'_> {
+impl<'a> StoredEvent<'a> {
     /// The event, unless it was written by code that knows more than this.
-    pub fn decode<E: DeserializeOwned>(self) -> Result<E, PayloadError> {
+    pub fn decode<E: Deserialize<'a>>(self) -> Result<E, PayloadError> {
         rmp_serde::from_slice(self.0).map_err(|error| PayloadError::Malformed(error.to_string()))
+    }
+
+    /// The name of its variant and what is in it, for who wants a few variants only. None when it is not of this form.
+    pub fn variant(self) -> Option<(&'a str, StoredEvent<'a>)> {
+        scan::variant(self.0).map(|(name, content)| (name, StoredEvent(content)))
     }
 }
 

@@ -4,7 +4,9 @@
 //! restart, a lost message and a rebuild take the same path. Its rows are keyed by (shard, log number, index):
 //! projecting a frame again changes nothing. Station shards make charge records, account shards statements.
 //!
-//! [`rebuild`] makes a second generation of a read model beside the served one; it needs nothing of the actor.
+//! [`rebuild`] makes a second generation of a read model beside the served one; it needs nothing of the actor. A read
+//! model that has nothing while the journal has much, because its files were lost or its store is new, is rebuilt when
+//! the actor starts, which is many times faster than page after page of what is read meanwhile.
 
 pub mod compare;
 mod page;
@@ -12,6 +14,7 @@ pub mod rebuild;
 
 pub use page::{PAGE, project_page};
 
+use self::rebuild::Model;
 use crate::handle::CallError;
 use crate::metric;
 use crate::ports::{Generation, StoreError};
@@ -19,7 +22,7 @@ use crate::reply::Reply;
 use crate::shared::NodeShared;
 use chargeplane_domain::placement::ShardId;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -43,6 +46,9 @@ const MAX_REST: Duration = Duration::from_millis(500);
 /// A reader waits at most so long for what it wrote.
 pub const WAIT: Duration = Duration::from_secs(2);
 
+/// Frames in the journal from which on a read model that has nothing is rebuilt.
+const REBUILD_FROM: u64 = 10_000;
+
 /// Most readers that wait. Others are answered with what there is.
 const MAX_WAITING: usize = 1_024;
 
@@ -52,6 +58,8 @@ pub enum ProjectionMessage {
     Advanced { shard: ShardId, lsn: u64 },
     /// A page is projected.
     Projected { shard: ShardId, result: Result<u64, StoreError>, took: Duration },
+    /// A read model that had nothing is rebuilt, and so far in each shard.
+    Rebuilt { model: Model, result: Result<Vec<(ShardId, u64)>, StoreError> },
     /// Answers when everything is projected that this shard has told so far.
     Reached { shard: ShardId, reply: Reply<()> },
     /// Frames that are committed and not projected.
@@ -94,6 +102,8 @@ impl Progress {
 pub struct ProjectionState {
     shared: Arc<NodeShared>,
     shards: BTreeMap<ShardId, Progress>,
+    /// What is being rebuilt because it had nothing.
+    rebuilding: BTreeSet<Model>,
     /// Readers of what they wrote.
     waiting: Vec<Waiting>,
     load: Load,
@@ -135,7 +145,7 @@ impl Actor for ProjectionActor {
 
     async fn pre_start(
         &self,
-        _myself: ActorRef<ProjectionMessage>,
+        myself: ActorRef<ProjectionMessage>,
         shared: Arc<NodeShared>,
     ) -> Result<ProjectionState, ActorProcessingErr> {
         let mut shards: BTreeMap<ShardId, Progress> = BTreeMap::new();
@@ -144,8 +154,15 @@ impl Actor for ProjectionActor {
         for (shard, projected) in cursors {
             shards.insert(shard, Progress { committed: projected, projected, ..Progress::default() });
         }
+        let mut rebuilding = BTreeSet::new();
+        for model in empty_ones(&shared, &shards).await {
+            if shared.rebuilds.begin(model, false, shared.clock.wall()) {
+                rebuilding.insert(model);
+                tokio::spawn(rebuild_empty(Arc::clone(&shared), model, myself.clone()));
+            }
+        }
         let load = Load { since: Instant::now(), commits: 0, busy: false };
-        Ok(ProjectionState { shared, shards, waiting: Vec::new(), load })
+        Ok(ProjectionState { shared, shards, rebuilding, waiting: Vec::new(), load })
     }
 
     async fn handle(
@@ -168,11 +185,16 @@ impl Actor for ProjectionActor {
                 progress.paced(took, busy);
                 match result {
                     Ok(upto) => progress.projected = progress.projected.max(upto),
+                    // Another process has published a generation that has less of this shard.
+                    Err(StoreError::Conflict { expected, .. }) if expected < progress.projected => {
+                        progress.projected = expected;
+                    }
                     Err(error) => state.shared.fatal.raise(format!("projections: {error}")),
                 }
                 answer_reached(state);
                 work(state, &myself, shard);
             }
+            ProjectionMessage::Rebuilt { model, result } => on_rebuilt(state, &myself, model, result),
             ProjectionMessage::Reached { shard, reply } => {
                 let lsn = state.shards.get(&shard).map_or(0, |progress| progress.committed);
                 state.waiting.retain(|waiting| waiting.until > Instant::now());
@@ -187,6 +209,57 @@ impl Actor for ProjectionActor {
         }
         Ok(())
     }
+}
+
+/// The read models that have nothing, and would have much.
+async fn empty_ones(shared: &NodeShared, known: &BTreeMap<ShardId, Progress>) -> Vec<Model> {
+    let heads = match shared.ports.journal.heads().await {
+        Ok(heads) => heads,
+        Err(error) => {
+            tracing::warn!(%error, "the journal's heads cannot be read: read models without anything fill slowly");
+            return Vec::new();
+        }
+    };
+    let is_empty = |model: &Model| {
+        let of_model = heads.iter().filter(|head| head.shard.family == model.family());
+        let frames = of_model.fold(0u64, |sum, head| sum.saturating_add(head.last_lsn));
+        frames >= REBUILD_FROM && known.keys().all(|shard| shard.family != model.family())
+    };
+    Model::ALL.into_iter().filter(is_empty).collect()
+}
+
+async fn rebuild_empty(shared: Arc<NodeShared>, model: Model, actor: ActorRef<ProjectionMessage>) {
+    tracing::info!(model = model.code(), "it has nothing: built from the journal before it is served");
+    let result = match rebuild::run(&shared, model, false).await {
+        Ok(()) => match model {
+            Model::Records => shared.ports.records.cursors(Generation::Served).await,
+            Model::Statements => shared.ports.statements.cursors(Generation::Served).await,
+        },
+        Err(error) => Err(error),
+    };
+    drop(actor.cast(ProjectionMessage::Rebuilt { model, result }));
+}
+
+fn on_rebuilt(
+    state: &mut ProjectionState,
+    myself: &ActorRef<ProjectionMessage>,
+    model: Model,
+    result: Result<Vec<(ShardId, u64)>, StoreError>,
+) {
+    match result {
+        Ok(cursors) => {
+            for (shard, upto) in cursors {
+                let progress = state.shards.entry(shard).or_default();
+                progress.projected = progress.projected.max(upto);
+                progress.committed = progress.committed.max(upto);
+            }
+        }
+        Err(error) => return state.shared.fatal.raise(format!("projections: {error}")),
+    }
+    state.rebuilding.remove(&model);
+    answer_reached(state);
+    let shards: Vec<_> = state.shards.keys().copied().filter(|shard| shard.family == model.family()).collect();
+    shards.into_iter().for_each(|shard| work(state, myself, shard));
 }
 
 /// Answers those whose frames are projected.
@@ -208,6 +281,9 @@ fn lag(state: &ProjectionState) -> u64 {
 /// Projects the next page of a shard unless one is in work.
 fn work(state: &mut ProjectionState, myself: &ActorRef<ProjectionMessage>, shard: ShardId) {
     metrics::gauge!(metric::PROJECTION_LAG_FRAMES).set(lag(state) as f64);
+    if state.rebuilding.iter().any(|model| model.family() == shard.family) {
+        return;
+    }
     let Some(progress) = state.shards.get_mut(&shard) else { return };
     if progress.working || progress.projected >= progress.committed || state.shared.fatal.is_raised() {
         return;

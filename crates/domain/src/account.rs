@@ -57,7 +57,7 @@ pub use memory::Recent;
 pub use operate::{AccountStatus, Holder, MAX_REASON_LEN, PERSONAL_OPEN_SESSIONS, RELEASE_QUIET_MS};
 pub use postings::{postings, unpaid_energy};
 pub use rejection::AccountRejection;
-pub use statement::{StatementEntry, StatementKind, statement_entries};
+pub use statement::{StatementEntry, StatementKind, StatementLine, debited, statement_entries, statement_line};
 pub use till::{is_covered, operator_lines};
 pub use transfers::{
     ENDED_TRANSFERS_REMEMBERED, Incoming, MAX_OPEN_TRANSFERS, Outgoing, Received, Transfer, TransferEnd, TransferId,

@@ -72,7 +72,7 @@ fn redis_options(config: &Config) -> Result<RedisOptions, Failure> {
     Ok(options)
 }
 
-fn cql_options(config: &Config) -> Result<CqlOptions, Failure> {
+pub(super) fn cql_options(config: &Config) -> Result<CqlOptions, Failure> {
     let journal = &config.journal;
     let replication = Replication::parse(&journal.cql_replication)
         .map_err(|e| Failure::usage(format!("journal.cql_replication: {e}")))?;

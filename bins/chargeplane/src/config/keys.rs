@@ -184,6 +184,11 @@ config! {
         /// `required`: a database that acknowledges before it has synced its commit log, or does not say, is refused; `skipped`: its operator answers for that.
         cql_sync_check: String = "required";
     }
+    /// Where the charge records are, which are made from the journal and can be made again.
+    records: RecordsSection {
+        /// `sqlite`: files in the data directory; `cql`: the database of `journal.cql_nodes`, in `journal.cql_keyspace`, whatever `journal.backend` is.
+        backend: String = "sqlite";
+    }
     /// Telemetry on its way to the store.
     telemetry: TelemetrySection {
         /// Milliseconds after which samples are written, and so acknowledged, at the latest.

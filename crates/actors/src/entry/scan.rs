@@ -88,6 +88,14 @@ fn entity<'a>(rest: &mut &'a [u8]) -> Result<StoredEntry<'a>, PayloadError> {
     Ok(StoredEntry::Entity { key, event })
 }
 
+/// A value of an enum that has content: a map of the variant's name to it.
+pub(super) fn variant(mut event: &[u8]) -> Option<(&str, &[u8])> {
+    let rest = &mut event;
+    (read_map_len(rest).ok()? == 1).then_some(())?;
+    let name = text(rest).ok()?;
+    Some((name, *rest))
+}
+
 fn text<'a>(rest: &mut &'a [u8]) -> Result<&'a str, PayloadError> {
     let (text, left) = read_str_from_slice(*rest).map_err(malformed)?;
     *rest = left;

@@ -202,22 +202,7 @@ impl NodeHandle {
         if !shared.rebuilds.begin(model, check, shared.clock.wall()) {
             return false;
         }
-        tokio::spawn(async move {
-            let ports = &shared.ports;
-            let (journal, records) = (Arc::clone(&ports.journal), Arc::clone(&ports.records));
-            let source = Source { journal, records, statements: Arc::clone(&ports.statements) };
-            let outcome = source.rebuild(model, check, &|frames| shared.rebuilds.note(model, frames)).await;
-            match &outcome {
-                Ok(Comparison { equal, difference: None }) => {
-                    tracing::info!(model = model.code(), check, equal, "rebuilt, equal to the last byte");
-                }
-                Ok(Comparison { equal, difference: Some(difference) }) => {
-                    tracing::error!(model = model.code(), check, equal, difference, "rebuilt, and not equal");
-                }
-                Err(error) => tracing::error!(model = model.code(), check, %error, "not rebuilt"),
-            }
-            shared.rebuilds.end(model, outcome);
-        });
+        tokio::spawn(async move { rebuild::run(&shared, model, check).await });
         true
     }
 

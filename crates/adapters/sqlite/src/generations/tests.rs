@@ -1,7 +1,7 @@
 //! Read models on a random journal, with crashes and repeated batches, against ones that are built from it again.
 
-use crate::records::tests::record;
 use crate::{DataDir, SqliteRecords, SqliteStatements};
+use chargeplane_actors::conformance::record;
 use chargeplane_actors::entry::{EncodedEntries, Entry};
 use chargeplane_actors::family::StationFamilyEvent;
 use chargeplane_actors::ports::{ChargeRecords, Generation, ReadModel, RecordQuery, Statements};
