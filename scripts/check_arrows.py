@@ -22,7 +22,7 @@ CRATES = {
     "sqlite": {"domain", "cluster", "actors"},
     "highs": {"domain"},
     "redis": {"domain", "cluster", "actors"},
-    "cql": {"domain", "cluster"},
+    "cql": {"domain", "cluster", "actors"},
 }
 
 # Only binaries assemble. The drill judges from outside: it shares no code with what it judges.
@@ -40,8 +40,8 @@ CONFINED = {
     "rumqtt": {"mqtt", "chargeplane", "fleet"},
     "rusqlite": {"sqlite", "chargeplane", "drill", "bench"},
     "libsqlite3": {"sqlite", "chargeplane", "drill", "bench"},
-    "redis": {"redis", "chargeplane", "bench"},
-    "scylla": {"cql", "chargeplane"},
+    "redis": {"redis", "chargeplane", "drill", "bench"},
+    "scylla": {"cql", "chargeplane", "drill"},
     "utoipa": {"api", "chargeplane"},
     "ractor": {"actors", "api", "sqlite", "chargeplane", "bench"},
     "tokio": (set(CRATES) | set(BINARIES)) - {"domain", "protocol", "highs"},
