@@ -148,7 +148,7 @@ async fn serve(start: &Start) -> Result<(), Failure> {
     let http = bind(&config.http.listen).await?;
     let metrics = chargeplane_api::install_metrics()
         .map_err(|e| Failure::internal(format!("the metrics cannot be installed: {e}")))?;
-    let node = start_node(config, &dir).await?;
+    let (node, durability) = start_node(config, &dir).await?;
     let handle = node.handle();
     if let Some(catalogue) = catalogue {
         let diff = apply_file(&handle, catalogue).await?;
@@ -171,7 +171,7 @@ async fn serve(start: &Start) -> Result<(), Failure> {
         }
     });
     let server = HttpServer::start(http, chargeplane_api::router(handle, options), config);
-    announce(start, dir.path(), http_address, broker.as_ref())?;
+    announce(start, dir.path(), http_address, broker.as_ref(), &durability)?;
     let ending = tokio::select! {
         () = signals.next() => Ok(()),
         reason = node.fatal() => Err(reason),
@@ -246,7 +246,8 @@ async fn bind(listen: &str) -> Result<TcpListener, Failure> {
     })
 }
 
-async fn start_node(config: &Config, dir: &DataDir) -> Result<Node, Failure> {
+/// The node, and what an acknowledgement of its journal stands on.
+async fn start_node(config: &Config, dir: &DataDir) -> Result<(Node, String), Failure> {
     let opened = dir.clone();
     let stores = tokio::task::spawn_blocking(move || Stores::open(&opened))
         .await
@@ -254,8 +255,9 @@ async fn start_node(config: &Config, dir: &DataDir) -> Result<Node, Failure> {
         .map_err(open_failure)?;
     let solver = HighsSolver::start(usize::try_from(config.power.solver_threads).unwrap_or(1))
         .map_err(|e| Failure::internal(format!("the solver cannot start: {e}")))?;
+    let opened = journal::journal(config, stores.journal).await?;
     let ports = Ports {
-        journal: journal::journal(config, stores.journal).await?,
+        journal: opened.journal,
         coordination: Arc::new(stores.coordination),
         telemetry: Arc::new(stores.telemetry),
         catalogue: Arc::new(stores.catalogue),
@@ -263,9 +265,9 @@ async fn start_node(config: &Config, dir: &DataDir) -> Result<Node, Failure> {
         statements: Arc::new(stores.statements),
         solver: Arc::new(solver),
     };
-    Node::start(node_config(config), ports)
-        .await
-        .map_err(|e| Failure::new(Code::Store, format!("the node does not start: {e}")))
+    let node = Node::start(node_config(config), ports).await;
+    let node = node.map_err(|e| Failure::new(Code::Store, format!("the node does not start: {e}")))?;
+    Ok((node, opened.durability))
 }
 
 fn node_config(config: &Config) -> NodeConfig {
@@ -350,7 +352,13 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 /// Tells people and programs where the node is.
-fn announce(start: &Start, dir: &Path, http: SocketAddr, broker: Option<&EmbeddedBroker>) -> Result<(), Failure> {
+fn announce(
+    start: &Start,
+    dir: &Path,
+    http: SocketAddr,
+    broker: Option<&EmbeddedBroker>,
+    durability: &str,
+) -> Result<(), Failure> {
     let url = format!("http://{}", reachable(http));
     let mqtt = broker
         .map_or_else(|| start.loaded.config.mqtt.brokers.join(","), |broker| reachable(broker.address()).to_string());
@@ -360,7 +368,8 @@ fn announce(start: &Start, dir: &Path, http: SocketAddr, broker: Option<&Embedde
     if start.dev {
         text.push_str(&format!("token     {}\n", data_dir::read_token(&dir).unwrap_or_default()));
     }
-    text.push_str(&format!("mqtt      {mqtt}\ndata dir  {}\npid       {}\n", dir.display(), std::process::id()));
+    text.push_str(&format!("mqtt      {mqtt}\njournal   {durability}\n"));
+    text.push_str(&format!("data dir  {}\npid       {}\n", dir.display(), std::process::id()));
     output::write(&text)
 }
 
