@@ -70,10 +70,10 @@ pub struct Plan {
 }
 
 impl Default for Plan {
-    /// 100 kills; 600 where tests may take long (`CHARGEPLANE_LONG`).
+    /// 200 kills; 1,000 where tests may take long (`CHARGEPLANE_LONG`).
     fn default() -> Self {
         let long = std::env::var_os("CHARGEPLANE_LONG").is_some();
-        Self { kills: if long { 600 } else { 100 }, seed: 1, plant: None }
+        Self { kills: if long { 1_000 } else { 200 }, seed: 1, plant: None }
     }
 }
 
