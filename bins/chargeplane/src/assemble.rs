@@ -152,7 +152,7 @@ async fn serve(start: &Start) -> Result<(), Failure> {
     let books = ledger::bind(config).await?;
     let metrics = chargeplane_api::install_metrics()
         .map_err(|e| Failure::internal(format!("the metrics cannot be installed: {e}")))?;
-    let node = start_node(config, &dir).await?;
+    let (node, durability) = start_node(config, &dir).await?;
     let handle = node.handle();
     if let Some(catalogue) = catalogue {
         let diff = apply_file(&handle, catalogue).await?;
@@ -176,7 +176,7 @@ async fn serve(start: &Start) -> Result<(), Failure> {
     });
     let books = books.map(|listener| LedgerServer::start(listener, handle.clone(), tokens, config)).transpose()?;
     let server = HttpServer::start(http, chargeplane_api::router(handle, options), config);
-    announce(start, dir.path(), http_address, broker.as_ref(), books.as_ref())?;
+    announce(start, dir.path(), (http_address, books.as_ref()), broker.as_ref(), &durability)?;
     let ending = tokio::select! {
         () = signals.next() => Ok(()),
         reason = node.fatal() => Err(reason),
@@ -251,7 +251,8 @@ async fn bind(listen: &str) -> Result<TcpListener, Failure> {
     })
 }
 
-async fn start_node(config: &Config, dir: &DataDir) -> Result<Node, Failure> {
+/// The node, and what an acknowledgement of its journal stands on.
+async fn start_node(config: &Config, dir: &DataDir) -> Result<(Node, String), Failure> {
     let opened = dir.clone();
     let stores = tokio::task::spawn_blocking(move || Stores::open(&opened))
         .await
@@ -259,19 +260,19 @@ async fn start_node(config: &Config, dir: &DataDir) -> Result<Node, Failure> {
         .map_err(open_failure)?;
     let solver = HighsSolver::start(usize::try_from(config.power.solver_threads).unwrap_or(1))
         .map_err(|e| Failure::internal(format!("the solver cannot start: {e}")))?;
-    let journal = journal::journal(config, stores.journal).await?;
+    let opened = journal::journal(config, stores.journal).await?;
     let ports = Ports {
-        records: records::records(config, stores.records, &*journal).await?,
-        journal,
+        records: records::records(config, stores.records, &*opened.journal).await?,
+        journal: opened.journal,
         coordination: Arc::new(stores.coordination),
         telemetry: Arc::new(stores.telemetry),
         catalogue: Arc::new(stores.catalogue),
         statements: Arc::new(stores.statements),
         solver: Arc::new(solver),
     };
-    Node::start(node_config(config), ports)
-        .await
-        .map_err(|e| Failure::new(Code::Store, format!("the node does not start: {e}")))
+    let node = Node::start(node_config(config), ports).await;
+    let node = node.map_err(|e| Failure::new(Code::Store, format!("the node does not start: {e}")))?;
+    Ok((node, opened.durability))
 }
 
 fn node_config(config: &Config) -> NodeConfig {
@@ -360,9 +361,9 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 fn announce(
     start: &Start,
     dir: &Path,
-    http: SocketAddr,
+    (http, books): (SocketAddr, Option<&LedgerServer>),
     broker: Option<&EmbeddedBroker>,
-    books: Option<&LedgerServer>,
+    durability: &str,
 ) -> Result<(), Failure> {
     let url = format!("http://{}", reachable(http));
     let mqtt = broker
@@ -376,7 +377,8 @@ fn announce(
     if let Some(books) = books {
         text.push_str(&format!("books     {}\n", reachable(books.address)));
     }
-    text.push_str(&format!("mqtt      {mqtt}\ndata dir  {}\npid       {}\n", dir.display(), std::process::id()));
+    text.push_str(&format!("mqtt      {mqtt}\njournal   {durability}\n"));
+    text.push_str(&format!("data dir  {}\npid       {}\n", dir.display(), std::process::id()));
     output::write(&text)
 }
 

@@ -617,14 +617,25 @@ pub enum DeadLetterCommand {
 /// `chargeplane ledger`.
 #[derive(Debug, Subcommand)]
 pub enum LedgerCommand {
-    /// Check the journal of the data directory without the node: chain, epochs, log numbers, sums, doubles
-    Verify,
+    /// Check the configured journal, or an exported file, without the node: chain, epochs, log numbers, sums, doubles
+    Verify(VerifyArgs),
     /// Every balance, credit side included
     Balances,
     /// Write the logs of all shards to a file, verified; the node must not run
     Export(ArchiveArgs),
     /// Read logs from such a file into an empty journal; the node must not run
     Import(ArchiveArgs),
+}
+
+/// Which journal.
+#[derive(Debug, Default, Args)]
+pub struct VerifyArgs {
+    /// Configuration file of the node, where its journal is not the data directory's
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// A file of `ledger export` instead
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pub file: Option<PathBuf>,
 }
 
 /// Which file, and whose journal.

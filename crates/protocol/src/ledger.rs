@@ -183,9 +183,12 @@ pub enum RequestError {
 #[error("cannot be written: {0}")]
 pub struct WriteError(String);
 
+/// A frame's value, and what follows it.
+pub type Split<'a> = (&'a [u8], &'a [u8]);
+
 /// Splits the first frame off what was received: its value's bytes, and what follows. None while it is not all there.
 /// An empty frame is a sign of life.
-pub fn split(received: &[u8], limit: usize) -> Result<Option<(&[u8], &[u8])>, FrameError> {
+pub fn split(received: &[u8], limit: usize) -> Result<Option<Split<'_>>, FrameError> {
     let Some((length, rest)) = received.split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
     let bytes = u32::from_be_bytes(*length);
     match usize::try_from(bytes) {

@@ -585,3 +585,16 @@ fn foreign_bytes_never_panic() {
         assert!(super::frame::Frame::decode(&bent).is_err());
     }
 }
+
+#[test]
+fn a_journal_that_was_copied_is_judged_like_one_that_is_a_file() {
+    let (story, dir) = (Story::new(), tempfile::tempdir().expect("a directory"));
+    story.write(dir.path());
+    let (data, copy) = (dir.path().join("data"), dir.path().join(crate::journal::COPY));
+    std::fs::rename(data.join(super::store::JOURNAL), &copy).expect("moves");
+    let judged = || super::judge(dir.path(), &data).expect("can be judged").0;
+    assert_eq!(judged(), story.judge().0);
+    let database = rusqlite::Connection::open(&copy).expect("opens");
+    database.execute("DELETE FROM frames WHERE lsn = 2", []).expect("deletes");
+    assert!(judged().of("OWN-1").violations > 0);
+}

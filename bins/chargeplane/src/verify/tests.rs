@@ -14,13 +14,13 @@ fn pack(value: &Json) -> Value {
 }
 
 /// A journal of one account shard, written by hand.
-struct Journal {
-    database: Database,
-    lsn: u64,
-    hash: Hash,
+pub(super) struct Journal {
+    pub database: Database,
+    pub lsn: u64,
+    pub hash: Hash,
 }
 
-const CODE: i64 = 1 << 16 | 3;
+pub(super) const CODE: i64 = 1 << 16 | 3;
 
 impl Journal {
     fn new() -> Self {
@@ -35,7 +35,7 @@ impl Journal {
         Self { database, lsn: 0, hash: Sha256::digest("chargeplane/journal/account-0003").into() }
     }
 
-    fn frame(&mut self, epoch: u64, events: &[Json]) {
+    pub fn frame(&mut self, epoch: u64, events: &[Json]) {
         let entries: Vec<Json> =
             events.iter().map(|event| json!({ "entity": { "key": "account:main/a1", "event": event } })).collect();
         let mut payload = Vec::new();
@@ -57,7 +57,7 @@ impl Journal {
         self.database.execute("INSERT INTO heads VALUES (?1, 'n1', ?2, ?3, ?4)", head).unwrap();
     }
 
-    fn check(&mut self) -> Checked<Summary> {
+    pub fn check(&mut self) -> Checked<Summary> {
         check(&mut self.database)
     }
 
@@ -72,7 +72,7 @@ fn opened() -> Json {
     json!({ "opened": { "key": "k0", "currency": "CNY", "kind": "prepaid", "at": 0 } })
 }
 
-fn topped_up(key: &str, amount: i64) -> Json {
+pub(super) fn topped_up(key: &str, amount: i64) -> Json {
     json!({ "topped_up": { "key": key, "currency": "CNY", "amount": amount, "at": 0 } })
 }
 
@@ -100,7 +100,7 @@ fn settled(sequence: i64, meter: i64, amount: i64, billed: i64, overshoot: i64) 
 }
 
 /// Top-up of 1,000; 100 Wh for 400 debited; settled at 150 Wh for 600, 550 of them paid by the driver.
-fn good() -> Journal {
+pub(super) fn good() -> Journal {
     let mut journal = Journal::new();
     journal.frame(1, &[opened(), topped_up("k1", 1_000)]);
     journal.frame(1, &[held()]);

@@ -191,11 +191,14 @@ pub(super) async fn of_session(
     row.map(|(shard, (lsn, idx), record)| read(code_of(shard), lsn, idx, &record)).transpose()
 }
 
+/// Shard, part, log number, index, session.
+type PlaceRow = (i32, i64, i64, i32, String);
+
 /// The rows of a batch, those of one partition together.
 #[derive(Default)]
 struct Rows {
     sessions: Vec<(String, i32, i64, i32, Vec<u8>)>,
-    places: BTreeMap<(i32, i64), Vec<(i32, i64, i64, i32, String)>>,
+    places: BTreeMap<(i32, i64), Vec<PlaceRow>>,
     lists: BTreeMap<(Kind, String, String, i64), Vec<ListRow>>,
     cities: BTreeSet<(String, String)>,
 }

@@ -2,6 +2,7 @@
 
 mod damage;
 mod faults;
+mod kills;
 mod lost_messages;
 mod records;
 mod segments;
