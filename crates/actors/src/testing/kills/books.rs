@@ -70,7 +70,13 @@ impl Books {
     }
 
     fn take_payload(&mut self, mut payload: &[u8]) -> Result<(), String> {
-        let value = rmpv::decode::read_value(&mut payload).map_err(|e| e.to_string())?;
+        let mut value = rmpv::decode::read_value(&mut payload).map_err(|e| e.to_string())?;
+        if let Some(block) = field(&value, "lz4").and_then(Value::as_slice) {
+            let size = field(&value, "size").and_then(Value::as_u64).filter(|size| *size <= 8 << 20);
+            let size = size.and_then(|size| usize::try_from(size).ok()).ok_or("a block without a size")?;
+            let plain = lz4_flex::block::decompress(block, size).map_err(|e| e.to_string())?;
+            value = rmpv::decode::read_value(&mut &*plain).map_err(|e| e.to_string())?;
+        }
         let entries = field(&value, "entries").and_then(Value::as_array).ok_or("a payload without entries")?;
         for entry in entries {
             let Some(entity) = field(entry, "entity") else { continue };
