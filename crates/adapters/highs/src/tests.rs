@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use std::sync::mpsc::channel;
 
 fn node(parent: Option<u32>, limit: i64, base: i64) -> Node {
-    Node { parent, limit: Watts(limit), base: Watts(base) }
+    Node { parent, limit: Watts(limit), base: Watts(base), ..Node::default() }
 }
 
 fn leaf(id: u32, node: u32, min: i64, max: i64, step: i64, weight: u32) -> Leaf {
@@ -24,6 +24,7 @@ fn leaf(id: u32, node: u32, min: i64, max: i64, step: i64, weight: u32) -> Leaf 
         reserve: Watts::ZERO,
         standing: Standing::Running,
         since: 0,
+        ..Leaf::default()
     }
 }
 
