@@ -1,5 +1,7 @@
 //! HiGHS against the exact answer, and what happens when it cannot answer.
 
+mod crossing;
+
 use super::*;
 use chargeplane_domain::allocation::lp::{Fallback, Source, allocate_with};
 use chargeplane_domain::allocation::{Leaf, Node, Problem, Standing, check, water_fill};

@@ -177,6 +177,7 @@ impl AllocationFile {
             base_w: Watts::ZERO,
         };
         let tree = Tree::build(&self.nodes.iter().map(bare).collect::<Vec<_>>())?;
+        tree.check_written()?;
         let connectors = unique("connector", self.connectors.iter().map(|connector| &connector.id))?;
         unique("cap", self.caps.iter().map(|cap| &cap.id))?;
         let scale = self.weight_scale(&tree)?;

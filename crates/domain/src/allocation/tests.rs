@@ -103,7 +103,9 @@ fn bad_trees_name_the_node() {
     let below = [grid.clone(), limit("t", Some("grid"), 100), limit("f", Some("t"), -1)];
     assert!(matches!(Tree::build(&below), Err(TreeError::BadLimit { path, .. }) if path == "grid/t/f"));
     let wide = [grid.clone(), limit("t", Some("grid"), 100), limit("f", Some("t"), 101)];
-    assert!(matches!(Tree::build(&wide), Err(TreeError::OverParent { path, .. }) if path == "grid/t/f"));
+    assert!(
+        matches!(Tree::build(&wide).unwrap().check_written(), Err(TreeError::OverParent { path, .. }) if path == "grid/t/f")
+    );
     let mut heavy = grid;
     heavy.base_w = Watts(101);
     assert!(matches!(Tree::build(&[heavy]), Err(TreeError::BaseOverLimit { path, .. }) if path == "grid"));

@@ -149,9 +149,6 @@ impl Tree {
             if !allowed.contains(&node.base) {
                 return Err(TreeError::BadBase { path: self.path(at), base: node.base });
             }
-            if let Some(above) = node.parent.map(|at| self.nodes[at].limit).filter(|above| node.limit > *above) {
-                return Err(TreeError::OverParent { path: self.path(at), limit: node.limit, above });
-            }
         }
         for (at, node) in self.nodes.iter().enumerate().rev() {
             if below[at] > node.limit {
@@ -159,6 +156,17 @@ impl Tree {
             }
             if let Some(parent) = node.parent {
                 below[parent] = below[parent].saturating_add(below[at]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a node whose limit is above that of the node which feeds it: for what is written down. At run
+    /// time an operator may well lower a limit below those under it.
+    pub fn check_written(&self) -> Result<(), TreeError> {
+        for (at, node) in self.nodes.iter().enumerate() {
+            if let Some(above) = node.parent.map(|at| self.nodes[at].limit).filter(|above| node.limit > *above) {
+                return Err(TreeError::OverParent { path: self.path(at), limit: node.limit, above });
             }
         }
         Ok(())
