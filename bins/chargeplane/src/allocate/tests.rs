@@ -75,7 +75,7 @@ fn policies_ramps_and_phases_are_read() {
         file["connectors"][0]["need_wh"] = json!(10000);
         file["connectors"][0]["departs_s"] = json!(1800);
     }));
-    assert_eq!(needs.unwrap()["grants"][0]["w"], json!(22500));
+    assert_eq!(needs.unwrap()["grants"][0]["w"], json!(22000));
     let ramp = asked(&changed(|file| {
         file["connectors"][2]["prev_w"] = json!(2000);
         file["connectors"][2]["ramp_w_per_s"] = json!(1500.5);
@@ -85,7 +85,7 @@ fn policies_ramps_and_phases_are_read() {
         file["nodes"][1]["phase_limit_w"] = json!(20000);
         file["connectors"][2]["phases"] = json!("L2");
     }));
-    assert_eq!(phase.unwrap()["grants"][2], json!({"id": "c", "w": 11600, "binding": "phase:grid/L2"}));
+    assert_eq!(phase.unwrap()["grants"][2], json!({"id": "c", "w": 10000, "binding": "phase:grid/L2"}));
 }
 
 #[test]
