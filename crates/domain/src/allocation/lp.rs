@@ -116,6 +116,11 @@ pub trait Solver: Send + Sync {
 }
 
 impl Programme {
+    /// A programme that is no tick's: its primal point is the answer, there are no levels to fill between.
+    pub(super) fn plain(columns: Vec<Column>, rows: Vec<Row>) -> Self {
+        Self { columns, rows, thresholds: Vec::new(), prices: Vec::new() }
+    }
+
     /// The programme of a problem. Levels without length have no column.
     pub fn build(problem: &Problem) -> Self {
         Self::of(problem, &admit(problem))
@@ -252,7 +257,7 @@ fn accept(
 }
 
 /// Feasible, and optimal by weak duality: no trust in what the solver says of itself.
-fn certify(programme: &Programme, primal: &[f64], duals: &[f64]) -> Result<(), Fallback> {
+pub(super) fn certify(programme: &Programme, primal: &[f64], duals: &[f64]) -> Result<(), Fallback> {
     let sizes_match = primal.len() == programme.columns.len() && duals.len() == programme.rows.len();
     if !sizes_match || !primal.iter().chain(duals).all(|x| x.is_finite()) {
         return Err(Fallback::Malformed);

@@ -9,11 +9,16 @@
 //!    taken by [`lp::allocate_with`] only when it is in time, checked and no worse;
 //! 4. [`check`]: written apart from the others, simple, and run on every answer (POWER-1).
 //!
+//! Above the tick, [`horizon`] looks ahead: what each car should get now so that all of them get the most
+//! before they leave. [`phasor`] makes linear limits of the magnitude of three-phase currents.
+//!
 //! Nothing here knows of grants, leases or clocks: that is [`crate::station`].
 
 mod admission;
 mod check;
+pub mod horizon;
 pub mod lp;
+pub mod phasor;
 mod problem;
 mod tree;
 mod water;
