@@ -127,7 +127,10 @@ fn optimum_at(optima: &BTreeMap<String, Optimum>, cap: u32) -> anyhow::Result<&O
 }
 
 fn table(lines: &[Line], optima: &BTreeMap<String, Optimum>) -> anyhow::Result<()> {
-    println!("{:>6} {:>10} {:>10} {:>8} {:>9} {:>7} {:>9}", "kW", "delivered", "optimum", "ratio", "peak kW", "plans", "fallbacks");
+    println!(
+        "{:>6} {:>10} {:>10} {:>8} {:>9} {:>7} {:>9}",
+        "kW", "delivered", "optimum", "ratio", "peak kW", "plans", "fallbacks"
+    );
     for line in lines {
         let optimum = optimum_at(optima, line.cap)?.energy_percent;
         println!(
@@ -202,7 +205,10 @@ fn peers(args: &Args, python: &Python, report: &mut Report) -> anyhow::Result<()
         for cap in &args.peer_caps {
             let judged: Judged = python.ask(&["peer", name, &cap.to_string()], None)?;
             report.peer(&format!("acnportal_{name}_percent_{cap}kw"), judged.energy_percent);
-            report.note(&format!("acnportal_{name}_{cap}kw"), format!("{judged:?}"));
+            let Judged { peak_kw, worst_over_a_drawn, seconds, .. } = judged;
+            let note =
+                format!("{seconds:.0} s; peak {peak_kw:.3} kW; nearest to a limit: {worst_over_a_drawn:.3} A over it");
+            report.note(&format!("acnportal_{name}_{cap}kw"), note);
         }
     }
     Ok(())

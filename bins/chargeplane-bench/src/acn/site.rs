@@ -41,7 +41,10 @@ impl Site {
     pub fn sessions(&self) -> anyhow::Result<Vec<Session>> {
         let session = |(station, arrival, departure, wh): &(u32, u32, u32, f64)| {
             let station = *station as usize;
-            anyhow::ensure!(station < self.stations.len() && arrival < departure && *wh > 0.0, "a session of {station}");
+            anyhow::ensure!(
+                station < self.stations.len() && arrival < departure && *wh > 0.0,
+                "a session of {station}"
+            );
             // Whole watt-seconds, rounded up: the judge's battery stops where it is full.
             Ok(Session { station, arrival: *arrival, departure: *departure, need_ws: (wh * 3_600.0).ceil() as i64 })
         };

@@ -18,11 +18,11 @@
 //!            sum over g of load_lg * S(g,k) + free(l,k) = room_l          every limit that can bind there
 //! ```
 //!
-//! Early power is worth more, because an unknown car may come later and want it; within a stay's energy this
-//! never trades a kilowatt-hour away for more than `EARLY` of one. Pure: a solver is behind
+//! Early power is worth more, because an unknown car may come later and want it. Where that is a choice, a
+//! kilowatt-hour now is taken for at most `1 + EARLY` later. Pure: a solver is behind
 //! [`Solver`](super::lp::Solver), and its answer is proven before it is used.
 
-use super::lp::{Column, Fallback, Programme, Row, SolveOutcome, SolveStatus, certify};
+use super::lp::{Column, Fallback, Programme, Row, SolveOutcome};
 use super::phasor::LinearLimit;
 use crate::units::Watts;
 use std::collections::BTreeMap;
@@ -128,7 +128,8 @@ impl Horizon {
     pub fn programme(&self) -> Programme {
         let cells = self.cells();
         let mut build = Build::default();
-        let mut needs: Vec<Row> = self.stays.iter().map(|stay| Row { equals: kwh(stay), entries: Vec::new() }).collect();
+        let mut needs: Vec<Row> =
+            self.stays.iter().map(|stay| Row { equals: kwh(stay), entries: Vec::new() }).collect();
         let end = cells.last().map_or(1.0, |cell| f64::from(cell.to));
         for (k, cell) in cells.iter().enumerate() {
             let hours = f64::from(cell.to - cell.from) / 3_600.0;
@@ -157,16 +158,7 @@ impl Horizon {
     /// Each stay's watts for the coming tick out of a solver's answer, when it is proven and within every
     /// limit.
     pub fn shares(&self, outcome: &SolveOutcome) -> Result<Vec<Watts>, Fallback> {
-        match outcome.status {
-            SolveStatus::Optimal => {}
-            SolveStatus::TimeLimit => return Err(Fallback::TimeLimit),
-            SolveStatus::Other(_) | SolveStatus::Failed(_) => return Err(Fallback::NotOptimal),
-        }
-        // An answer to another question proves nothing about this one.
-        if outcome.programme != self.programme() {
-            return Err(Fallback::Malformed);
-        }
-        certify(&outcome.programme, &outcome.primal, &outcome.duals)?;
+        outcome.proves(&self.programme())?;
         // The first cell's columns come first, one for each stay that can take something now.
         let mut columns = outcome.primal.iter();
         let share = |stay: &Stay| match self.most_now(stay) {

@@ -18,6 +18,8 @@
 //!
 //! This module is pure: a solver is behind the [`Solver`] port.
 
+mod plain;
+
 use super::water::{fill as fill_between, quantise};
 use super::{Admitted, Allocation, Problem, admit, check, water_fill};
 use serde::{Deserialize, Serialize};
@@ -116,11 +118,6 @@ pub trait Solver: Send + Sync {
 }
 
 impl Programme {
-    /// A programme that is no tick's: its primal point is the answer, there are no levels to fill between.
-    pub(super) fn plain(columns: Vec<Column>, rows: Vec<Row>) -> Self {
-        Self { columns, rows, thresholds: Vec::new(), prices: Vec::new() }
-    }
-
     /// The programme of a problem. Levels without length have no column.
     pub fn build(problem: &Problem) -> Self {
         Self::of(problem, &admit(problem))
@@ -257,7 +254,7 @@ fn accept(
 }
 
 /// Feasible, and optimal by weak duality: no trust in what the solver says of itself.
-pub(super) fn certify(programme: &Programme, primal: &[f64], duals: &[f64]) -> Result<(), Fallback> {
+fn certify(programme: &Programme, primal: &[f64], duals: &[f64]) -> Result<(), Fallback> {
     let sizes_match = primal.len() == programme.columns.len() && duals.len() == programme.rows.len();
     if !sizes_match || !primal.iter().chain(duals).all(|x| x.is_finite()) {
         return Err(Fallback::Malformed);

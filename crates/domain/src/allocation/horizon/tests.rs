@@ -1,4 +1,5 @@
 use super::*;
+use crate::allocation::lp::SolveStatus;
 use proptest::prelude::*;
 
 fn stay(most: i64, need_wh: i64, leaves_in_s: u32) -> Stay {
@@ -95,10 +96,7 @@ fn what_makes_no_sense_is_refused_with_its_place() {
         let error = new(1, vec![fine], vec![limit(5.0, &[]), bad]).expect_err("a bad limit");
         assert!(matches!(error, HorizonError::BadLimit { limit: 1, .. }));
     }
-    assert_eq!(
-        new(1, vec![fine; MAX_STAYS + 1], Vec::new()),
-        Err(HorizonError::TooMany { count: MAX_STAYS + 1 })
-    );
+    assert_eq!(new(1, vec![fine; MAX_STAYS + 1], Vec::new()), Err(HorizonError::TooMany { count: MAX_STAYS + 1 }));
 }
 
 #[test]
