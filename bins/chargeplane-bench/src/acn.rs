@@ -34,12 +34,17 @@ const PUBLISHED: [(&str, f64, f64); 6] = [
 /// Our optimum must be this near (percentage points) to the published one at 10 kW.
 const SAME_OPTIMUM: f64 = 0.5;
 
+/// The 27 of the experiment.
+fn published_capacities() -> Vec<u32> {
+    (10..=125).step_by(5).chain([130, 140, 150]).collect()
+}
+
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     output: Output,
     /// Capacities of the transformer in kW
-    #[arg(long, value_delimiter = ',', default_values_t = (2..=28).map(|at| at * 5).collect::<Vec<u32>>())]
+    #[arg(long, value_delimiter = ',', default_values_t = published_capacities())]
     caps: Vec<u32>,
     /// acnportal's own algorithms to run besides (edf, llf, rr): minutes each
     #[arg(long, value_delimiter = ',', default_value = "edf")]
