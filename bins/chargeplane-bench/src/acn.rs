@@ -12,7 +12,6 @@ mod site;
 use crate::Output;
 use crate::report::Report;
 use anyhow::Context;
-use chargeplane_highs::HighsSolver;
 use python::{Judged, Optimum, Python};
 use replay::Replay;
 use site::Site;
@@ -96,13 +95,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 /// Replays every capacity and has each judged, `threads` at a time.
 fn replay_all(args: &Args, site: &Site, python: &Python) -> anyhow::Result<Vec<Line>> {
-    let left = Mutex::new(args.caps.clone());
+    // The smallest take longest, so they go first.
+    let mut left = args.caps.clone();
+    left.sort_unstable_by_key(|cap| std::cmp::Reverse(*cap));
+    let left = Mutex::new(left);
     let next = || left.lock().map_or(None, |mut left| left.pop());
     let work = || -> anyhow::Result<Vec<Line>> {
-        let solver = HighsSolver::start(1)?;
         let mut lines = Vec::new();
         while let Some(cap) = next() {
-            let replay = replay::run(site, cap, &solver)?;
+            let replay = replay::run(site, cap)?;
             let judged: Judged = python.ask(&["judge", &cap.to_string()], Some(&replay.answer(site)))?;
             anyhow::ensure!(judged.feasible, "at {cap} kW the judge found a limit broken: {judged:?}");
             eprintln!(

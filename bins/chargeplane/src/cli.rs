@@ -153,6 +153,8 @@ pub enum Command {
         #[command(subcommand)]
         command: TariffCommand,
     },
+    /// Share out power by a file of limits and connectors, as a station's tick does, and print it as JSON
+    Allocate(AllocateArgs),
     /// Replace the catalogue by a file, or print what that would change
     Apply(ApplyArgs),
     /// The node's configuration
@@ -224,6 +226,17 @@ pub enum DeadLetterCommand {
         /// Its id
         id: String,
     },
+}
+
+/// `chargeplane allocate`.
+#[derive(Debug, Args)]
+pub struct AllocateArgs {
+    /// The problem as JSON; `-` reads standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Plan ahead to the departures: needs are what delivers most before they leave, not the average until then
+    #[arg(long)]
+    pub ahead: bool,
 }
 
 /// `chargeplane apply`.

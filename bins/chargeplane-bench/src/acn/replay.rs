@@ -2,13 +2,10 @@
 
 use super::site::{Session, Site};
 use chargeplane_domain::allocation::horizon::{Horizon, Stay};
-use chargeplane_domain::allocation::lp::{Fallback, SolveOutcome, Solver};
 use chargeplane_domain::allocation::phasor::{LinearLimit, PhasorLimit};
 use chargeplane_domain::units::Watts;
-use chargeplane_highs::HighsSolver;
 use serde_json::{Value, json};
-use std::sync::mpsc::channel;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Facets of a full turn that hold the coming step: they give away at most 0.06 % of a winding.
 const FACETS_NOW: u32 = 96;
@@ -17,7 +14,7 @@ const FACETS_NOW: u32 = 96;
 const FACETS_LATER: u32 = 24;
 
 /// A plan is for minutes, so it may take its time.
-const TIME_LIMIT_MS: u64 = 10_000;
+const TIME_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a replay yields.
 pub struct Replay {
@@ -41,7 +38,7 @@ struct Car {
     left_ws: i64,
 }
 
-pub fn run(site: &Site, cap_kw: u32, solver: &HighsSolver) -> anyhow::Result<Replay> {
+pub fn run(site: &Site, cap_kw: u32) -> anyhow::Result<Replay> {
     let mut coming = site.sessions()?;
     coming.sort_by_key(|session| std::cmp::Reverse((session.arrival, session.station)));
     let mut replay = Replay { grants: Vec::new(), plan_ms: Vec::new(), fallbacks: 0 };
@@ -53,7 +50,7 @@ pub fn run(site: &Site, cap_kw: u32, solver: &HighsSolver) -> anyhow::Result<Rep
             cars.push(Car { session, left_ws: session.need_ws });
         }
         if !cars.is_empty() {
-            let watts = share(site, cap_kw, step, &cars, solver, &mut replay)?;
+            let watts = share(site, cap_kw, step, &cars, &mut replay)?;
             for (car, watts) in cars.iter_mut().zip(watts) {
                 car.left_ws -= watts.0 * i64::from(site.period_s);
                 if watts.is_positive() {
@@ -67,14 +64,7 @@ pub fn run(site: &Site, cap_kw: u32, solver: &HighsSolver) -> anyhow::Result<Rep
 }
 
 /// Everybody's watts for one step.
-fn share(
-    site: &Site,
-    cap_kw: u32,
-    step: u32,
-    cars: &[Car],
-    solver: &HighsSolver,
-    replay: &mut Replay,
-) -> anyhow::Result<Vec<Watts>> {
+fn share(site: &Site, cap_kw: u32, step: u32, cars: &[Car], replay: &mut Replay) -> anyhow::Result<Vec<Watts>> {
     let began = Instant::now();
     let stations: Vec<usize> = cars.iter().map(|car| car.session.station).collect();
     let limits = site.limits(cap_kw, &stations)?;
@@ -93,8 +83,8 @@ fn share(
     if let Some(watts) = horizon.everybody() {
         return Ok(watts);
     }
-    let answer = solve(&horizon, solver).and_then(|outcome| horizon.shares(&outcome));
-    let watts = answer.unwrap_or_else(|why| {
+    let outcome = chargeplane_highs::solve_here(horizon.programme(), TIME_LIMIT);
+    let watts = horizon.shares(&outcome).unwrap_or_else(|why| {
         eprintln!("{cap_kw} kW, step {step}: planned without the solver: {why:?}");
         replay.fallbacks += 1;
         horizon.without_solver()
@@ -104,11 +94,4 @@ fn share(
         anyhow::ensure!(limit.magnitude(&watts) <= limit.most, "step {step}: {limit:?} is exceeded by {watts:?}");
     }
     Ok(watts)
-}
-
-fn solve(horizon: &Horizon, solver: &HighsSolver) -> Result<SolveOutcome, Fallback> {
-    let (tell, told) = channel();
-    let done = Box::new(move |outcome| drop(tell.send(outcome)));
-    solver.submit(horizon.programme(), TIME_LIMIT_MS, done).map_err(|_| Fallback::Late)?;
-    told.recv().map_err(|_| Fallback::Late)
 }

@@ -22,6 +22,10 @@
 //! kilowatt-hour now is taken for at most `1 + EARLY` later. Pure: a solver is behind
 //! [`Solver`](super::lp::Solver), and its answer is proven before it is used.
 
+mod station;
+
+pub use station::{Ahead, Wish};
+
 use super::lp::{Column, Fallback, Programme, Row, SolveOutcome};
 use super::phasor::LinearLimit;
 use crate::units::Watts;
