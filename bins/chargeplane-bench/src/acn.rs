@@ -42,15 +42,22 @@ fn published_capacities() -> Vec<u32> {
 pub struct Args {
     #[command(flatten)]
     output: Output,
-    /// Capacities of the transformer in kW
-    #[arg(long, value_delimiter = ',', default_values_t = published_capacities())]
-    caps: Vec<u32>,
+    #[command(flatten)]
+    experiment: Experiment,
     /// acnportal's own algorithms to run besides (edf, llf, rr): minutes each
     #[arg(long, value_delimiter = ',', default_value = "edf")]
     peers: Vec<String>,
     /// Capacities at which they run
     #[arg(long, value_delimiter = ',', default_value = "10")]
     peer_caps: Vec<u32>,
+}
+
+/// What is replayed, and with what.
+#[derive(Debug, clap::Args)]
+pub struct Experiment {
+    /// Capacities of the transformer in kW
+    #[arg(long, value_delimiter = ',', default_values_t = published_capacities())]
+    caps: Vec<u32>,
     /// Capacities that are replayed at the same time
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -59,7 +66,7 @@ pub struct Args {
     sessions: PathBuf,
     /// A Python that has scripts/acn/requirements.txt
     #[arg(long, env = "CHARGEPLANE_ACN_PYTHON")]
-    python: PathBuf,
+    python: Option<PathBuf>,
     /// The other side
     #[arg(long, default_value = "scripts/acn/acn.py")]
     script: PathBuf,
@@ -73,10 +80,31 @@ struct Line {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    anyhow::ensure!(!args.caps.is_empty(), "no capacities");
     let dir = tempfile::tempdir()?;
     let mut report = Report::new("acn", dir.path());
-    let python = Python { program: &args.python, script: &args.script, sessions: &args.sessions };
+    let python = args.experiment.other_side().context("which Python? Start this with ./dev bench acn")?;
+    measure(&args.experiment, &mut report)?;
+    peers(args, &python, &mut report)?;
+    report.finish(args.output.json.as_deref())
+}
+
+impl Experiment {
+    /// None without a Python for it.
+    fn other_side(&self) -> Option<Python<'_>> {
+        let program = self.python.as_deref()?;
+        Some(Python { program, script: &self.script, sessions: &self.sessions })
+    }
+}
+
+/// The table on standard output, and the rows.
+pub fn measure(args: &Experiment, report: &mut Report) -> anyhow::Result<()> {
+    let Some(python) = args.other_side() else {
+        for row in ["acn_energy_ratio_mean", "acn_energy_ratio_10kw"] {
+            report.missing(row, "no Python for the other side; ./dev makes one");
+        }
+        return Ok(());
+    };
+    anyhow::ensure!(!args.caps.is_empty(), "no capacities");
     let site: Site = python.ask(&["site"], None)?;
     let caps: Vec<String> = args.caps.iter().map(u32::to_string).collect();
     let questions: Vec<&str> = std::iter::once("optimum").chain(caps.iter().map(String::as_str)).collect();
@@ -88,13 +116,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     });
     let (lines, optima) = (lines?, optima??);
     table(&lines, &optima)?;
-    write(&mut report, &lines, &optima)?;
-    peers(args, &python, &mut report)?;
-    report.finish(args.output.json.as_deref())
+    write(report, &lines, &optima)
 }
 
 /// Replays every capacity and has each judged, `threads` at a time.
-fn replay_all(args: &Args, site: &Site, python: &Python) -> anyhow::Result<Vec<Line>> {
+fn replay_all(args: &Experiment, site: &Site, python: &Python) -> anyhow::Result<Vec<Line>> {
     // The smallest take longest, so they go first.
     let mut left = args.caps.clone();
     left.sort_unstable_by_key(|cap| std::cmp::Reverse(*cap));
