@@ -12,14 +12,15 @@
 //! ```text
 //! x(i,k)   average power (kW) of stay i in cell k, while it lasts
 //! S(g,k)   the same of a group of stays that load every limit alike
-//! maximise   sum of hours_k * (1 + EARLY * (1 - middle_k / end)) * x(i,k)
+//! maximise   sum of hours_k * (1 + EARLY * fade_k * (1 + SOONER * fade_i)) * x(i,k)
 //! rows       sum over k of hours_k * x(i,k) + unmet(i) = need_i          every stay
 //!            sum over i in g of x(i,k) - S(g,k) = 0                       every group and cell
 //!            sum over g of load_lg * S(g,k) + free(l,k) = room_l          every limit that can bind there
 //! ```
 //!
-//! Early power is worth more, because an unknown car may come later and want it. Where that is a choice, a
-//! kilowatt-hour now is taken for at most `1 + EARLY` later. Pure: a solver is behind
+//! `fade_k` falls from 1 with the time of a cell, `fade_i` with the length of a stay. Early power is worth more,
+//! because an unknown car may come later and want it; and among cars that load the limits alike who leaves
+//! sooner is served sooner, because who stays can still use what a later gap leaves. Pure: a solver is behind
 //! [`Solver`](super::lp::Solver), and its answer is proven before it is used.
 
 mod station;
@@ -31,8 +32,14 @@ use super::phasor::LinearLimit;
 use crate::units::Watts;
 use std::collections::BTreeMap;
 
-/// What a kilowatt-hour is worth more now than at the end of the longest stay.
-const EARLY: f64 = 0.5;
+/// What a kilowatt-hour is worth more now than in the far future.
+const EARLY: f64 = 1.0;
+
+/// What that extra is worth more to a car that leaves at once than to one that stays.
+const SOONER: f64 = 1.0;
+
+/// Seconds in which both fade to 1/e: a working day's stay. Measured on real sessions (docs/measurements/acn.md).
+const FADES_IN_S: f64 = 8.0 * 3_600.0;
 
 /// Cells at most. With more departures the nearest to each other are taken together.
 const MOST_CELLS: usize = 48;
@@ -134,16 +141,15 @@ impl Horizon {
         let mut build = Build::default();
         let mut needs: Vec<Row> =
             self.stays.iter().map(|stay| Row { equals: kwh(stay), entries: Vec::new() }).collect();
-        let end = cells.last().map_or(1.0, |cell| f64::from(cell.to));
         for (k, cell) in cells.iter().enumerate() {
             let hours = f64::from(cell.to - cell.from) / 3_600.0;
-            let middle = f64::from(cell.from).midpoint(f64::from(cell.to));
-            let price = hours * (1.0 + EARLY * (1.0 - middle / end));
+            let early = EARLY * mean_fade(f64::from(cell.from), f64::from(cell.to));
             let mut sums: Vec<Sum> = vec![Sum::default(); self.heads.len()];
             for (at, stay) in self.stays.iter().enumerate() {
                 let most = self.most_in(stay, cell) / 1_000.0;
                 if most > 0.0 {
-                    let column = build.column(price, most);
+                    let sooner = SOONER * (-f64::from(stay.leaves_in_s) / FADES_IN_S).exp();
+                    let column = build.column(hours * (1.0 + early * (1.0 + sooner)), most);
                     needs[at].entries.push((column, hours));
                     let sum = &mut sums[self.groups[at] as usize];
                     sum.most += most;
@@ -314,6 +320,12 @@ impl Build {
         self.columns.push(Column { price, lower: 0.0, upper });
         self.columns.len() as u32 - 1
     }
+}
+
+/// The mean of what has faded between two times (s).
+fn mean_fade(from: f64, to: f64) -> f64 {
+    let left = |at: f64| (-at / FADES_IN_S).exp();
+    FADES_IN_S * (left(from) - left(to)) / (to - from)
 }
 
 fn kwh(stay: &Stay) -> f64 {
