@@ -4,7 +4,6 @@
 //! before, and every grant is within one step of the exact share as [`exact`] finds it, which shares no code
 //! with what is measured. How many did not is in the notes. Method and figures: docs/measurements/power.md.
 
-mod acn;
 mod cut;
 mod exact;
 mod highs;
@@ -30,6 +29,8 @@ pub struct Args {
     /// Seed of the stations and of what changes in them
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    #[command(flatten)]
+    experiment: crate::acn::Experiment,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
@@ -38,7 +39,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     highs::run(args, &mut report)?;
     water::run(args, &mut report)?;
     cut::run(&mut report);
-    acn::run(&mut report);
+    crate::acn::measure(&args.experiment, &mut report)?;
     report.finish(args.output.json.as_deref())
 }
 

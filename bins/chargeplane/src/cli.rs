@@ -234,6 +234,9 @@ pub struct AllocateArgs {
     /// The problem as JSON; `-` reads standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+    /// Plan ahead to the departures: needs are what delivers most before they leave, not the average until then
+    #[arg(long)]
+    pub ahead: bool,
 }
 
 /// `chargeplane apply`.

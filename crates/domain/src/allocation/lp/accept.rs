@@ -63,7 +63,7 @@ fn accept(problem: &Problem, outcome: &SolveOutcome, safe: &Allocation) -> Resul
 }
 
 /// Feasible, and optimal by weak duality: no trust in what the solver says of itself.
-fn certify(programme: &Programme, primal: &[f64], duals: &[f64]) -> Result<(), Fallback> {
+pub(super) fn certify(programme: &Programme, primal: &[f64], duals: &[f64]) -> Result<(), Fallback> {
     let sizes_match = primal.len() == programme.columns.len() && duals.len() == programme.rows.len();
     if !sizes_match || !primal.iter().chain(duals).all(|x| x.is_finite()) {
         return Err(Fallback::Malformed);
