@@ -8,6 +8,7 @@
 
 mod across;
 mod books;
+mod price;
 
 use crate::cli::{Connection, Output};
 use crate::exit::{Code, Failure};

@@ -175,6 +175,8 @@ pub struct OperatorBalance {
     pub energy: Money,
     /// For service.
     pub service: Money,
+    /// For everything else: flat fees, minutes, least prices.
+    pub fees: Money,
     /// Metered and paid by no driver: zero or negative.
     pub overshoot: Money,
     /// Shares of revenue by agreement: received, less what was passed on.
@@ -184,7 +186,8 @@ pub struct OperatorBalance {
 impl OperatorBalance {
     /// Everything together.
     pub fn total(&self) -> Money {
-        self.energy.saturating_add(self.service).saturating_add(self.overshoot).saturating_add(self.shares)
+        let revenue = self.energy.saturating_add(self.service).saturating_add(self.fees);
+        revenue.saturating_add(self.overshoot).saturating_add(self.shares)
     }
 }
 

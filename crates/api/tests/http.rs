@@ -11,6 +11,7 @@ use chargeplane_api::{ApiOptions, router};
 use chargeplane_domain::ids::{ChargerId, ConnectorNo};
 use chargeplane_domain::placement::{Family, ShardId};
 use chargeplane_domain::session::{ChargeRecord, StopReason};
+use chargeplane_domain::tariff::fees::{Fees, MeteredTime};
 use chargeplane_domain::tariff::{Price, Slots, Tariff};
 use chargeplane_domain::units::{Currency, Money, Timestamp, WattHours};
 use serde_json::{Value, json};
@@ -682,8 +683,10 @@ fn record(n: u32, charger: &str, city: &str) -> ChargeRecord {
         billed_wh: WattHours(1_000),
         overshoot_wh: WattHours(0),
         by_period: [WattHours(0), WattHours(0), WattHours(1_000), WattHours(0)],
+        time: MeteredTime { charging_ms: 3_600_000, idle_ms: 0 },
         energy_amount: Money(7_000),
         service_amount: Money(3_000),
+        fees_amount: Money(0),
         total: Money(10_000),
         billed: Money(10_000),
         overshoot: Money(0),
@@ -693,6 +696,7 @@ fn record(n: u32, charger: &str, city: &str) -> ChargeRecord {
             currency: Currency::new("CNY").unwrap(),
             prices: [price; 4],
             slots: Slots::uniform(2).unwrap(),
+            fees: Fees::NONE,
         },
     }
 }

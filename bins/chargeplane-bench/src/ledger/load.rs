@@ -6,6 +6,7 @@ use chargeplane_actors::handle::{CallError, NodeHandle};
 use chargeplane_domain::account::{AccountAnswer, AccountCommand, AccountKind, Holder};
 use chargeplane_domain::ids::SessionId;
 use chargeplane_domain::tariff::PERIODS;
+use chargeplane_domain::tariff::fees::MeteredTime;
 use chargeplane_domain::units::{Money, Timestamp, WattHours};
 use hdrhistogram::Histogram;
 use rand::{Rng, SeedableRng};
@@ -187,6 +188,7 @@ impl Caller {
             sequence,
             meter,
             by_period,
+            time: MeteredTime::NONE,
             cumulative: world::price(&by_period),
             hold_target: Money(20_000),
             at: Timestamp(i64::from(sequence)),

@@ -65,6 +65,7 @@ const OPERATOR_BALANCES: &[Column] = &[
     ("CURRENCY", "currency"),
     ("ENERGY", "energy"),
     ("SERVICE", "service"),
+    ("FEES", "fees"),
     ("OVERSHOOT", "overshoot"),
     ("SHARES", "shares"),
     ("TOTAL", "total"),

@@ -127,11 +127,19 @@ impl NodeHandle {
             });
             for (account, currency, balance) in found.await? {
                 let zero = Money::ZERO;
-                let new = OperatorBalance { currency, energy: zero, service: zero, overshoot: zero, shares: zero };
+                let new = OperatorBalance {
+                    currency,
+                    energy: zero,
+                    service: zero,
+                    fees: zero,
+                    overshoot: zero,
+                    shares: zero,
+                };
                 let sum = folded.entry(currency).or_insert(new);
                 let part = match account {
                     LedgerAccount::EnergyRevenue { .. } => &mut sum.energy,
                     LedgerAccount::ServiceRevenue { .. } => &mut sum.service,
+                    LedgerAccount::FeeRevenue { .. } => &mut sum.fees,
                     LedgerAccount::Share { .. } => &mut sum.shares,
                     _ => &mut sum.overshoot,
                 };

@@ -113,16 +113,18 @@ pub fn statement_entries(event: &AccountEvent) -> Vec<StatementEntry> {
         AccountEvent::TransferReturned { number, amount, rejection, at, .. } => {
             unkeyed(StatementKind::TransferReturned, *amount, *at, format!("transfer {number}: {rejection}"))
         }
-        AccountEvent::Debited { session, meter, energy, service, at, .. } => {
-            let paid = energy.saturating_add(*service);
+        AccountEvent::Debited { session, meter, energy, service, fees, at, .. } => {
+            let paid = energy.saturating_add(*service).saturating_add(*fees);
             if paid == Money::ZERO {
                 return Vec::new();
             }
-            let note = format!("energy {energy}, service {service}, up to {meter}");
+            let fees = if fees.is_zero() { String::new() } else { format!(", fees {fees}") };
+            let note = format!("energy {energy}, service {service}{fees}, up to {meter}");
             of_session(StatementKind::Debit, paid.negated(), session, *at, note)
         }
-        AccountEvent::Settled { session, energy, service, settled, .. } => {
-            let paid = energy.saturating_add(*service).saturating_sub(settled.overshoot);
+        AccountEvent::Settled { session, energy, service, fees, settled, .. } => {
+            let taken = energy.saturating_add(*service).saturating_add(*fees);
+            let paid = taken.saturating_sub(settled.overshoot);
             let note = match settled.overshoot {
                 Money::ZERO if paid < Money::ZERO => {
                     let back = paid.negated();

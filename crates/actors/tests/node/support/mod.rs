@@ -16,6 +16,7 @@ use chargeplane_domain::sample::Sample;
 use chargeplane_domain::session::ChargeRecord;
 use chargeplane_domain::split::Split;
 use chargeplane_domain::tariff::book::TariffBook;
+use chargeplane_domain::tariff::fees::Fees;
 use chargeplane_domain::tariff::{Price, Slots, Tariff};
 use chargeplane_domain::units::{Currency, Money, Mono, Timestamp, WattHours, Watts};
 use chargeplane_protocol::envelope::{GatewayKey, Header, Keyring};
@@ -43,6 +44,7 @@ pub fn catalogue() -> Catalogue {
         currency: Currency::new("CNY").expect("a code"),
         prices: [price; 4],
         slots: Slots::uniform(2).expect("a period"),
+        fees: Fees::NONE,
     };
     let station = Station {
         operator: id("op1"),

@@ -5,6 +5,7 @@ use chargeplane_domain::ids::{ConnectorNo, SessionId};
 use chargeplane_domain::month::Month;
 use chargeplane_domain::placement::Family;
 use chargeplane_domain::session::{ChargeRecord, StopReason};
+use chargeplane_domain::tariff::fees::{Fees, MeteredTime};
 use chargeplane_domain::tariff::{Price, Slots, Tariff, zone};
 use chargeplane_domain::units::{Currency, Money, Timestamp, WattHours};
 use proptest::prelude::*;
@@ -36,8 +37,10 @@ pub(crate) fn record(session: &str, account: &str, city: &str, ended_at: i64) ->
         billed_wh: WattHours(10),
         overshoot_wh: WattHours(0),
         by_period: [WattHours(10), WattHours(0), WattHours(0), WattHours(0)],
+        time: MeteredTime { charging_ms: 8, idle_ms: 1 },
         energy_amount: Money(70),
-        service_amount: Money(30),
+        service_amount: Money(25),
+        fees_amount: Money(5),
         total: Money(100),
         billed: Money(100),
         overshoot: Money(0),
@@ -47,6 +50,7 @@ pub(crate) fn record(session: &str, account: &str, city: &str, ended_at: i64) ->
             currency: Currency::new("CNY").expect("a currency"),
             prices: [price; 4],
             slots: Slots::uniform(2).expect("slots"),
+            fees: Fees { per_minute: Money(9), ..Fees::NONE },
         },
         session,
     }
