@@ -22,7 +22,7 @@ CRATES = {
     "sqlite": {"domain", "cluster", "actors"},
     "highs": {"domain"},
     "redis": {"domain", "cluster", "actors"},
-    "cql": {"domain", "cluster"},
+    "cql": {"domain", "cluster", "actors"},
 }
 
 # Only binaries assemble. The drill judges from outside: it shares no code with what it judges.
@@ -30,7 +30,7 @@ BINARIES = {
     "chargeplane": set(CRATES),
     "fleet": {"domain", "protocol", "edge", "mqtt"},
     "drill": set(),
-    "bench": {"domain", "cluster", "actors", "sqlite", "highs"},
+    "bench": {"domain", "protocol", "cluster", "actors", "api", "sqlite", "highs", "redis", "cql"},
 }
 
 # Foreign crates, by the beginning of their name, and who alone may have them anywhere below:
@@ -40,10 +40,10 @@ CONFINED = {
     "rumqtt": {"mqtt", "chargeplane", "fleet"},
     "rusqlite": {"sqlite", "chargeplane", "drill", "bench"},
     "libsqlite3": {"sqlite", "chargeplane", "drill", "bench"},
-    "redis": {"redis", "chargeplane", "bench"},
-    "scylla": {"cql", "chargeplane"},
-    "utoipa": {"api", "chargeplane"},
-    "ractor": {"actors", "api", "sqlite", "chargeplane", "bench"},
+    "redis": {"redis", "chargeplane", "drill", "bench"},
+    "scylla": {"cql", "chargeplane", "drill", "bench"},
+    "utoipa": {"api", "chargeplane", "bench"},
+    "ractor": {"actors", "api", "sqlite", "cql", "chargeplane", "bench"},
     "tokio": (set(CRATES) | set(BINARIES)) - {"domain", "protocol", "highs"},
 }
 

@@ -3,19 +3,23 @@
 //! A child process runs a node (SQLite, its default durability, holds, keys and double entry on) and callers in
 //! it that keep so many debits outstanding, each on a session of its own. After each shape's measurement the
 //! load goes on while the parent kills the child with -9; the parent then opens the journal again with the
-//! node's code and looks for every debit that the child had noted as acknowledged. Method:
-//! docs/measurements/ledger.md.
+//! node's code and looks for every debit that the child had noted as acknowledged. Over TCP the callers are a
+//! process of their own. Method: docs/measurements/ledger.md.
 
 mod books;
+mod journals;
 mod load;
+mod tcp;
 mod world;
 
 pub use load::{NodeArgs, run_node};
+pub use tcp::{CallersArgs, run_callers};
 
 use crate::Output;
 use crate::redis_peer::RedisServer;
 use crate::report::Report;
 use anyhow::Context;
+use journals::JournalAt;
 use load::Figures;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -41,6 +45,9 @@ pub struct Args {
     /// Entries in the shard that is opened again; 0 leaves that out
     #[arg(long, default_value_t = 10_000_000)]
     entries: u64,
+    /// Only the rows over TCP and those of the Redis and CQL journals
+    #[arg(long)]
+    wires: bool,
     /// Charge records in a store of which pages are asked for; ten million take long to make, so none unless given
     #[arg(long, default_value_t = 0)]
     records: u64,
@@ -73,12 +80,20 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let always = RedisServer::start(dir.path(), "always")?;
     let everysec = RedisServer::start(dir.path(), "everysec")?;
 
-    let hot = measure(dir.path(), HOT, args.seconds, &mut report)?;
+    if args.wires {
+        over_tcp(dir.path(), args.seconds, (&runtime, &always, &everysec), &mut report)?;
+        drop((always, everysec));
+        journals::redis(dir.path(), args.seconds, &mut report)?;
+        journals::cql(dir.path(), args.seconds, &mut report)?;
+        return report.finish(args.output.json.as_deref());
+    }
+    let sqlite = JournalAt::Sqlite;
+    let hot = measure(dir.path(), HOT, &sqlite, args.seconds, &mut report)?;
     report.result("hot_account_debits_per_s", hot.debits_per_s);
     report.result("hot_account_ack_ms_p50", hot.ack_ms_p50);
     report.result("hot_account_ack_ms_p99", hot.ack_ms_p99);
     for (shape, suffix) in [(WIDE, ""), (FEW, "_64")] {
-        let ours = measure(dir.path(), shape, args.seconds, &mut report)?;
+        let ours = measure(dir.path(), shape, &sqlite, args.seconds, &mut report)?;
         report.result(&format!("hot_account_debits_per_s_{}x1", shape.callers), ours.debits_per_s);
         if shape.callers == FEW.callers {
             report.result("debit_ack_ms_p99_64_clients", ours.ack_ms_p99);
@@ -89,20 +104,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             report.result(&format!("hot_account_vs_redis_{name}{suffix}"), ours.debits_per_s / peer);
         }
     }
+    over_tcp(dir.path(), args.seconds, (&runtime, &always, &everysec), &mut report)?;
     drop((always, everysec));
-    let spread = measure(dir.path(), MANY, args.seconds, &mut report)?;
+    let spread = measure(dir.path(), MANY, &sqlite, args.seconds, &mut report)?;
     report.result("spread_accounts_debits_per_s", spread.debits_per_s);
     report.result("spread_accounts_ack_ms_p99", spread.ack_ms_p99);
     match args.entries {
         0 => report.missing("reopen_s_10m_entries", "left out by --entries 0"),
         entries => reopen(dir.path(), entries, &mut report)?,
     }
-    for name in ["tcp_vs_redis_always_p1", "tcp_vs_redis_always_p16", "tcp_vs_redis_everysec_p16"] {
-        report.missing(name, "there is no TCP front for debits yet");
-    }
-    for name in ["redis_journal_debits_per_s", "cql_journal_debits_per_s"] {
-        report.missing(name, "the bench does not run this journal yet");
-    }
+    journals::redis(dir.path(), args.seconds, &mut report)?;
+    journals::cql(dir.path(), args.seconds, &mut report)?;
     match args.records {
         0 => report.missing("record_query_ms_p99", "./dev bench records measures it; here with --records 10000000"),
         records => crate::records::measure(dir.path(), records, &mut report)?,
@@ -111,7 +123,30 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     report.finish(args.output.json.as_deref())
 }
 
-fn start(data: &Path, noted: &Path, shape: Shape, seconds: u64) -> anyhow::Result<Child> {
+/// Both sides over loopback TCP, 64 connections with 1 and 16 debits outstanding each.
+fn over_tcp(
+    dir: &Path,
+    seconds: u64,
+    (runtime, always, everysec): (&tokio::runtime::Runtime, &RedisServer, &RedisServer),
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let time = Duration::from_secs(seconds);
+    for shape in [FEW, HOT] {
+        let outstanding = shape.outstanding;
+        let ours = tcp::measure(dir, shape, seconds, report)?;
+        report.result(&format!("tcp_debits_per_s_p{outstanding}"), ours.debits_per_s);
+        report.result(&format!("tcp_ack_ms_p50_p{outstanding}"), ours.ack_ms_p50);
+        report.result(&format!("tcp_ack_ms_p99_p{outstanding}"), ours.ack_ms_p99);
+        for (name, server) in [("always", always), ("everysec", everysec)] {
+            let peer = runtime.block_on(server.debits_per_s(shape, time))?;
+            report.peer(&format!("redis_{name}_debits_per_s_tcp_p{outstanding}"), peer);
+            report.result(&format!("tcp_vs_redis_{name}_p{outstanding}"), ours.debits_per_s / peer);
+        }
+    }
+    Ok(())
+}
+
+fn start(data: &Path, noted: &Path, shape: Shape, journal: &JournalAt, seconds: u64) -> anyhow::Result<Child> {
     let _ = std::fs::remove_file(noted);
     let child = Command::new(std::env::current_exe()?)
         .arg("ledger-node")
@@ -119,6 +154,7 @@ fn start(data: &Path, noted: &Path, shape: Shape, seconds: u64) -> anyhow::Resul
         .arg(data)
         .arg("--acknowledged")
         .arg(noted)
+        .args(["--journal", &journal.to_string()])
         .args(["--callers", &shape.callers.to_string(), "--outstanding", &shape.outstanding.to_string()])
         .args(["--accounts", &shape.accounts.to_string(), "--seconds", &seconds.to_string()])
         .stdout(Stdio::piped())
@@ -126,8 +162,8 @@ fn start(data: &Path, noted: &Path, shape: Shape, seconds: u64) -> anyhow::Resul
     Ok(child)
 }
 
-/// The counts that the child wrote down last.
-fn acknowledged(noted: &Path) -> anyhow::Result<Vec<u32>> {
+/// The counts that the callers wrote down last.
+fn read_acknowledged(noted: &Path) -> anyhow::Result<Vec<u32>> {
     Ok(serde_json::from_slice(&std::fs::read(noted)?)?)
 }
 
@@ -142,10 +178,16 @@ fn journal_bytes(data: &Path) -> anyhow::Result<u64> {
 }
 
 /// One shape: a child under load, its figures, a kill, and the look at the books.
-fn measure(dir: &Path, shape: Shape, seconds: u64, report: &mut Report) -> anyhow::Result<Figures> {
+fn measure(
+    dir: &Path,
+    shape: Shape,
+    journal: &JournalAt,
+    seconds: u64,
+    report: &mut Report,
+) -> anyhow::Result<Figures> {
     let data = tempfile::tempdir_in(dir)?;
     let noted = dir.join("acknowledged");
-    let mut child = start(data.path(), &noted, shape, seconds)?;
+    let mut child = start(data.path(), &noted, shape, journal, seconds)?;
     let mut line = String::new();
     let read = BufReader::new(child.stdout.take().context("piped")?).read_line(&mut line);
     std::thread::sleep(RUN_ON);
@@ -153,12 +195,17 @@ fn measure(dir: &Path, shape: Shape, seconds: u64, report: &mut Report) -> anyho
     child.wait()?;
     read?;
     let figures: Figures = serde_json::from_str(&line).context("the node under load said no figures")?;
-    let acknowledged = acknowledged(&noted)?;
-    let found = books::check(data.path(), &acknowledged, shape.accounts)?;
-    if shape.outstanding == HOT.outstanding && shape.accounts == 1 {
+    let acknowledged = read_acknowledged(&noted)?;
+    let found = books::check(data.path(), journal, &acknowledged, shape.accounts)?;
+    if *journal == JournalAt::Sqlite && shape.outstanding == HOT.outstanding && shape.accounts == 1 {
         report.result("bytes_per_entry", journal_bytes(data.path())? as f64 / found.stored as f64);
     }
-    let name = format!("kill_{}x{}_{}_accounts", shape.callers, shape.outstanding, shape.accounts);
+    let on = match journal {
+        JournalAt::Sqlite => "",
+        JournalAt::Redis(_) => "redis_",
+        JournalAt::Cql { .. } => "cql_",
+    };
+    let name = format!("kill_{on}{}x{}_{}_accounts", shape.callers, shape.outstanding, shape.accounts);
     let (sum, stored) = (sum(&acknowledged), found.stored);
     let text = format!("after kill -9: {sum} debits noted as acknowledged, every one found among {stored} stored");
     report.note(&name, text);
@@ -169,17 +216,17 @@ fn measure(dir: &Path, shape: Shape, seconds: u64, report: &mut Report) -> anyho
 fn reopen(dir: &Path, entries: u64, report: &mut Report) -> anyhow::Result<()> {
     let data = tempfile::tempdir_in(dir)?;
     let noted = dir.join("acknowledged");
-    let mut child = start(data.path(), &noted, HOT, 1)?;
+    let mut child = start(data.path(), &noted, HOT, &JournalAt::Sqlite, 1)?;
     let began = Instant::now();
     let mut filled = 0;
     while filled < entries && began.elapsed() < FILL_LIMIT {
         std::thread::sleep(Duration::from_millis(200));
         anyhow::ensure!(child.try_wait()?.is_none(), "the node under load ended by itself");
-        filled = acknowledged(&noted).map_or(0, |counts| sum(&counts));
+        filled = read_acknowledged(&noted).map_or(0, |counts| sum(&counts));
     }
     child.kill()?;
     child.wait()?;
-    let found = books::check(data.path(), &acknowledged(&noted)?, 1)?;
+    let found = books::check(data.path(), &JournalAt::Sqlite, &read_acknowledged(&noted)?, 1)?;
     let (stored, seconds) = (found.stored, found.reopened_in.as_secs_f64());
     if filled < entries {
         let why = format!("the shard had {stored} entries after {} s", FILL_LIMIT.as_secs());

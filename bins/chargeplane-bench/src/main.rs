@@ -33,6 +33,9 @@ enum Command {
     /// The node under load that `ledger` kills
     #[command(hide = true)]
     LedgerNode(ledger::NodeArgs),
+    /// The callers of that node, when they come over TCP
+    #[command(hide = true)]
+    LedgerCallers(ledger::CallersArgs),
 }
 
 /// Where the result goes.
@@ -49,5 +52,6 @@ fn main() -> anyhow::Result<()> {
         Command::Tick(args) => tick::run(&args),
         Command::Records(args) => records::run(&args),
         Command::LedgerNode(args) => ledger::run_node(&args),
+        Command::LedgerCallers(args) => ledger::run_callers(&args),
     }
 }

@@ -1,8 +1,8 @@
 //! Pages of charge records out of a store of many: by city and month, by charger, by account.
 //!
-//! The store is filled through its port in batches as the projection makes them, in the order in which sessions end.
-//! It is then closed, the kernel is asked to forget its file, and it is opened anew: the first pages come from the
-//! disk. Pages are asked for one after the other, each of another city and month, charger or account, and each second
+//! The store is filled through its port as a rebuild fills it, in batches as the projection makes them, in the order in
+//! which sessions end; the last ones come in while it is served. It is then closed, the kernel is asked to forget its
+//! file, and it is opened anew: the first pages come from the disk. Pages are asked for one after the other, each of another city and month, charger or account, and each second
 //! one begins in the middle of its list.
 
 use crate::Output;
@@ -18,6 +18,7 @@ use chargeplane_domain::tariff::{Price, Slots, Tariff, zone};
 use chargeplane_domain::units::{Currency, Money, Timestamp, WattHours};
 use chargeplane_sqlite::{DataDir, SqliteRecords};
 use hdrhistogram::Histogram;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -28,6 +29,9 @@ const SHARDS: u64 = 32;
 
 /// Records of one batch.
 const BATCH: u64 = 1_000;
+
+/// Records that come in while the others are served; no more than a tenth of all.
+const LIVE: u64 = 20_000;
 
 /// Rows of a page.
 const PAGE: usize = 100;
@@ -67,11 +71,19 @@ pub fn measure(dir: &Path, records: u64, report: &mut Report) -> anyhow::Result<
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let fleet = Fleet::new(records)?;
     let store = SqliteRecords::open(&DataDir::lock(&data)?)?;
+    let live = LIVE.min(records / 10);
+    let mut at = vec![0u64; SHARDS as usize];
     let began = Instant::now();
-    runtime.block_on(fleet.fill(&store))?;
-    report.result("record_insert_per_s", records as f64 / began.elapsed().as_secs_f64());
+    runtime.block_on(fleet.build(&store, records - live, &mut at))?;
+    report.result("record_insert_per_s", (records - live) as f64 / began.elapsed().as_secs_f64());
+    let began = Instant::now();
+    runtime.block_on(fleet.fill(&store, Generation::Served, records - live..records, &mut at))?;
+    report.result("record_live_insert_per_s", live as f64 / began.elapsed().as_secs_f64());
+    let count = runtime.block_on(store.count(Generation::Served))?;
+    anyhow::ensure!(count == records, "{count} records of {records} are in");
     drop(store);
-    let file = data.join("records-a.sqlite");
+    // A rebuild takes the other one of the two names.
+    let file = data.join("records-b.sqlite");
     report.result("record_bytes", std::fs::metadata(&file)?.len() as f64 / records as f64);
     forget(&file)?;
     let store = SqliteRecords::open(&DataDir::lock(&data)?)?;
@@ -204,24 +216,36 @@ impl Fleet {
         })
     }
 
-    async fn fill(&self, store: &SqliteRecords) -> anyhow::Result<()> {
-        let mut at = vec![0u64; SHARDS as usize];
-        for first in (0..self.records).step_by(BATCH as usize) {
+    /// Builds a generation of the first records and serves it.
+    async fn build(&self, store: &SqliteRecords, records: u64, at: &mut [u64]) -> anyhow::Result<()> {
+        store.begin().await?;
+        self.fill(store, Generation::Fresh, 0..records, at).await?;
+        anyhow::ensure!(store.publish().await?, "what was built is not served");
+        Ok(())
+    }
+
+    /// Adds records; `at` is how far each shard is.
+    async fn fill(
+        &self,
+        store: &SqliteRecords,
+        to: Generation,
+        numbers: Range<u64>,
+        at: &mut [u64],
+    ) -> anyhow::Result<()> {
+        for first in numbers.clone().step_by(BATCH as usize) {
             let index = (first / BATCH) % SHARDS;
             let shard = ShardId { family: Family::Station, index: u16::try_from(index)? };
             let after_lsn = at[index as usize];
             let mut records = Vec::with_capacity(BATCH as usize);
-            for n in first..(first + BATCH).min(self.records) {
+            for n in first..(first + BATCH).min(numbers.end) {
                 let lsn = after_lsn + 1 + (n - first) / 4;
                 records.push(StoredRecord { shard, lsn, index: (n % 4) as u32, record: self.record(n)? });
             }
             let upto_lsn = records.last().map_or(after_lsn, |last| last.lsn);
             at[index as usize] = upto_lsn;
-            let added = store.add(Generation::Served, RecordBatch { shard, after_lsn, upto_lsn, records }).await?;
+            let added = store.add(to, RecordBatch { shard, after_lsn, upto_lsn, records }).await?;
             anyhow::ensure!(added.conflicts.is_empty(), "{:?}", added.conflicts.first());
         }
-        let count = store.count(Generation::Served).await?;
-        anyhow::ensure!(count == self.records, "{count} records of {} are in", self.records);
         Ok(())
     }
 

@@ -35,11 +35,15 @@ return {'ok', balance - amount}
 
 const EPOCH: &str = "7";
 
-/// How many connections the callers share.
+/// How many connections the callers share, and how they use them.
 #[derive(Debug, Clone, Copy)]
 enum Wiring {
+    /// All share one.
     One,
+    /// Each has one.
     OneEach,
+    /// Each has one, and sends what it has outstanding together, as one pipeline.
+    Pipelines,
 }
 
 /// A Redis server of our own.
@@ -67,15 +71,24 @@ impl RedisServer {
         Ok(server)
     }
 
-    /// Debits a second by the better of one multiplexed connection and one a caller.
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    /// Debits a second by the best of one multiplexed connection, one a caller, and pipelines.
     pub async fn debits_per_s(&self, shape: Shape, time: Duration) -> anyhow::Result<f64> {
         let one = self.run(shape, time, Wiring::One).await?;
         let many = self.run(shape, time, Wiring::OneEach).await?;
-        Ok(one.max(many))
+        if shape.outstanding == 1 {
+            return Ok(one.max(many));
+        }
+        let pipelines = self.run(shape, time, Wiring::Pipelines).await?;
+        Ok(one.max(many).max(pipelines))
     }
 
     async fn run(&self, shape: Shape, time: Duration, wiring: Wiring) -> anyhow::Result<f64> {
-        let client = redis::Client::open(format!("redis://127.0.0.1:{}/", self.port))?;
+        let client = redis::Client::open(self.url())?;
         let mut first = client.get_multiplexed_async_connection().await?;
         redis::cmd("FLUSHALL").exec_async(&mut first).await?;
         let digest: String = redis::cmd("SCRIPT").arg("LOAD").arg(SCRIPT).query_async(&mut first).await?;
@@ -87,12 +100,17 @@ impl RedisServer {
         for caller in 0..shape.callers {
             let connection = match wiring {
                 Wiring::One => first.clone(),
-                Wiring::OneEach => client.get_multiplexed_async_connection().await?,
+                Wiring::OneEach | Wiring::Pipelines => client.get_multiplexed_async_connection().await?,
             };
-            for slot in 0..shape.outstanding {
-                let session = format!("main/s{caller:03}-{slot:02}");
+            let session = |slot: usize| format!("main/s{caller:03}-{slot:02}");
+            let sessions: Vec<String> = (0..shape.outstanding).map(session).collect();
+            let groups = match wiring {
+                Wiring::Pipelines => vec![sessions],
+                Wiring::One | Wiring::OneEach => sessions.into_iter().map(|session| vec![session]).collect(),
+            };
+            for sessions in groups {
                 let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
-                tasks.push(tokio::spawn(debit_on(connection.clone(), digest.clone(), session, stop, done)));
+                tasks.push(tokio::spawn(debit_on(connection.clone(), digest.clone(), sessions, stop, done)));
             }
         }
         tokio::time::sleep(time / 4).await;
@@ -107,22 +125,39 @@ impl RedisServer {
     }
 }
 
+/// A debit of each session at a time, in one pipeline when they are several.
 async fn debit_on(
     mut connection: MultiplexedConnection,
     digest: String,
-    session: String,
+    sessions: Vec<String>,
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
 ) -> anyhow::Result<()> {
     let mut sequence = 0u64;
     while !stop.load(Ordering::Relaxed) {
         sequence += 1;
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(&digest).arg(1).arg("account:hot").arg(EPOCH).arg(&session).arg(sequence).arg(sequence * 900);
-        let answer = connection.req_packed_command(&command).await?;
-        let (word, _): (String, i64) = redis::from_redis_value(answer)?;
-        anyhow::ensure!(word == "ok", "the script answered {word}");
-        done.fetch_add(1, Ordering::Relaxed);
+        let mut commands = sessions.iter().map(|session| {
+            let mut command = redis::cmd("EVALSHA");
+            command.arg(&digest).arg(1).arg("account:hot").arg(EPOCH).arg(session).arg(sequence).arg(sequence * 900);
+            command
+        });
+        let answers: Vec<(String, i64)> = match sessions.len() {
+            1 => {
+                let command = commands.next().context("there is a session")?;
+                vec![redis::from_redis_value(connection.req_packed_command(&command).await?)?]
+            }
+            _ => {
+                let mut pipeline = redis::Pipeline::with_capacity(sessions.len());
+                for command in commands {
+                    pipeline.add_command(command);
+                }
+                pipeline.query_async(&mut connection).await?
+            }
+        };
+        for (word, _) in &answers {
+            anyhow::ensure!(word == "ok", "the script answered {word}");
+        }
+        done.fetch_add(answers.len() as u64, Ordering::Relaxed);
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::journal::Backend;
 use crate::scenario::Overrides;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -87,6 +88,12 @@ pub struct RunArgs {
     /// Directory of the node's stores; by default within the run directory.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Where the node has its journal: a file of its data directory, a Redis server or a keyspace of the run's own.
+    #[arg(long, value_enum, default_value_t, value_name = "STORE")]
+    pub journal: Backend,
+    /// A node of Cassandra or ScyllaDB for `--journal cql`.
+    #[arg(long, value_name = "HOST:PORT", env = "CHARGEPLANE_CQL")]
+    pub cql_node: Option<String>,
     /// HTTP port of the node; by default one that is free.
     #[arg(long, value_name = "P")]
     pub port: Option<u16>,
@@ -123,5 +130,17 @@ mod tests {
         let Command::Run(args) = cli.command else { panic!("not a run") };
         assert_eq!(args.flags.stop_at, vec![60, 70]);
         assert_eq!((args.flags.kill_at, args.headless), (vec![40, 80], true));
+        assert_eq!(args.journal, Backend::Sqlite);
+    }
+
+    #[test]
+    fn the_journal_is_chosen() {
+        let of =
+            |store: &str| Cli::try_parse_from(["drill", "run", "s.yaml", "--journal", store]).map(|cli| cli.command);
+        for (store, backend) in [("sqlite", Backend::Sqlite), ("redis", Backend::Redis), ("cql", Backend::Cql)] {
+            let Ok(Command::Run(args)) = of(store) else { panic!("{store}") };
+            assert_eq!((args.journal, args.journal.to_string().as_str()), (backend, store));
+        }
+        assert!(of("etcd").is_err());
     }
 }

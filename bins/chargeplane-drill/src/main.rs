@@ -7,6 +7,7 @@ mod evidence;
 mod finish;
 mod fleet;
 mod http;
+mod journal;
 mod judge;
 mod live;
 mod metrics;

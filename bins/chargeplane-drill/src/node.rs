@@ -13,7 +13,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -152,6 +152,14 @@ fn ended(status: std::process::ExitStatus) -> DrainOutcome {
         (None, Some(signal)) if signal != Signal::TERM.as_raw() => DrainOutcome::Killed(signal),
         _ => DrainOutcome::Signalled,
     }
+}
+
+/// What the node said last under this name when it began to serve (`journal   Redis ...`), from its log.
+pub fn said(log: &Path, name: &str) -> Option<String> {
+    let log = std::fs::read(log).ok()?;
+    let log = String::from_utf8_lossy(&log);
+    let words = log.lines().rev().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    words.map(str::trim).find(|words| !words.is_empty()).map(str::to_owned)
 }
 
 /// True while a process of that id exists.

@@ -18,6 +18,10 @@ pub struct Report {
     pub scenario: String,
     /// Its seed.
     pub seed: u64,
+    /// The store of the node's journal.
+    pub journal: String,
+    /// What an acknowledgement of it stands on, as the node says.
+    pub journal_durability: String,
     /// Commit of the program, as it says itself.
     pub commit: String,
     /// Length of the load in seconds.
@@ -233,6 +237,7 @@ impl Report {
         let shed = format!("{}; {}", unsigned(self.requests_shed), unsigned(self.node_resident_peak_kib / 1024));
         row("requests shed; peak memory, MiB", shed);
         row("node restarts; its end", format!("{}; {}", self.node_restarts, self.node_drain));
+        row("journal", format!("{}: {}", self.journal, self.journal_durability));
     }
 }
 
@@ -311,7 +316,7 @@ mod tests {
             energy_wh_metered energy_wh_billed energy_wh_overshoot debits ledger_sum charge_records samples_sent \
             samples_stored samples_gap grid_limit_w peak_demand_w peak_load_w limit_bound_seconds limit_violations \
             ticks highs_solves solver_fallbacks tick_ms solve_ms ack_ms event_ack_ms node_restarts invariants \
-            invariant_checks seconds"
+            invariant_checks seconds journal journal_durability"
             .split_whitespace()
         {
             assert!(json.get(name).is_some(), "{name}");

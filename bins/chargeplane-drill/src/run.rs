@@ -3,6 +3,7 @@
 use crate::cli::RunArgs;
 use crate::finish::{self, Finished, METRICS, NodeFigures};
 use crate::fleet::{self, Figures};
+use crate::journal::Backend;
 use crate::judge::{self, Tally, findings::Findings};
 use crate::node::DrainOutcome;
 use crate::report::Report;
@@ -28,6 +29,10 @@ struct RunFacts {
     node_drain: String,
     fleet_exit: String,
     failures: Vec<String>,
+    #[serde(default)]
+    journal: Backend,
+    #[serde(default)]
+    journal_durability: String,
 }
 
 const RUN_FACTS: &str = "run.json";
@@ -62,15 +67,17 @@ fn drive(setup: &Setup, args: &RunArgs) -> anyhow::Result<bool> {
     })?;
     let totals = std::mem::take(&mut watched.totals);
     let finished = finish::finish(setup, totals, watched.resident_peak_kib, args.keep)?;
-    let facts = facts(setup, &watched, &finished);
+    setup.journal.copy_into(&setup.dir)?;
+    let facts = facts(setup, args.journal, &watched, &finished);
     setup::write_json(&setup.dir.join(RUN_FACTS), &facts)?;
     if args.keep {
         println!("kept running: node pid {}, fleet pid {}", setup.node.state().pid.unwrap_or(0), watched.fleet.pid());
+        setup.journal.leave().iter().for_each(|journal| println!("kept as well: {journal}"));
     }
     conclude(&setup.dir, &facts, args.report.as_deref())
 }
 
-fn facts(setup: &Setup, watched: &Watched, finished: &Finished) -> RunFacts {
+fn facts(setup: &Setup, journal: Backend, watched: &Watched, finished: &Finished) -> RunFacts {
     let scenario = &setup.plan.scenario;
     let state = setup.node.state();
     let mut failures = Vec::new();
@@ -110,6 +117,8 @@ fn facts(setup: &Setup, watched: &Watched, finished: &Finished) -> RunFacts {
         node_drain,
         fleet_exit: watched.fleet_exit.clone(),
         failures,
+        journal,
+        journal_durability: setup.durability.clone(),
     }
 }
 
@@ -150,6 +159,8 @@ fn report(facts: &RunFacts, fleet: &Figures, node: &NodeFigures, tally: &Tally, 
     let mut report = Report {
         scenario: facts.scenario.clone(),
         seed: facts.seed,
+        journal: facts.journal.to_string(),
+        journal_durability: facts.journal_durability.clone(),
         commit: facts.commit.clone(),
         seconds: facts.seconds,
         chargers_online: fleet.count("chargers_online"),

@@ -5,8 +5,9 @@ use crate::cli::RunArgs;
 use crate::evidence::Writer;
 use crate::fleet::{self, Enrolment, Payers};
 use crate::http::{Client, path_id};
+use crate::journal::Journal;
 use crate::judge::bounds::{self, Bounds};
-use crate::node::{LOST_FOR, Node, NodeSpec};
+use crate::node::{self, LOST_FOR, Node, NodeSpec};
 use crate::scenario::{self, Plan};
 use crate::traffic::{BurstPlan, KEY_PREFIX, Opening, Traffic, account_ids};
 use anyhow::{Context, ensure};
@@ -23,6 +24,9 @@ use std::time::{Duration, Instant};
 
 /// Name of the node's configuration within a run directory.
 const NODE_CONFIG: &str = "node.toml";
+
+/// Where the node's word about its journal should be.
+const NOT_SAID: &str = "the node does not say how durable it is";
 
 /// What a killed node interrupts during the setup is tried again for so long.
 const SETUP_PATIENCE: Duration = Duration::from_secs(150);
@@ -57,6 +61,10 @@ pub struct Setup {
     pub remote: Vec<String>,
     /// The directory of the node's stores.
     pub data_dir: PathBuf,
+    /// Where the node has its journal.
+    pub journal: Arc<Journal>,
+    /// What an acknowledgement of it stands on, as the node says.
+    pub durability: String,
 }
 
 impl Setup {
@@ -131,10 +139,12 @@ pub fn set_up(args: &RunArgs) -> anyhow::Result<Setup> {
     );
     let (http, mqtt) = (args.port.map_or_else(free_port, Ok)?, free_port()?);
     write_json(&dir.join(bounds::FILE), &Bounds::of(&plan.scenario, price_range().0))?;
-    std::fs::write(dir.join(NODE_CONFIG), plan.scenario.node.toml())?;
+    let journal = Arc::new(Journal::start(args.journal, args.cql_node.as_deref(), &dir)?);
+    std::fs::write(dir.join(NODE_CONFIG), format!("{}\n{}", plan.scenario.node.toml(), journal.toml()))?;
     let spec = node_spec(&dir, &data_dir, http, mqtt)?;
     let node = Node::start(spec.clone())?;
-    let setup = connect(args, plan, dir, data_dir, node.clone(), spec, &layout, mqtt);
+    // Held here as well, so that the store is there until the node has ended.
+    let setup = connect(args, plan, dir, data_dir, node.clone(), spec, &layout, mqtt, Arc::clone(&journal));
     if setup.is_err() {
         node.end();
     }
@@ -165,12 +175,15 @@ fn connect(
     spec: NodeSpec,
     layout: &Layout,
     mqtt: u16,
+    journal: Arc<Journal>,
 ) -> anyhow::Result<Setup> {
     let log = spec.log.display().to_string();
     node.wait_ready(START_LIMIT).with_context(|| format!("see its log, {log}"))?;
     let token = std::fs::read_to_string(&spec.token_file)?.trim().to_owned();
     println!("node pid       {}", node.state().pid.unwrap_or(0));
     println!("data directory {}", data_dir.display());
+    let durability = node::said(&spec.log, "journal").unwrap_or_else(|| NOT_SAID.to_owned());
+    println!("journal        {}: {durability}", args.journal);
     println!("URL            {}", spec.base);
     println!("token          {token}");
     println!("restart with   {}", spec.restart_command());
@@ -188,7 +201,7 @@ fn connect(
     let broker = format!("127.0.0.1:{mqtt}");
     let config = fleet::config(&plan, layout, &enrolments, &payers, &broker, &dir, args.keep);
     write_private_json(&dir.join(fleet::CONFIG), &config)?;
-    Ok(Setup { plan, dir, node, client, traffic, rich: payers.rich, remote, data_dir })
+    Ok(Setup { plan, dir, node, client, traffic, rich: payers.rich, remote, data_dir, journal, durability })
 }
 
 /// Tries again what failed because the node was killed meanwhile. An enrolment that is repeated replaces the one

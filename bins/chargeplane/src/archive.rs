@@ -65,8 +65,8 @@ fn with_journal(
         let dir = DataDir::lock(&config.node.data_dir).map_err(assemble::open_failure)?;
         let sqlite = tokio::task::spawn_blocking(move || SqliteJournal::open(&dir)).await;
         let sqlite = sqlite.map_err(|_| Failure::internal("opening the journal failed"))?;
-        let journal = journal::journal(config, sqlite.map_err(assemble::open_failure)?).await?;
-        work(&*journal, NodeId(config.node.name.as_str().into())).await
+        let opened = journal::journal(config, sqlite.map_err(assemble::open_failure)?).await?;
+        work(&*opened.journal, NodeId(config.node.name.as_str().into())).await
     })
 }
 

@@ -1,10 +1,12 @@
-//! One node put together: stores, solver, broker, link, actors, HTTP; and its orderly end.
+//! One node put together: stores, solver, broker, link, actors, HTTP, the books' TCP front; and its orderly end.
 //!
-//! The order matters. The data directory is locked first, the HTTP port is bound before anything is written,
-//! the link is attached once the node listens. At the end: HTTP stops taking requests, the node flushes and
+//! The order matters. The data directory is locked first, ports are bound before anything is written,
+//! the link is attached once the node listens. At the end: HTTP and TCP stop taking requests, the node flushes and
 //! gives up its shards and its lease, the link hands over what is queued, the broker goes last.
 
 pub mod journal;
+mod ledger;
+mod records;
 
 use crate::cli::{Connection, DevArgs, NodeArgs};
 use crate::client::new_key;
@@ -24,6 +26,7 @@ use chargeplane_highs::HighsSolver;
 use chargeplane_mqtt::{EmbeddedBroker, MqttLink, Options, QUIET_LOGS, client_id_of};
 use chargeplane_protocol::link::Link;
 use chargeplane_sqlite::{DataDir, OpenError, Stores};
+use ledger::LedgerServer;
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -146,9 +149,10 @@ async fn serve(start: &Start) -> Result<(), Failure> {
     let dir = DataDir::lock(&config.node.data_dir).map_err(open_failure)?;
     let tokens = tokens(config, dir.path())?;
     let http = bind(&config.http.listen).await?;
+    let books = ledger::bind(config).await?;
     let metrics = chargeplane_api::install_metrics()
         .map_err(|e| Failure::internal(format!("the metrics cannot be installed: {e}")))?;
-    let node = start_node(config, &dir).await?;
+    let (node, durability) = start_node(config, &dir).await?;
     let handle = node.handle();
     if let Some(catalogue) = catalogue {
         let diff = apply_file(&handle, catalogue).await?;
@@ -158,7 +162,7 @@ async fn serve(start: &Start) -> Result<(), Failure> {
     let http_address = http.local_addr().map_err(|e| Failure::internal(format!("HTTP: {e}")))?;
     let render = metrics.clone();
     let options = ApiOptions {
-        tokens,
+        tokens: tokens.clone(),
         metrics: Arc::new(move || render.render()),
         open_pages: http_address.ip().is_loopback(),
         max_in_flight: usize::try_from(config.http.max_in_flight).unwrap_or(usize::MAX),
@@ -170,14 +174,15 @@ async fn serve(start: &Start) -> Result<(), Failure> {
             metrics.run_upkeep();
         }
     });
+    let books = books.map(|listener| LedgerServer::start(listener, handle.clone(), tokens, config)).transpose()?;
     let server = HttpServer::start(http, chargeplane_api::router(handle, options), config);
-    announce(start, dir.path(), http_address, broker.as_ref())?;
+    announce(start, dir.path(), (http_address, books.as_ref()), broker.as_ref(), &durability)?;
     let ending = tokio::select! {
         () = signals.next() => Ok(()),
         reason = node.fatal() => Err(reason),
     };
     match ending {
-        Ok(()) => drain(node, link, broker, server, signals).await,
+        Ok(()) => drain(node, link, broker, (server, books), signals).await,
         Err(reason) => {
             // Threads that wait for a disk must not keep a process alive that acknowledges nothing any more.
             end_after(FATAL_LIMIT, Code::Store as i32);
@@ -246,7 +251,8 @@ async fn bind(listen: &str) -> Result<TcpListener, Failure> {
     })
 }
 
-async fn start_node(config: &Config, dir: &DataDir) -> Result<Node, Failure> {
+/// The node, and what an acknowledgement of its journal stands on.
+async fn start_node(config: &Config, dir: &DataDir) -> Result<(Node, String), Failure> {
     let opened = dir.clone();
     let stores = tokio::task::spawn_blocking(move || Stores::open(&opened))
         .await
@@ -254,18 +260,19 @@ async fn start_node(config: &Config, dir: &DataDir) -> Result<Node, Failure> {
         .map_err(open_failure)?;
     let solver = HighsSolver::start(usize::try_from(config.power.solver_threads).unwrap_or(1))
         .map_err(|e| Failure::internal(format!("the solver cannot start: {e}")))?;
+    let opened = journal::journal(config, stores.journal).await?;
     let ports = Ports {
-        journal: journal::journal(config, stores.journal).await?,
+        records: records::records(config, stores.records, &*opened.journal).await?,
+        journal: opened.journal,
         coordination: Arc::new(stores.coordination),
         telemetry: Arc::new(stores.telemetry),
         catalogue: Arc::new(stores.catalogue),
-        records: Arc::new(stores.records),
         statements: Arc::new(stores.statements),
         solver: Arc::new(solver),
     };
-    Node::start(node_config(config), ports)
-        .await
-        .map_err(|e| Failure::new(Code::Store, format!("the node does not start: {e}")))
+    let node = Node::start(node_config(config), ports).await;
+    let node = node.map_err(|e| Failure::new(Code::Store, format!("the node does not start: {e}")))?;
+    Ok((node, opened.durability))
 }
 
 fn node_config(config: &Config) -> NodeConfig {
@@ -283,6 +290,7 @@ fn node_config(config: &Config) -> NodeConfig {
         stop_time: Duration::from_millis(sessions.stop_time_ms),
         debit_every: Duration::from_millis(sessions.debit_ms),
         debit_wh: whole(sessions.debit_wh),
+        hold_lasts: Duration::from_secs(sessions.hold_lasts_s),
         command_deadline: Duration::from_millis(sessions.command_deadline_ms),
         call_timeout: Duration::from_millis(node.call_timeout_ms),
         ..NodeConfig::new(&node.name)
@@ -350,7 +358,13 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 /// Tells people and programs where the node is.
-fn announce(start: &Start, dir: &Path, http: SocketAddr, broker: Option<&EmbeddedBroker>) -> Result<(), Failure> {
+fn announce(
+    start: &Start,
+    dir: &Path,
+    (http, books): (SocketAddr, Option<&LedgerServer>),
+    broker: Option<&EmbeddedBroker>,
+    durability: &str,
+) -> Result<(), Failure> {
     let url = format!("http://{}", reachable(http));
     let mqtt = broker
         .map_or_else(|| start.loaded.config.mqtt.brokers.join(","), |broker| reachable(broker.address()).to_string());
@@ -360,7 +374,11 @@ fn announce(start: &Start, dir: &Path, http: SocketAddr, broker: Option<&Embedde
     if start.dev {
         text.push_str(&format!("token     {}\n", data_dir::read_token(&dir).unwrap_or_default()));
     }
-    text.push_str(&format!("mqtt      {mqtt}\ndata dir  {}\npid       {}\n", dir.display(), std::process::id()));
+    if let Some(books) = books {
+        text.push_str(&format!("books     {}\n", reachable(books.address)));
+    }
+    text.push_str(&format!("mqtt      {mqtt}\njournal   {durability}\n"));
+    text.push_str(&format!("data dir  {}\npid       {}\n", dir.display(), std::process::id()));
     output::write(&text)
 }
 
@@ -392,7 +410,7 @@ async fn drain(
     node: Node,
     link: Arc<MqttLink>,
     broker: Option<EmbeddedBroker>,
-    server: HttpServer,
+    (server, books): (HttpServer, Option<LedgerServer>),
     mut signals: Signals,
 ) -> Result<(), Failure> {
     tracing::info!("draining; a second signal ends at once");
@@ -404,7 +422,12 @@ async fn drain(
     });
     let fatal = node.fatal();
     let orderly = async {
-        let ((), clean) = tokio::join!(server.end(), node.drain());
+        let books_end = async {
+            if let Some(books) = books {
+                books.end().await;
+            }
+        };
+        let ((), (), clean) = tokio::join!(server.end(), books_end, node.drain());
         link.close().await;
         // Its drop waits for threads.
         let _ = tokio::task::spawn_blocking(move || drop(broker)).await;

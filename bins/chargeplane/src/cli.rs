@@ -1,5 +1,9 @@
 //! The command line, as clap reads it.
 
+mod operator;
+
+pub use operator::{OperatorCommand, PayoutArgs, StatementArgs};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -80,7 +84,7 @@ pub enum Command {
         #[command(subcommand)]
         command: AccountCommand,
     },
-    /// What operators have earned
+    /// What operators have earned: balance, statement, payouts
     Operator {
         /// What to do
         #[command(subcommand)]
@@ -356,16 +360,6 @@ pub enum AccountCommand {
     },
 }
 
-/// `chargeplane operator`.
-#[derive(Debug, Subcommand)]
-pub enum OperatorCommand {
-    /// By currency, over all shards
-    Balance {
-        /// The operator or another party of an agreement, `tenant/local` or `local`
-        operator: String,
-    },
-}
-
 /// `chargeplane session`.
 #[derive(Debug, Subcommand)]
 pub enum SessionCommand {
@@ -623,14 +617,25 @@ pub enum DeadLetterCommand {
 /// `chargeplane ledger`.
 #[derive(Debug, Subcommand)]
 pub enum LedgerCommand {
-    /// Check the journal of the data directory without the node: chain, epochs, log numbers, sums, doubles
-    Verify,
+    /// Check the configured journal, or an exported file, without the node: chain, epochs, log numbers, sums, doubles
+    Verify(VerifyArgs),
     /// Every balance, credit side included
     Balances,
     /// Write the logs of all shards to a file, verified; the node must not run
     Export(ArchiveArgs),
     /// Read logs from such a file into an empty journal; the node must not run
     Import(ArchiveArgs),
+}
+
+/// Which journal.
+#[derive(Debug, Default, Args)]
+pub struct VerifyArgs {
+    /// Configuration file of the node, where its journal is not the data directory's
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// A file of `ledger export` instead
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pub file: Option<PathBuf>,
 }
 
 /// Which file, and whose journal.

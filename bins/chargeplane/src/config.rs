@@ -107,6 +107,13 @@ impl Config {
         need(address(&http.listen).is_some(), "http.listen", "write address:port, such as 127.0.0.1:8080".into());
         need(within(http.max_in_flight, 1, 65_536), "http.max_in_flight", range(1, 65_536));
         need(within(http.max_connections, 1, 65_536), "http.max_connections", range(1, 65_536));
+        let ledger = &self.ledger;
+        let ledger_ok = ledger.listen.is_empty() || address(&ledger.listen).is_some();
+        need(ledger_ok, "ledger.listen", "write address:port, such as 127.0.0.1:7400, or leave it empty".into());
+        need(within(ledger.max_connections, 1, 65_536), "ledger.max_connections", range(1, 65_536));
+        need(within(ledger.max_outstanding, 1, 65_536), "ledger.max_outstanding", range(1, 65_536));
+        need(within(ledger.max_frame_kib, 4, 1_024), "ledger.max_frame_kib", range(4, 1_024));
+        need(within(ledger.idle_s, 5, 86_400), "ledger.idle_s", range(5, 86_400));
         let modes = ["embedded", "external"];
         need(modes.contains(&mqtt.mode.as_str()), "mqtt.mode", "write `embedded` or `external`".into());
         need(address(&mqtt.listen).is_some(), "mqtt.listen", "write address:port, such as 127.0.0.1:1883".into());
@@ -130,7 +137,10 @@ impl Config {
             "journal.backend",
             "write `sqlite`, `redis` or `cql`".into(),
         );
-        let nodes_ok = journal.backend != "cql" || !journal.cql_nodes.is_empty();
+        let records_ok = ["sqlite", "cql"].contains(&self.records.backend.as_str());
+        need(records_ok, "records.backend", "write `sqlite` or `cql`".into());
+        let cql = [&journal.backend, &self.records.backend].into_iter().any(|backend| backend == "cql");
+        let nodes_ok = !cql || !journal.cql_nodes.is_empty();
         need(nodes_ok, "journal.cql_nodes", "write [\"host:port\"] for the backend `cql`".into());
         if let Err(wrong) = Replication::parse(&journal.cql_replication) {
             need(false, "journal.cql_replication", format!("{wrong}; write `3` or `paris:3,berlin:2`"));
@@ -155,6 +165,7 @@ impl Config {
             "sessions.debit_wh",
             "write 1 to sessions.hold_wh: a hold must last until its next debit".into(),
         );
+        need(within(sessions.hold_lasts_s, 600, 2_592_000), "sessions.hold_lasts_s", range(600, 2_592_000));
         let deadline_ok = within(sessions.command_deadline_ms, 1_000, 3_600_000);
         need(deadline_ok, "sessions.command_deadline_ms", range(1_000, 3_600_000));
         for (field, advice) in self.cdr_terms().check() {

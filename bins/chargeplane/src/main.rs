@@ -32,7 +32,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Config { command: ConfigCommand::Print(args) } => config::print(args, cli.connection.output),
         Command::Config { command: ConfigCommand::Check(args) } => config::check(args),
         Command::Config { command: ConfigCommand::Reference } => config::reference(),
-        Command::Ledger { command: LedgerCommand::Verify } => verify::run(&cli.connection),
+        Command::Ledger { command: LedgerCommand::Verify(args) } => verify::run(&cli.connection, args),
         Command::Ledger { command: LedgerCommand::Export(args) } => archive::export(&cli.connection, args),
         Command::Ledger { command: LedgerCommand::Import(args) } => archive::import(&cli.connection, args),
         Command::Tariff { command: TariffCommand::Price(args) } => tariff::price(args),

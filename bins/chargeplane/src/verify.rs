@@ -1,16 +1,18 @@
-//! `chargeplane ledger verify`: the journal of a data directory, checked without the node's code.
+//! `chargeplane ledger verify`: the configured journal, or an exported one, checked without the node's code.
 //!
-//! Reads `journal.sqlite` by the layout of `docs/reference/storage.md` alone: checksums, the chain of hashes,
+//! Reads `journal.sqlite`, or an export ([`archive`]), by the layout of `docs/reference/storage.md` alone: checksums, the chain of hashes,
 //! epochs and log numbers against the head (OWN-1), and for the account shards the books, event by event
 //! ([`books`]: MONEY-1, MONEY-2, SESS-1); then the shards against each other and against what the read models had
 //! seen ([`across`]). It shares no rule with the node on purpose: a mistake there must not
 //! hide itself here. Works beside a running node, on one consistent view. Stops at the first difference.
 
 mod across;
+mod archive;
 mod books;
 mod price;
 
-use crate::cli::{Connection, Output};
+use crate::assemble;
+use crate::cli::{Connection, Output, VerifyArgs};
 use crate::exit::{Code, Failure};
 use crate::output;
 use across::Records;
@@ -20,10 +22,16 @@ use rusqlite::{Connection as Database, OpenFlags};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::fs::File;
+use std::io::BufReader;
 use std::path::Path;
 
 const HEADER: usize = 64;
 const TRAILER: usize = 4;
+
+/// A packed payload announces at most so many bytes.
+const MAX_PAYLOAD: u64 = 8 << 20;
 
 /// A hash as stored.
 type Hash = [u8; 32];
@@ -44,21 +52,38 @@ struct Summary {
 /// Where a difference is and what it is.
 type Checked<T> = Result<T, String>;
 
-/// Checks the journal of the data directory and prints what is in it, or the first difference.
-pub fn run(connection: &Connection) -> Result<(), Failure> {
-    let path = connection.data_dir().join("journal.sqlite");
-    let mut database = open(&path)?;
-    // Before the journal: what they have seen by then is in it.
-    let checked = across::seen_by_projections(&connection.data_dir()).and_then(|seen| {
-        let summary = check(&mut database)?;
+/// Checks the journal of the configuration, or a file, and prints what is in it, or the first difference.
+pub fn run(connection: &Connection, args: &VerifyArgs) -> Result<(), Failure> {
+    if let Some(path) = &args.file {
+        let file = File::open(path).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
+        return conclude(connection, &path.display(), archive::check(&mut BufReader::new(file)));
+    }
+    let loaded = assemble::loaded(connection, args.config.as_deref())?;
+    let data_dir = Path::new(&loaded.config.node.data_dir);
+    // Before the journal: what the read models have seen by then is in it.
+    let seen = across::seen_by_projections(data_dir);
+    let backend = loaded.config.journal.backend.as_str();
+    let (what, checked) = if backend == "sqlite" {
+        let path = data_dir.join("journal.sqlite");
+        let mut database = open(&path)?;
+        (path.display().to_string(), check(&mut database))
+    } else {
+        (format!("the journal in {backend}"), archive::check_remote(&loaded.config)?)
+    };
+    let checked = seen.and_then(|seen| {
+        let summary = checked?;
         across::check_seen(&seen, &summary.logs)?;
         Ok(summary)
     });
+    conclude(connection, &what, checked)
+}
+
+fn conclude(connection: &Connection, what: &dyn Display, checked: Checked<Summary>) -> Result<(), Failure> {
     match checked {
         Ok(summary) => print(&summary, connection.output),
         Err(difference) => Err(Failure::new(
             Code::Refused,
-            format!("{}: {difference}\nThis is the first difference; nothing after it was looked at", path.display()),
+            format!("{what}: {difference}\nThis is the first difference; nothing after it was looked at"),
         )),
     }
 }
@@ -123,9 +148,16 @@ fn check(database: &mut Database) -> Checked<Summary> {
     if strays > 0 {
         return Err(format!("{strays} frames belong to shards without a head"));
     }
-    summary.records.check(&summary.books)?;
-    summary.books.check_transfers()?;
+    summary.check_across()?;
     Ok(summary)
+}
+
+impl Summary {
+    /// The shards against each other, when every log is read.
+    fn check_across(&self) -> Checked<()> {
+        self.records.check(&self.books)?;
+        self.books.check_transfers()
+    }
 }
 
 fn unsigned(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<u64> {
@@ -142,13 +174,7 @@ struct Chain {
 }
 
 fn check_shard(view: &Database, code: i64, summary: &mut Summary) -> Checked<Chain> {
-    let name = match code >> 16 {
-        0 => format!("station-{:04x}", code & 0xffff),
-        1 => format!("account-{:04x}", code & 0xffff),
-        _ => return Err(format!("shard code {code} is of no family")),
-    };
-    let genesis = Sha256::digest(format!("chargeplane/journal/{name}")).into();
-    let mut chain = Chain { name, lsn: 0, epoch: 0, hash: genesis };
+    let mut chain = Chain::new(code)?;
     let snapshots = snapshots(view, code, &chain.name)?;
     let mut statement = view
         .prepare("SELECT lsn, frame FROM frames WHERE shard = ?1 ORDER BY lsn")
@@ -197,6 +223,17 @@ fn snapshots(view: &Database, code: i64, name: &str) -> Checked<Vec<(u64, Hash)>
 }
 
 impl Chain {
+    /// Before the first frame of a shard.
+    fn new(code: i64) -> Checked<Self> {
+        let name = match code >> 16 {
+            0 => format!("station-{:04x}", code & 0xffff),
+            1 => format!("account-{:04x}", code & 0xffff),
+            _ => return Err(format!("shard code {code} is of no family")),
+        };
+        let hash = Sha256::digest(format!("chargeplane/journal/{name}")).into();
+        Ok(Self { name, lsn: 0, epoch: 0, hash })
+    }
+
     /// Takes the next stored frame and returns its payload.
     fn follow<'a>(&mut self, code: i64, key: u64, bytes: &'a [u8]) -> Checked<&'a [u8]> {
         let at = format!("{} frame {key}", self.name);
@@ -260,11 +297,7 @@ impl<'a> Frame<'a> {
 /// settled.
 fn take_entries(chain: &Chain, of_accounts: bool, payload: &[u8], summary: &mut Summary) -> Checked<()> {
     let at = format!("{} frame {}", chain.name, chain.lsn);
-    let mut rest = payload;
-    let value = rmpv::decode::read_value(&mut rest).map_err(|e| format!("{at}: the payload cannot be read: {e}"))?;
-    if !rest.is_empty() {
-        return Err(format!("{at}: {} bytes after the payload", rest.len()));
-    }
+    let value = read_payload(payload).map_err(|what| format!("{at}: {what}"))?;
     let entries = field(&value, "entries").and_then(Value::as_array);
     let (Some(entries), Some(1)) = (entries, field(&value, "v").and_then(Value::as_u64)) else {
         return Err(format!("{at}: not a payload of version 1"));
@@ -281,6 +314,26 @@ fn take_entries(chain: &Chain, of_accounts: bool, payload: &[u8], summary: &mut 
         taken.map_err(|what| format!("{at}, entry {n}, {key}: {what}"))?;
     }
     summary.books.check_shard(&chain.name).map_err(|what| format!("{at}: {what}"))
+}
+
+/// A payload's value, out of its LZ4 block where it has one.
+fn read_payload(payload: &[u8]) -> Checked<Value> {
+    let value = read_value(payload)?;
+    if field(&value, "v").and_then(Value::as_u64) != Some(2) {
+        return Ok(value);
+    }
+    let block = field(&value, "lz4").and_then(Value::as_slice);
+    let size = field(&value, "size").and_then(Value::as_u64).filter(|size| *size <= MAX_PAYLOAD);
+    let Some((block, size)) = block.zip(size.and_then(|size| usize::try_from(size).ok())) else {
+        return Err("a packed payload without its block or size".to_owned());
+    };
+    let plain = lz4_flex::block::decompress(block, size).map_err(|e| format!("the block cannot be unpacked: {e}"))?;
+    read_value(&plain)
+}
+
+fn read_value(mut bytes: &[u8]) -> Checked<Value> {
+    let value = rmpv::decode::read_value(&mut bytes).map_err(|e| format!("the payload cannot be read: {e}"))?;
+    if bytes.is_empty() { Ok(value) } else { Err(format!("{} bytes after the payload", bytes.len())) }
 }
 
 /// A field of a MessagePack map.

@@ -5,6 +5,8 @@
 //! that covers it, an answer without an event too, because it may repeat one that is not durable yet
 //! (MONEY-2, MONEY-3, MONEY-4). A restart reloads the last durable state from the shard's map.
 
+mod collect;
+pub(crate) mod holds;
 mod transfers;
 
 use crate::admission::Permit;
@@ -15,10 +17,11 @@ use crate::shard::{EntityLink, EntityMessage};
 use crate::shared::NodeShared;
 use crate::views::AccountView;
 use chargeplane_domain::account::{
-    self, Account, AccountAnswer, AccountCommand, AccountEvent, Decision, SessionAccount, Transfer,
+    self, Account, AccountAnswer, AccountCommand, AccountEvent, Decision, KeyOutcome, SessionAccount, Transfer,
 };
 use chargeplane_domain::ids::SessionId;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -35,6 +38,10 @@ pub enum AccountMessage {
     Transfer { number: u64, reply: Reply<Transfer>, permit: Permit },
     /// The target of a transfer answered, or nobody did.
     TransferAnswered { number: u64, result: Answer<AccountAnswer> },
+    /// What a key was used for and answered; none when it was not used, or is forgotten.
+    Known { key: String, reply: Reply<Option<Box<KeyOutcome>>>, permit: Permit },
+    /// The shard's word whether what this till wants to collect is there.
+    Covered(bool),
     /// Time to look after the transfers that are under way.
     Wake,
 }
@@ -51,7 +58,8 @@ impl EntityMessage for AccountMessage {
             Self::Position { reply, .. } => reply.answer(Err(why)),
             Self::View { reply, .. } => reply.answer(Err(why)),
             Self::Transfer { reply, .. } => reply.answer(Err(why)),
-            Self::TransferAnswered { .. } | Self::Wake => {}
+            Self::Known { reply, .. } => reply.answer(Err(why)),
+            Self::TransferAnswered { .. } | Self::Covered(_) | Self::Wake => {}
         }
     }
 
@@ -65,6 +73,8 @@ impl EntityMessage for AccountMessage {
             | Self::View { .. }
             | Self::Transfer { .. }
             | Self::TransferAnswered { .. }
+            | Self::Known { .. }
+            | Self::Covered(_)
             | Self::Wake => None,
         }
     }
@@ -108,6 +118,7 @@ pub struct AccountState {
     link: EntityLink<AccountFamily>,
     account: Option<Account>,
     sending: transfers::Sending,
+    collecting: collect::Collecting,
 }
 
 /// An answer that waits for the commit which covers it.
@@ -116,6 +127,7 @@ enum Told {
     Position(Reply<Option<Box<SessionAccount>>>, Option<Box<SessionAccount>>),
     View(Reply<AccountView>, Result<AccountView, CallError>),
     Transfer(Reply<Transfer>, Result<Transfer, CallError>),
+    Known(Reply<Option<Box<KeyOutcome>>>, Option<Box<KeyOutcome>>),
 }
 
 impl Told {
@@ -125,6 +137,7 @@ impl Told {
             Self::Position(reply, found) => reply.answer(Ok(found)),
             Self::View(reply, found) => reply.answer(found),
             Self::Transfer(reply, found) => reply.answer(found),
+            Self::Known(reply, found) => reply.answer(Ok(found)),
         }
     }
 }
@@ -157,7 +170,8 @@ impl Actor for AccountActor {
         if account.as_ref().is_some_and(|account| !account.outgoing.open.is_empty()) {
             myself.cast(AccountBatch(vec![AccountMessage::Wake]))?;
         }
-        Ok(AccountState { shared, link, account, sending: transfers::Sending::default() })
+        let (sending, collecting) = (transfers::Sending::default(), collect::Collecting::default());
+        Ok(AccountState { shared, link, account, sending, collecting })
     }
 
     async fn handle(
@@ -168,13 +182,15 @@ impl Actor for AccountActor {
     ) -> Result<(), ActorProcessingErr> {
         let mut outcome = Outcome::of(messages.len());
         let mut result = Ok(());
-        for message in messages {
+        let mut messages = VecDeque::from(messages);
+        while let Some(message) = messages.pop_front() {
+            let Some(message) = collect::in_turn(state, message, &mut messages) else { continue };
             #[cfg(any(test, feature = "testing"))]
             let Some(message) = planted(state, &mut outcome, message)? else {
                 continue;
             };
             // What failed is kept for the dead letters; what comes behind it is answered by its reply guards.
-            result = take(state, message, &mut outcome);
+            result = take(state, message, &mut outcome, &myself);
             if result.is_err() {
                 break;
             }
@@ -208,9 +224,18 @@ fn planted(
 }
 
 /// Works on one message. A failure, a panic too, leaves the message with the shard.
-fn take(state: &mut AccountState, message: AccountMessage, outcome: &mut Outcome) -> Result<(), ActorProcessingErr> {
+fn take(
+    state: &mut AccountState,
+    message: AccountMessage,
+    outcome: &mut Outcome,
+    myself: &ActorRef<AccountBatch>,
+) -> Result<(), ActorProcessingErr> {
     state.link.check(&message)?;
     match message {
+        AccountMessage::Command { command, reply, permit } if matches!(*command, AccountCommand::Collect { .. }) => {
+            collect::begin(state, &command, (reply, permit), outcome, myself)?;
+        }
+        AccountMessage::Covered(covered) => collect::end(state, covered, outcome)?,
         AccountMessage::Command { command, reply, permit } => {
             let decided = catch_unwind(AssertUnwindSafe(|| on_command(state, &command)));
             match decided.unwrap_or_else(|_| Err("the account's machine panicked".into())) {
@@ -243,8 +268,13 @@ fn take(state: &mut AccountState, message: AccountMessage, outcome: &mut Outcome
         AccountMessage::TransferAnswered { number, result } => {
             if let Some(command) = transfers::end_of(state, number, result) {
                 let (command, permit) = (Box::new(command), Permit::internal());
-                return take(state, AccountMessage::Command { command, reply: Reply::ignored(), permit }, outcome);
+                let message = AccountMessage::Command { command, reply: Reply::ignored(), permit };
+                return take(state, message, outcome, myself);
             }
+        }
+        AccountMessage::Known { key, reply, permit } => {
+            let found = state.account.as_ref().and_then(|account| account.keys.get(&key));
+            outcome.told.push((Told::Known(reply, found.cloned().map(Box::new)), permit));
         }
         AccountMessage::Wake => {
             transfers::on_wake(state);

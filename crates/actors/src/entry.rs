@@ -2,21 +2,30 @@
 //!
 //! Logs live for ever, so names are spelled out, unknown fields are skipped on read, and a payload of a newer
 //! version than this program knows is refused rather than guessed. Reading splits a payload into its entries and
-//! leaves the entities' events undecoded: one that this program does not know concerns its entity alone. Layout:
+//! leaves the entities' events undecoded: one that this program does not know concerns its entity alone. Names and
+//! ids repeat from entry to entry, so a payload of some size is stored as an LZ4 block. Layout:
 //! `docs/reference/storage.md`.
 
+mod packed;
 mod scan;
+
+pub use packed::unpack;
 
 use bytes::Bytes;
 use chargeplane_domain::units::Timestamp;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Version of the payload that this program writes.
-pub const PAYLOAD_VERSION: u16 = 1;
+/// Version of a payload with its entries in the clear.
+pub const PLAIN_VERSION: u16 = 1;
+
+/// Version of a payload that holds another one, packed.
+pub const PACKED_VERSION: u16 = 2;
 
 /// Bytes of a payload before its first entry.
 const PAYLOAD_HEADER: usize = 19;
+
+/// Room for an entry, so that a batch of debits is encoded into one allocation.
+const ENTRY_ROOM: usize = 320;
 
 /// One entry: an entity's event, or one of the shard itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -92,10 +101,15 @@ pub enum StoredEntry<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoredEvent<'a>(&'a [u8]);
 
-impl StoredEvent<'_> {
+impl<'a> StoredEvent<'a> {
     /// The event, unless it was written by code that knows more than this.
-    pub fn decode<E: DeserializeOwned>(self) -> Result<E, PayloadError> {
+    pub fn decode<E: Deserialize<'a>>(self) -> Result<E, PayloadError> {
         rmp_serde::from_slice(self.0).map_err(|error| PayloadError::Malformed(error.to_string()))
+    }
+
+    /// The name of its variant and what is in it, for who wants a few variants only. None when it is not of this form.
+    pub fn variant(self) -> Option<(&'a str, StoredEvent<'a>)> {
+        scan::variant(self.0).map(|(name, content)| (name, StoredEvent(content)))
     }
 }
 
@@ -103,7 +117,7 @@ impl StoredEvent<'_> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PayloadError {
     /// Written by a newer program.
-    #[error("payload version {0}, newer than this program knows ({PAYLOAD_VERSION})")]
+    #[error("payload version {0}, newer than this program knows ({PACKED_VERSION})")]
     Version(u16),
     /// Not the expected MessagePack.
     #[error("payload cannot be read: {0}")]
@@ -123,7 +137,7 @@ pub struct EncodedEntries {
 impl EncodedEntries {
     /// The events of the entity named by `key`.
     pub fn of<E: Serialize>(key: &str, events: &[E]) -> Result<Self, PayloadError> {
-        let mut encoded = Self::default();
+        let mut encoded = Self { bytes: Vec::with_capacity(events.len().saturating_mul(ENTRY_ROOM)), count: 0 };
         events.iter().try_for_each(|event| encoded.push_event(key, event))?;
         Ok(encoded)
     }
@@ -169,7 +183,7 @@ impl EncodedEntries {
         Self::join([&self])
     }
 
-    /// The payload of a frame with the entries of all of these, in their order.
+    /// The payload of a frame with the entries of all of these, in their order, packed where that is worth it.
     pub fn join<'a>(parts: impl IntoIterator<Item = &'a Self> + Clone) -> Bytes {
         let size: usize = parts.clone().into_iter().map(|part| part.bytes.len()).sum();
         let count = parts.clone().into_iter().fold(0u32, |sum, part| sum.saturating_add(part.count));
@@ -177,16 +191,16 @@ impl EncodedEntries {
         // A map of "v" and "entries", as serde reads it back.
         payload.extend_from_slice(b"\x82\xa1v");
         payload.push(0xcd);
-        payload.extend_from_slice(&PAYLOAD_VERSION.to_be_bytes());
+        payload.extend_from_slice(&PLAIN_VERSION.to_be_bytes());
         payload.extend_from_slice(b"\xa7entries\xdd");
         payload.extend_from_slice(&count.to_be_bytes());
         parts.into_iter().for_each(|part| payload.extend_from_slice(&part.bytes));
-        Bytes::from(payload)
+        Bytes::from(packed::pack(payload))
     }
 }
 
-/// Splits a payload into its entries. An error means that it cannot be told where its entries begin and end, or
-/// that the shard's own event cannot be read.
+/// Splits an unpacked payload into its entries. An error means that it cannot be told where its entries begin and
+/// end, or that the shard's own event cannot be read.
 pub fn read(payload: &[u8]) -> Result<Vec<StoredEntry<'_>>, PayloadError> {
     scan::entries(payload)
 }
@@ -247,6 +261,7 @@ mod tests {
         let entity = |key: &str, event| Entry::Entity { key: key.to_owned(), event };
         let entries = [entity("a", Later::Known(1)), entity("b", unknown), entity("a", Later::Known(2))];
         let payload = encode(&entries).into_payload();
+        let payload = unpack(&payload).expect("unpacks");
         let read = read(&payload).expect("the framing is sound");
         let events: Vec<_> = read
             .iter()
@@ -279,8 +294,9 @@ mod tests {
             v: u16,
             other: bool,
         }
-        let newer = rmp_serde::to_vec_named(&Newer { v: 2, other: true }).expect("encodes");
-        assert_eq!(read(&newer), Err(PayloadError::Version(2)));
+        let newer = rmp_serde::to_vec_named(&Newer { v: 3, other: true }).expect("encodes");
+        assert_eq!(read(&newer), Err(PayloadError::Version(3)));
+        assert_eq!(unpack(&newer), Err(PayloadError::Version(3)));
         assert!(matches!(read(&[0xc1, 0, 1]), Err(PayloadError::Malformed(_))));
     }
 }

@@ -1,5 +1,6 @@
 //! The two families of shards: a station with its chargers and gateways, and accounts with their books.
 
+use crate::account::holds::{self, HoldSweep};
 use crate::account::{AccountActor, AccountArguments, AccountBatch, AccountMessage};
 use crate::charger::{ChargerActor, ChargerArguments, ChargerMessage};
 use crate::downlink::SealingCounter;
@@ -8,7 +9,7 @@ use crate::handle::CallError;
 use crate::metric;
 use crate::reply::Reply;
 use crate::shard::{EntityLink, EntityMessage, Family, OpenShard};
-use crate::shared::NodeShared;
+use crate::shared::{NodeConfig, NodeShared};
 use crate::station::{StationActor, StationArguments, StationMessage};
 use crate::telemetry::{TelemetryActor, TelemetryArguments, TelemetryMessage};
 use chargeplane_domain::account::{self, Account, AccountEvent};
@@ -19,6 +20,7 @@ use chargeplane_domain::ledger::Books;
 use chargeplane_domain::placement;
 use chargeplane_domain::session::SessionState;
 use chargeplane_domain::station::{StationEvent, StationState};
+use chargeplane_domain::units::Timestamp;
 use ractor::{Actor, ActorCell, ActorRef};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -195,6 +197,7 @@ impl Family for StationFamily {
     type Common = Arc<SealingCounter>;
     type Side = ActorRef<TelemetryMessage>;
     type Tally = ();
+    type Sweep = ();
 
     fn common(epoch: u64) -> Arc<SealingCounter> {
         SealingCounter::new(epoch)
@@ -363,6 +366,8 @@ pub struct AccountFamily;
 #[derive(Debug, Default)]
 pub struct AccountTally {
     debits: u64,
+    holds_ended: u64,
+    paid_out: u64,
     billed: u64,
     refunded: u64,
     /// Accounts whose available money was looked at (MONEY-4).
@@ -372,15 +377,19 @@ pub struct AccountTally {
 impl AccountTally {
     fn add(&mut self, event: &AccountEvent) {
         match event {
-            AccountEvent::Debited { energy, service, .. } => {
+            AccountEvent::Debited { energy, service, fees, .. } => {
                 self.debits = self.debits.saturating_add(1);
-                self.billed = self.billed.saturating_add(magnitude(energy.0.saturating_add(service.0)));
+                let paid = energy.saturating_add(*service).saturating_add(*fees);
+                self.billed = self.billed.saturating_add(magnitude(paid.0));
             }
-            AccountEvent::Settled { energy, service, settled, .. } => {
-                let paid = energy.0.saturating_add(service.0).saturating_sub(settled.overshoot.0);
+            AccountEvent::Settled { energy, service, fees, settled, .. } => {
+                let taken = energy.saturating_add(*service).saturating_add(*fees);
+                let paid = taken.saturating_sub(settled.overshoot).0;
                 self.billed = self.billed.saturating_add(magnitude(paid));
                 self.refunded = self.refunded.saturating_add(magnitude(paid.saturating_neg()));
             }
+            AccountEvent::HoldEnded { .. } => self.holds_ended = self.holds_ended.saturating_add(1),
+            AccountEvent::PaidOut { amount, .. } => self.paid_out = self.paid_out.saturating_add(magnitude(amount.0)),
             _ => {}
         }
     }
@@ -411,6 +420,7 @@ impl Family for AccountFamily {
     type Common = ();
     type Side = ();
     type Tally = AccountTally;
+    type Sweep = HoldSweep;
 
     fn common(_epoch: u64) {}
 
@@ -430,7 +440,12 @@ impl Family for AccountFamily {
     }
 
     fn tally(map: &AccountMap, key: &AccountKey, events: &[AccountEvent], tally: &mut AccountTally) {
-        events.iter().for_each(|event| tally.add(event));
+        for event in events {
+            tally.add(event);
+            if let AccountEvent::HoldEnded { session, hold, .. } = event {
+                tracing::info!(account = %key.0, %session, %hold, "the hold ended by time: nothing was read for long");
+            }
+        }
         if let Some(account) = map.accounts.get(&key.0) {
             tally.checked = tally.checked.saturating_add(1);
             if account.available().0 < 0 {
@@ -443,6 +458,8 @@ impl Family for AccountFamily {
     fn report(tally: AccountTally) {
         metrics::counter!(metric::DEBITS_TOTAL).increment(tally.debits);
         metrics::counter!(metric::BILLED_MONEY_TOTAL).increment(tally.billed);
+        metrics::counter!(metric::HOLDS_ENDED_TOTAL).increment(tally.holds_ended);
+        metrics::counter!(metric::PAID_OUT_MONEY_TOTAL).increment(tally.paid_out);
         metrics::counter!(metric::REFUNDED_MONEY_TOTAL).increment(tally.refunded);
         metrics::counter!(metric::INVARIANT_CHECKS_TOTAL, "invariant" => "MONEY-4").increment(tally.checked);
     }
@@ -472,6 +489,23 @@ impl Family for AccountFamily {
 
     fn is_of_use(_map: &AccountMap, _key: &AccountKey, _message: &AccountMessage) -> bool {
         true
+    }
+
+    fn sweep(
+        map: &AccountMap,
+        sweep: &mut HoldSweep,
+        config: &NodeConfig,
+        now: Timestamp,
+    ) -> Vec<(AccountKey, AccountMessage)> {
+        holds::sweep(map, sweep, config, now)
+    }
+
+    fn covers<'a>(
+        map: &AccountMap,
+        queued: impl Iterator<Item = (&'a AccountKey, &'a AccountEvent)>,
+        event: &AccountEvent,
+    ) -> bool {
+        account::is_covered(&map.books, queued.map(|(key, event)| (&key.0, event)), event)
     }
 
     async fn spawn(

@@ -9,8 +9,7 @@ use crate::directory::Directory;
 use crate::entry::DeadLetter;
 use crate::family::{AccountFamily, AccountMap, StationFamily, StationKey, StationMap, StationMember};
 use crate::ports::{ChunkQuery, GatewayCredentials, Generation, RecordQuery, StoreError, StoredRecord};
-use crate::projection::compare::Comparison;
-use crate::projection::rebuild::{Model, Rebuild, Source};
+use crate::projection::rebuild::{self, Model, Rebuild};
 use crate::projection::{self, ProjectionMessage};
 use crate::reply::{Answer, Reply};
 use crate::shard::ShardMessage;
@@ -39,6 +38,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use audit::{AuditView, AuditedSession, EntryId, SampleRange};
+pub use operator_statement::{OperatorLine, OperatorQuery, OperatorStatement, Positions};
+pub use payouts::{PaidOut, Payee};
 
 /// Chunks read for one query of raw samples or rollups.
 const MAX_CHUNKS: usize = 20_000;
@@ -172,4 +173,7 @@ mod audit;
 mod catalogue;
 mod chargers;
 mod operations;
+mod operator_statement;
+mod payouts;
+mod posting;
 mod telemetry;

@@ -7,6 +7,8 @@ pub mod admission;
 pub mod beats;
 pub mod bridge;
 pub mod charger;
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
 pub mod directory;
 pub mod downlink;
 pub mod entry;

@@ -32,6 +32,10 @@ pub const DEBITS_TOTAL: &str = "chargeplane_debits_total";
 pub const BILLED_MONEY_TOTAL: &str = "chargeplane_billed_money_total";
 /// Money given back at settlements because a wrong reading had been billed, in 1/10,000 of the currency unit.
 pub const REFUNDED_MONEY_TOTAL: &str = "chargeplane_refunded_money_total";
+/// Holds that ended by time: nothing was read of their sessions for long.
+pub const HOLDS_ENDED_TOTAL: &str = "chargeplane_holds_ended_total";
+/// Money paid out of operators' tills to banks, in 1/10,000 of the currency unit.
+pub const PAID_OUT_MONEY_TOTAL: &str = "chargeplane_paid_out_money_total";
 /// Energy billed to drivers.
 pub const BILLED_WH_TOTAL: &str = "chargeplane_billed_wh_total";
 /// Energy that nobody paid for.

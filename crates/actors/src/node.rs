@@ -10,7 +10,7 @@ use crate::ports::StoreError;
 use crate::reply::Reply;
 use crate::router::Router;
 use crate::shard::ShardMessage;
-use crate::shared::{Clock, NodeConfig, NodeShared, Ports};
+use crate::shared::{NodeConfig, NodeShared, Ports};
 use crate::supervisor::{NodeSupervisor, SupervisorMessage};
 use arc_swap::ArcSwap;
 use chargeplane_cluster::coordination::{ClusterSettings, CoordinationError, NodeHello};
@@ -74,7 +74,7 @@ impl Node {
         let directory = Directory::new(version, Arc::new(catalogue), credentials, config.shards);
         let router = Router::new(config.shards);
         router.bind(lease.right());
-        let clock = Clock::default();
+        let clock = config.clock.clone();
         let started_at = clock.wall();
         let shared = Arc::new(NodeShared {
             router,

@@ -4,11 +4,19 @@
 //! answers [`CallError::Interrupted`]: maybe executed, repeat with the same key.
 
 use crate::handle::CallError;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// What a reply carries.
 pub type Answer<T> = Result<T, CallError>;
+
+/// Takes the answers to many requests, each under the number that its asker gave it. For whoever has thousands of
+/// requests under way and no task for each.
+pub trait Answers<T>: Send + Sync {
+    /// Takes an answer. Runs where the answer is made, so it must not block.
+    fn take(&self, number: u64, answer: Answer<T>);
+}
 
 /// The right to answer one request, once.
 pub struct Reply<T>(Way<T>);
@@ -19,6 +27,8 @@ enum Way<T> {
     None,
     /// A task waits.
     Channel(oneshot::Sender<Answer<T>>),
+    /// Somebody collects many of them.
+    Numbered(Arc<dyn Answers<T>>, u64),
     /// Something runs with it.
     Call(Box<dyn FnOnce(Answer<T>) + Send>),
 }
@@ -29,6 +39,7 @@ impl<T> Way<T> {
             Self::None => {}
             // The caller may have given up: its answer is then nobody's.
             Self::Channel(sender) => drop(sender.send(answer)),
+            Self::Numbered(answers, number) => answers.take(number, answer),
             Self::Call(deliver) => deliver(answer),
         }
     }
@@ -38,6 +49,11 @@ impl<T> Reply<T> {
     /// A reply that runs `deliver` with the answer. `deliver` must not block.
     pub fn new(deliver: impl FnOnce(Answer<T>) + Send + 'static) -> Self {
         Self(Way::Call(Box::new(deliver)))
+    }
+
+    /// A reply that is collected under a number. It has no time limit: who collects watches the time.
+    pub fn numbered(answers: Arc<dyn Answers<T>>, number: u64) -> Self {
+        Self(Way::Numbered(answers, number))
     }
 
     /// A reply nobody waits for.
@@ -87,6 +103,23 @@ mod tests {
         let (reply, wait) = Reply::<u32>::channel(Duration::from_secs(5));
         drop(reply);
         assert_eq!(wait.await, Err(CallError::Interrupted));
+    }
+
+    #[test]
+    fn numbered_replies_are_collected_and_a_dropped_one_is_not_missing() {
+        #[derive(Default)]
+        struct Collected(std::sync::Mutex<Vec<(u64, Answer<u32>)>>);
+        impl Answers<u32> for Collected {
+            fn take(&self, number: u64, answer: Answer<u32>) {
+                self.0.lock().unwrap().push((number, answer));
+            }
+        }
+        let collected = Arc::new(Collected::default());
+        let reply = |number| Reply::numbered(Arc::clone(&collected) as Arc<dyn Answers<u32>>, number);
+        let (first, second) = (reply(1), reply(2));
+        drop(second);
+        first.answer(Ok(7));
+        assert_eq!(*collected.0.lock().unwrap(), [(2, Err(CallError::Interrupted)), (1, Ok(7))]);
     }
 
     #[tokio::test(start_paused = true)]

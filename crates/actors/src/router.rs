@@ -160,8 +160,11 @@ impl Router {
         (0..self.shards).filter_map(|index| self.account_shard(index))
     }
 
-    /// The shard of an account.
+    /// The shard of an account: a till says it itself.
     pub fn shard_of_account(&self, account: &AccountId) -> ShardId {
+        if let Some(till) = account.till() {
+            return ShardId { family: placement::Family::Account, index: till.shard };
+        }
         shard_of(placement::Family::Account, account.as_str(), self.shards)
     }
 

@@ -51,6 +51,10 @@ pub struct NodeConfig {
     pub debit_every: Duration,
     /// ... or after so much energy.
     pub debit_wh: i64,
+    /// A hold ends so long after the last reading of its session, or after the authorisation ...
+    pub hold_lasts: Duration,
+    /// ... and is given back after so much more: what a gateway that was cut off keeps in its ring may still come.
+    pub ring_age: Duration,
     /// Bytes of log behind a shard's last snapshot before the next one is taken, at least: an opening replays about
     /// so much.
     pub snapshot_after_bytes: u64,
@@ -58,6 +62,8 @@ pub struct NodeConfig {
     pub command_deadline: Duration,
     /// Deadline of calls into entities.
     pub call_timeout: Duration,
+    /// What tells the time.
+    pub clock: Clock,
 }
 
 impl NodeConfig {
@@ -76,9 +82,12 @@ impl NodeConfig {
             stop_time: Duration::from_secs(5),
             debit_every: Duration::from_secs(15),
             debit_wh: 100,
+            hold_lasts: Duration::from_secs(24 * 3_600),
+            ring_age: Duration::from_secs(24 * 3_600),
             snapshot_after_bytes: 32 << 20,
             command_deadline: Duration::from_secs(60),
             call_timeout: Duration::from_secs(10),
+            clock: Clock::default(),
         }
     }
 }
@@ -106,17 +115,27 @@ pub struct Ports {
 #[derive(Debug, Clone)]
 pub struct Clock {
     origin: Instant,
+    /// Wall time at the origin; none: the operating system's.
+    wall_at_origin: Option<Timestamp>,
 }
 
 impl Default for Clock {
     fn default() -> Self {
-        Self { origin: Instant::now() }
+        Self { origin: Instant::now(), wall_at_origin: None }
     }
 }
 
 impl Clock {
+    /// A clock that shows `wall` at `origin` and goes with the runtime's own, which a test may hold and turn.
+    pub fn with_wall_at(origin: Instant, wall: Timestamp) -> Self {
+        Self { origin, wall_at_origin: Some(wall) }
+    }
+
     /// Wall time.
     pub fn wall(&self) -> Timestamp {
+        if let Some(wall) = self.wall_at_origin {
+            return wall.plus_ms(i64::try_from(self.origin.elapsed().as_millis()).unwrap_or(i64::MAX));
+        }
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
     }

@@ -4,6 +4,7 @@
 //! are the cluster crate's, held to the same conformance suite as the real ones.
 
 pub mod crash;
+pub mod kills;
 pub mod plants;
 mod read_models;
 

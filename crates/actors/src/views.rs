@@ -181,13 +181,15 @@ pub struct OperatorBalance {
     pub overshoot: Money,
     /// Shares of revenue by agreement: received, less what was passed on.
     pub shares: Money,
+    /// Paid out, as a negative amount.
+    pub paid_out: Money,
 }
 
 impl OperatorBalance {
-    /// Everything together.
+    /// Everything together: what is his and not paid out.
     pub fn total(&self) -> Money {
-        let revenue = self.energy.saturating_add(self.service).saturating_add(self.fees);
-        revenue.saturating_add(self.overshoot).saturating_add(self.shares)
+        let parts = [self.energy, self.service, self.fees, self.overshoot, self.shares, self.paid_out];
+        parts.into_iter().fold(Money::ZERO, Money::saturating_add)
     }
 }
 

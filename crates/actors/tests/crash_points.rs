@@ -1,5 +1,5 @@
-//! A node that was built for tests ends itself at the point of a commit that its environment names, as if it had been
-//! killed there. The node is a process of its own: this program, started again.
+//! A node that was built for tests kills itself at the point of a commit that its environment names. The node is a
+//! process of its own: this program, started again.
 
 use chargeplane_actors::testing::MemoryStores;
 use chargeplane_actors::testing::crash::{CrashPoint, VARIABLE};
@@ -8,7 +8,7 @@ use chargeplane_domain::units::{Currency, Money, Timestamp};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output};
 
-const SIGABRT: i32 = 6;
+const SIGKILL: i32 = 9;
 
 /// The node that is ended: tops an account up again and again, and says what was acknowledged.
 #[tokio::test]
@@ -46,7 +46,7 @@ fn a_node_ends_at_the_point_it_was_told() {
     assert_eq!(acknowledged(&whole), 6);
     for point in CrashPoint::ALL {
         let ended = run(Some(&format!("{}:4", point.name())));
-        assert_eq!(ended.status.signal(), Some(SIGABRT), "{point:?}");
+        assert_eq!(ended.status.signal(), Some(SIGKILL), "{point:?}");
         // The fourth commit is not answered; behind the point after its answers, its caller may not have run yet.
         assert_eq!(acknowledged(&ended), 3, "{point:?}");
     }
@@ -55,5 +55,5 @@ fn a_node_ends_at_the_point_it_was_told() {
 #[test]
 fn a_point_that_does_not_exist_ends_the_node_at_once() {
     let ended = run(Some("somewhere:1"));
-    assert_eq!((ended.status.signal(), acknowledged(&ended)), (Some(SIGABRT), 0));
+    assert_eq!((ended.status.signal(), acknowledged(&ended)), (Some(SIGKILL), 0));
 }

@@ -7,12 +7,14 @@ mod audit;
 mod charging;
 mod money;
 mod operations;
+mod operators;
 mod power;
 
 pub use audit::*;
 pub use charging::*;
 pub use money::*;
 pub use operations::*;
+pub use operators::*;
 pub use power::*;
 
 use serde::{Deserialize, Serialize};

@@ -2,13 +2,15 @@
 //!
 //! Owns no state of the node: every request goes through a [`NodeHandle`] and its answer comes back as a
 //! plain document ([`dto`]) or as a problem document ([`problem`]). Work in hand is bounded (LOAD-1): bodies,
-//! pages, requests in flight, connections. How it is used is written in `docs/reference/http.md`.
+//! pages, requests in flight, connections. How it is used is written in `docs/reference/http.md`. Beside HTTP there is
+//! the [TCP front of the account books](ledger), for programs.
 
 pub mod auth;
 pub mod catalogue_text;
 pub mod dto;
 mod export;
 pub mod extract;
+pub mod ledger;
 pub mod limits;
 pub mod metrics;
 mod openapi;

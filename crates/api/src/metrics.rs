@@ -18,6 +18,24 @@ pub const HTTP_CONNECTIONS: &str = "chargeplane_http_connections";
 /// Counter: connections refused because too many were open.
 pub const HTTP_CONNECTIONS_REFUSED_TOTAL: &str = "chargeplane_http_connections_refused_total";
 
+/// Gauge: open connections of the books' TCP front.
+pub const LEDGER_CONNECTIONS: &str = "chargeplane_ledger_connections";
+
+/// Counter: connections of the books' TCP front refused because too many were open.
+pub const LEDGER_CONNECTIONS_REFUSED_TOTAL: &str = "chargeplane_ledger_connections_refused_total";
+
+/// Counter: requests answered over the books' TCP front, by `outcome`: `done`, `refused`, `failed`, `invalid`.
+pub const LEDGER_ANSWERS_TOTAL: &str = "chargeplane_ledger_answers_total";
+
+/// Histogram: time from a request's read to its answer, of one answer in each write.
+pub const LEDGER_REQUEST_SECONDS: &str = "chargeplane_ledger_request_seconds";
+
+/// Counter: frames that could not be read and ended their connection, by `reason`.
+pub const LEDGER_BAD_FRAMES_TOTAL: &str = "chargeplane_ledger_bad_frames_total";
+
+/// Counter: connections that the node closed, by `reason`.
+pub const LEDGER_CLOSED_TOTAL: &str = "chargeplane_ledger_closed_total";
+
 /// Buckets of every `*_seconds`: 0.1 ms to 60 s, about six a decade. Fine enough to read a 99th percentile
 /// of a tick or a commit; 30 s and 40 s bound the telemetry acknowledgement.
 pub const SECONDS_BUCKETS: &[f64] = &[
@@ -63,6 +81,12 @@ fn describe() {
     describe_gauge!(HTTP_IN_FLIGHT, "Requests in flight");
     describe_gauge!(HTTP_CONNECTIONS, "Open connections");
     describe_counter!(HTTP_CONNECTIONS_REFUSED_TOTAL, "Connections refused because too many were open");
+    describe_gauge!(LEDGER_CONNECTIONS, "Open connections of the books' TCP front");
+    describe_counter!(LEDGER_CONNECTIONS_REFUSED_TOTAL, "Connections refused because too many were open");
+    describe_counter!(LEDGER_ANSWERS_TOTAL, "Requests answered over TCP, by outcome");
+    describe_histogram!(LEDGER_REQUEST_SECONDS, Unit::Seconds, "Time to answer a request, of one answer in each write");
+    describe_counter!(LEDGER_BAD_FRAMES_TOTAL, "Frames that could not be read, by reason");
+    describe_counter!(LEDGER_CLOSED_TOTAL, "Connections that the node closed, by reason");
 }
 
 #[cfg(test)]

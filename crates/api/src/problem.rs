@@ -106,6 +106,7 @@ codes! {
         "unknown_target" 404 "The account to pay is not open";
         "target_closed" 409 "The account to pay is closed";
         "invalid_target" 422 "Not an account that can be paid from here";
+        "operators_till" 409 "Not what this account is for";
         "too_many_transfers" 409 "Too many transfers are under way";
         "session_released" 409 "The session's hold was released";
         "session_active" 409 "The session is under way";

@@ -47,6 +47,7 @@ mod operate;
 mod postings;
 mod rejection;
 mod statement;
+mod till;
 mod transfers;
 
 pub use apply::{ApplyError, apply};
@@ -56,7 +57,8 @@ pub use memory::Recent;
 pub use operate::{AccountStatus, Holder, MAX_REASON_LEN, PERSONAL_OPEN_SESSIONS, RELEASE_QUIET_MS};
 pub use postings::{postings, unpaid_energy};
 pub use rejection::AccountRejection;
-pub use statement::{StatementEntry, StatementKind, statement_entries};
+pub use statement::{StatementEntry, StatementKind, StatementLine, debited, statement_entries, statement_line};
+pub use till::{is_covered, operator_lines};
 pub use transfers::{
     ENDED_TRANSFERS_REMEMBERED, Incoming, MAX_OPEN_TRANSFERS, Outgoing, Received, Transfer, TransferEnd, TransferId,
     TransferIdError, TransferTarget,
@@ -194,7 +196,7 @@ pub struct SessionAccount {
     pub last_debit: Option<DebitAnswer>,
     /// The settlement, when closed.
     pub closed: Option<Settled>,
-    /// When an operator gave the hold back: nothing is taken for the session from then on.
+    /// When an operator gave the hold back, or it ended by time: nothing is taken for the session from then on.
     #[serde(default)]
     pub released: Option<Timestamp>,
 }
@@ -205,13 +207,14 @@ pub struct DebitAnswer {
     pub sequence: u32,
     pub meter: WattHours,
     pub by_period: [WattHours; PERIODS],
-    #[serde(default, skip_serializing_if = "MeteredTime::is_none")]
-    pub time: MeteredTime,
     pub cumulative: Priced,
     /// Held for the session after the debit, and so what it may still spend.
     pub hold_left: Money,
     /// Available to the account's other sessions after the debit.
     pub available: Money,
+    /// Metered time so far. The last field: on the wire of the account books, where order counts, it may be left out.
+    #[serde(default, skip_serializing_if = "MeteredTime::is_none")]
+    pub time: MeteredTime,
 }
 
 /// How a session was settled: the final word about its money.
@@ -221,9 +224,6 @@ pub struct Settled {
     /// All metered energy: `billed_wh + overshoot_wh`.
     pub meter: WattHours,
     pub by_period: [WattHours; PERIODS],
-    /// All metered time.
-    #[serde(default, skip_serializing_if = "MeteredTime::is_none")]
-    pub time: MeteredTime,
     /// What it costs in the end, not less than the tariff's least price: `billed + overshoot`.
     pub cumulative: Priced,
     /// Paid by the driver, all debits together.
@@ -235,6 +235,9 @@ pub struct Settled {
     /// The part of the hold that was given back.
     pub released: Money,
     pub at: Timestamp,
+    /// All metered time; the last field, as in [`DebitAnswer`].
+    #[serde(default, skip_serializing_if = "MeteredTime::is_none")]
+    pub time: MeteredTime,
 }
 
 /// What a key was used for.
@@ -259,6 +262,10 @@ pub enum KeyContent {
     Close,
     /// To send money to another account.
     TransferOut { to: AccountId, amount: Money },
+    /// To take revenue into a till.
+    Collect { amount: Money },
+    /// To pay out of a till.
+    PayOut { amount: Money, reference: String },
 }
 
 /// A remembered key: what was asked and what was answered.
@@ -313,6 +320,14 @@ pub enum AccountCommand {
     TransferIn { transfer: TransferId, ended_below: u64, currency: Currency, amount: Money, at: Timestamp },
     /// The other account's word about a transfer of this one: `refused`, or it has the money.
     EndTransfer { number: u64, refused: Option<AccountRejection>, at: Timestamp },
+    /// Take so much of the revenue that its operator earned in this shard into the till. What there is the books say,
+    /// which the shard asks before it takes the event ([`is_covered`]).
+    Collect { key: String, amount: Money, at: Timestamp },
+    /// Pay out of the till and out of the system; `reference` says to whom, for people.
+    PayOut { key: String, reference: String, amount: Money, currency: Option<Currency>, at: Timestamp },
+    /// End the hold of a session of which nothing was read or heard after `quiet_since`. Nothing is taken for it any
+    /// more, as after [`AccountCommand::Release`].
+    EndHold { session: SessionId, quiet_since: Timestamp, at: Timestamp },
     /// Hold up to `want` for a session. Refused unless the hold covers `reserve` (what the worst delay in
     /// stopping costs) and pays at least [`MIN_START`] beyond it. `want` and `reserve` are sizes, not
     /// content: a repetition after a change of configuration gets the first answer.
@@ -332,11 +347,12 @@ pub enum AccountCommand {
         sequence: u32,
         meter: WattHours,
         by_period: [WattHours; PERIODS],
-        #[serde(default, skip_serializing_if = "MeteredTime::is_none")]
-        time: MeteredTime,
         cumulative: Priced,
         hold_target: Money,
         at: Timestamp,
+        /// Metered time so far. The last field: where the order of fields counts it may be left out.
+        #[serde(default, skip_serializing_if = "MeteredTime::is_none")]
+        time: MeteredTime,
     },
     /// Take what is left to pay, from the hold, then from the available money, then from the operator's
     /// overshoot account; release the rest of the hold; close the session. A meter below the last reading
@@ -347,10 +363,11 @@ pub enum AccountCommand {
         sequence: u32,
         meter: WattHours,
         by_period: [WattHours; PERIODS],
-        #[serde(default, skip_serializing_if = "MeteredTime::is_none")]
-        time: MeteredTime,
         cumulative: Priced,
         at: Timestamp,
+        /// Metered time so far. The last field: where the order of fields counts it may be left out.
+        #[serde(default, skip_serializing_if = "MeteredTime::is_none")]
+        time: MeteredTime,
     },
 }
 
@@ -397,6 +414,12 @@ pub enum AccountEvent {
     TransferArrived { number: u64, at: Timestamp },
     /// What left was refused and is back.
     TransferReturned { number: u64, currency: Currency, amount: Money, rejection: AccountRejection, at: Timestamp },
+    /// Revenue of the till's operator came into it.
+    Collected { key: String, operator: OperatorId, currency: Currency, amount: Money, at: Timestamp },
+    /// Money left the till and the system.
+    PaidOut { key: String, reference: String, currency: Currency, amount: Money, at: Timestamp },
+    /// A session's hold came to its end by time: `hold`, all that was held, is free again.
+    HoldEnded { session: SessionId, hold: Money, at: Timestamp },
     /// Money is held for a session.
     Held {
         session: SessionId,
@@ -483,6 +506,12 @@ pub enum AccountAnswer {
     TransferredIn,
     /// The transfer has ended.
     TransferEnded,
+    /// What came into the till.
+    Collected { amount: Money },
+    /// What is left in the till after the payout.
+    PaidOut { balance: Money },
+    /// What was held for the session and is free again.
+    HoldEnded { hold: Money },
     /// What was held at first.
     Authorised { hold: Money },
     /// The state of the session after the debit.

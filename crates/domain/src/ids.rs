@@ -1,9 +1,11 @@
 //! Identities. Every id carries its tenant, because a tenant cannot be added later.
 //!
 //! The text form is `tenant/local`; a bare `local` means the default tenant `main`. Both parts are
-//! 1 to 64 characters of `[A-Za-z0-9._-]`, so ids are safe in topics, paths, SQL keys and file names.
+//! 1 to 64 characters of `[A-Za-z0-9._-]`, so ids are safe in topics, paths, SQL keys and file names. Only the account
+//! that is an operator's [`Till`] has an `@` in its local part, where no id that anybody chose has one.
 
 use crate::text;
+use crate::units::Currency;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
@@ -27,6 +29,9 @@ pub enum IdError {
     /// More than one `/`.
     #[error("id {text:?}: expected 'local' or 'tenant/local'")]
     Shape { text: String },
+    /// An `@` in the id of an account, and not a till.
+    #[error("id {text:?}: an operator's till is OPERATOR@CURRENCY-SHARD, such as main/op1@CNY-001f")]
+    Till { text: String },
 }
 
 fn check_part(whole: &str, part: &str) -> Result<(), IdError> {
@@ -93,8 +98,22 @@ impl From<TenantId> for String {
     }
 }
 
+/// The local part of an account: as of any id, or a till's.
+fn check_account(whole: &str, local: &str) -> Result<(), IdError> {
+    let Some((operator, rest)) = local.split_once('@') else { return check_part(whole, local) };
+    check_part(whole, operator)?;
+    read_till(rest).map(drop).ok_or_else(|| IdError::Till { text: shorten(whole) })
+}
+
+/// Currency and shard of a till, from what is behind the `@`. One text for each.
+fn read_till(text: &str) -> Option<(Currency, u16)> {
+    let (currency, shard) = text.split_once('-')?;
+    let hex = shard.len() == 4 && shard.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    Some((Currency::new(currency).ok()?, u16::from_str_radix(shard, 16).ok().filter(|_| hex)?))
+}
+
 macro_rules! tenant_ids {
-    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident: $check:ident;)*) => {$(
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
@@ -102,7 +121,7 @@ macro_rules! tenant_ids {
         impl $name {
             /// Builds the id from its tenant and its local part.
             pub fn new(tenant: &TenantId, local: &str) -> Result<Self, IdError> {
-                check_part(local, local)?;
+                $check(local, local)?;
                 Ok(Self(format!("{}/{local}", tenant.as_str()).into()))
             }
 
@@ -135,7 +154,7 @@ macro_rules! tenant_ids {
                     (Some(local), None, _) => Self::new(&TenantId::default(), local),
                     (Some(tenant), Some(local), None) => {
                         check_part(text, tenant)?;
-                        check_part(local, local)?;
+                        $check(text, local)?;
                         Ok(Self(text.into()))
                     }
                     _ => Err(IdError::Shape { text: shorten(text) }),
@@ -184,21 +203,54 @@ macro_rules! tenant_ids {
 
 tenant_ids! {
     /// A charging station: one grid connection and everything behind it.
-    StationId;
+    StationId: check_part;
     /// A charger (one pile; its connectors are numbered from 1).
-    ChargerId;
+    ChargerId: check_part;
     /// An account that pays for charging.
-    AccountId;
+    AccountId: check_account;
     /// An edge gateway, which speaks for the chargers of one station.
-    GatewayId;
+    GatewayId: check_part;
     /// A charging session. Local form: `{charger}.{n}`, n counting the charger's sessions from 1.
-    SessionId;
+    SessionId: check_part;
     /// A command to a charger. Local form: `{charger}.c{n}`, n counting the charger's commands from 1.
-    CommandId;
+    CommandId: check_part;
     /// A tariff.
-    TariffId;
+    TariffId: check_part;
     /// The operator who earns the revenue of a station.
-    OperatorId;
+    OperatorId: check_part;
+}
+
+/// What an account is that belongs to an operator and to one shard: the revenue which he earned in that shard's books
+/// is collected there, before it is paid out. Text of its id: `main/op1@CNY-001f`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Till {
+    /// Whose.
+    pub operator: OperatorId,
+    /// Of which currency.
+    pub currency: Currency,
+    /// In which shard of the account family.
+    pub shard: u16,
+}
+
+impl Till {
+    /// The account that it is.
+    pub fn account(&self) -> AccountId {
+        AccountId(format!("{}@{}-{:04x}", self.operator, self.currency, self.shard).into())
+    }
+}
+
+impl AccountId {
+    /// True when it is an operator's till.
+    pub fn is_till(&self) -> bool {
+        self.0.contains('@')
+    }
+
+    /// The till that it is; none for the account of a driver or a fleet.
+    pub fn till(&self) -> Option<Till> {
+        let (operator, rest) = self.0.split_once('@')?;
+        let (currency, shard) = read_till(rest)?;
+        Some(Till { operator: OperatorId(operator.into()), currency, shard })
+    }
 }
 
 /// Connector number within a charger, from 1.

@@ -34,7 +34,8 @@ use std::str::FromStr;
 
 /// An account of the books. Text form: `driver:main/a1`, `energy:main/op1:CNY`, `service:main/op1:CNY`,
 /// `fees:main/op1:CNY`, `top-up:main:CNY`, `overshoot:main/op1:CNY`, `rounding:main:CNY`,
-/// `adjustment:main:CNY`, `in-flight:main:CNY`, `share:main/owner1:CNY`; stored as text.
+/// `adjustment:main:CNY`, `in-flight:main:CNY`, `share:main/owner1:CNY`, `collected:main/op1:CNY`,
+/// `payout:main:CNY`; stored as text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum LedgerAccount {
@@ -59,6 +60,10 @@ pub enum LedgerAccount {
     InFlight { tenant: TenantId, currency: Currency },
     /// Rounding differences of splits between partners.
     Rounding { tenant: TenantId, currency: Currency },
+    /// What an operator's tills took out of his revenue: minus that.
+    Collected { operator: OperatorId, currency: Currency },
+    /// What was paid out to banks: plus that.
+    Payout { tenant: TenantId, currency: Currency },
 }
 
 /// Why a text is not a ledger account.
@@ -216,6 +221,15 @@ impl Books {
         self.balances.get(account).map_or(Money::ZERO, |(_, balance)| *balance)
     }
 
+    /// What an operator has earned here in a currency and not collected: his revenue and shares, less what he passed
+    /// on, bore and collected.
+    pub fn earned(&self, operator: &OperatorId, currency: Currency) -> Money {
+        // The accounts of drivers, which may be a hundred thousand, come before all others.
+        let counter = self.balances.iter().rev().take_while(|(of, _)| !matches!(of, LedgerAccount::Driver(_)));
+        let own = counter.filter(|(of, (held, _))| *held == currency && of.operator() == Some(operator));
+        own.fold(Money::ZERO, |sum, (_, (_, balance))| sum.saturating_add(*balance))
+    }
+
     /// Sum over all accounts of a currency, held at the type's bounds: zero, or MONEY-1 is violated.
     pub fn sum(&self, currency: Currency) -> Money {
         let sum = self.exact_sums().get(&currency).copied().unwrap_or(0);
@@ -257,12 +271,14 @@ impl LedgerAccount {
             Self::EnergyRevenue { operator, .. }
             | Self::ServiceRevenue { operator, .. }
             | Self::FeeRevenue { operator, .. }
-            | Self::Overshoot { operator, .. } => Some(operator),
+            | Self::Overshoot { operator, .. }
+            | Self::Collected { operator, .. } => Some(operator),
             Self::Share { party, .. } => Some(party),
             Self::Driver(_)
             | Self::TopUpSource { .. }
             | Self::Adjustment { .. }
             | Self::InFlight { .. }
+            | Self::Payout { .. }
             | Self::Rounding { .. } => None,
         }
     }
@@ -279,6 +295,8 @@ impl LedgerAccount {
             | Self::Adjustment { currency, .. }
             | Self::InFlight { currency, .. }
             | Self::Share { currency, .. }
+            | Self::Collected { currency, .. }
+            | Self::Payout { currency, .. }
             | Self::Rounding { currency, .. } => Some(*currency),
         }
     }
@@ -299,6 +317,8 @@ impl fmt::Display for LedgerAccount {
             Self::InFlight { tenant, currency } => write!(f, "in-flight:{tenant}:{currency}"),
             Self::Share { party, currency } => write!(f, "share:{party}:{currency}"),
             Self::Rounding { tenant, currency } => write!(f, "rounding:{tenant}:{currency}"),
+            Self::Collected { operator, currency } => write!(f, "collected:{operator}:{currency}"),
+            Self::Payout { tenant, currency } => write!(f, "payout:{tenant}:{currency}"),
         }
     }
 }
@@ -323,6 +343,8 @@ impl FromStr for LedgerAccount {
             "adjustment" => Ok(Self::Adjustment { tenant: TenantId::new(owner)?, currency }),
             "share" => Ok(Self::Share { party: owner.parse()?, currency }),
             "in-flight" => Ok(Self::InFlight { tenant: TenantId::new(owner)?, currency }),
+            "collected" => Ok(Self::Collected { operator: owner.parse()?, currency }),
+            "payout" => Ok(Self::Payout { tenant: TenantId::new(owner)?, currency }),
             "rounding" => Ok(Self::Rounding { tenant: TenantId::new(owner)?, currency }),
             _ => Err(shape()),
         }

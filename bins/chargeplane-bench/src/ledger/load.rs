@@ -1,25 +1,21 @@
 //! The node under load: it runs in a child process until the parent kills it.
 
+use super::journals::JournalAt;
 use super::world::{self, Slot};
 use anyhow::Context;
 use chargeplane_actors::handle::{CallError, NodeHandle};
-use chargeplane_domain::account::{AccountAnswer, AccountCommand, AccountKind, Holder};
+use chargeplane_actors::node::Node;
+use chargeplane_domain::account::AccountAnswer;
 use chargeplane_domain::ids::SessionId;
-use chargeplane_domain::tariff::PERIODS;
-use chargeplane_domain::tariff::fees::MeteredTime;
-use chargeplane_domain::units::{Money, Timestamp, WattHours};
 use hdrhistogram::Histogram;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Zipf};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-/// Watt-hours of one debit.
-const DEBIT_WH: i64 = 100;
 
 /// How often the child writes down what was acknowledged.
 const NOTE_EVERY: Duration = Duration::from_millis(100);
@@ -34,16 +30,22 @@ const ZIPF: f64 = 1.0;
 pub struct NodeArgs {
     #[arg(long)]
     data_dir: PathBuf,
-    #[arg(long)]
+    /// Where the books are
+    #[arg(long, default_value = "sqlite")]
+    journal: JournalAt,
+    /// Serve the books over TCP, and make no load
+    #[arg(long, conflicts_with_all = ["acknowledged", "callers", "outstanding"])]
+    serve: bool,
+    #[arg(long, default_value = "")]
     acknowledged: PathBuf,
-    #[arg(long)]
+    #[arg(long, default_value_t = 1)]
     callers: usize,
-    #[arg(long)]
+    #[arg(long, default_value_t = 1)]
     outstanding: usize,
     /// 1: one hot account; more: drawn by Zipf's law for each debit
     #[arg(long, default_value_t = 1)]
     accounts: usize,
-    #[arg(long)]
+    #[arg(long, default_value_t = 1)]
     seconds: u64,
 }
 
@@ -57,25 +59,24 @@ pub struct Figures {
 /// The child: load until it is killed.
 pub fn run_node(args: &NodeArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(load(args))
+    runtime.block_on(async {
+        let node = world::start_node(&args.data_dir, &args.journal).await?;
+        if args.serve { super::tcp::serve(&node).await } else { load(&node, args).await }
+    })
 }
 
-struct Counts {
+/// What a process of callers knows of its debits.
+pub struct Counts {
     /// Debits acknowledged, by slot.
     acknowledged: Vec<AtomicU32>,
     debits: AtomicU64,
     times: Mutex<Option<Histogram<u64>>>,
 }
 
-async fn load(args: &NodeArgs) -> anyhow::Result<()> {
-    let node = world::start_node(&args.data_dir).await?;
+async fn load(node: &Node, args: &NodeArgs) -> anyhow::Result<()> {
     open_accounts(&node.handle(), args.accounts).await?;
     let slots = args.callers * args.outstanding;
-    let counts = Arc::new(Counts {
-        acknowledged: (0..slots).map(|_| AtomicU32::new(0)).collect(),
-        debits: AtomicU64::new(0),
-        times: Mutex::new(None),
-    });
+    let counts = Arc::new(Counts::new(slots));
     let mut ready = Vec::new();
     for slot in 0..slots {
         let (told, is_ready) = tokio::sync::oneshot::channel();
@@ -93,15 +94,7 @@ async fn load(args: &NodeArgs) -> anyhow::Result<()> {
         is_ready.await?;
     }
     note(Arc::clone(&counts), args.acknowledged.clone());
-    let time = Duration::from_secs(args.seconds);
-    tokio::time::sleep(time / 4).await;
-    *counts.times() = Some(Histogram::new_with_bounds(1, 60_000_000, 3)?);
-    let (before, began) = (counts.debits.load(Ordering::Relaxed), Instant::now());
-    tokio::time::sleep(time).await;
-    let rate = (counts.debits.load(Ordering::Relaxed) - before) as f64 / began.elapsed().as_secs_f64();
-    let times = counts.times().take().context("measured")?;
-    let quantile = |q: f64| times.value_at_quantile(q) as f64 / 1e3;
-    let figures = Figures { debits_per_s: rate, ack_ms_p50: quantile(0.50), ack_ms_p99: quantile(0.99) };
+    let figures = counts.measure(Duration::from_secs(args.seconds)).await?;
     println!("{}", serde_json::to_string(&figures)?);
     std::future::pending::<()>().await;
     Ok(())
@@ -111,14 +104,7 @@ async fn open_accounts(handle: &NodeHandle, accounts: usize) -> anyhow::Result<(
     for first in (0..accounts).step_by(OPENED_AT_ONCE) {
         let mut waits = Vec::new();
         for number in first..accounts.min(first + OPENED_AT_ONCE) {
-            let open = AccountCommand::Open {
-                key: "open".into(),
-                currency: world::currency()?,
-                kind: AccountKind::Credit { limit: Money(5_000_000_000_000) },
-                holder: Holder::Fleet,
-                at: Timestamp(0),
-            };
-            let (handle, account) = (handle.clone(), world::account(number)?);
+            let (handle, account, open) = (handle.clone(), world::account(number)?, world::open()?);
             waits.push(tokio::spawn(async move { handle.account_command(account, open).await }));
         }
         for wait in waits {
@@ -166,33 +152,12 @@ impl Caller {
 
     async fn authorise(&self, number: usize) -> anyhow::Result<SessionId> {
         let session = self.slot.session(number)?;
-        let hold = AccountCommand::Authorise {
-            session: session.clone(),
-            operator: "main/op".parse()?,
-            tariff: world::tariff()?,
-            split: None,
-            want: Money(20_000),
-            reserve: Money(2_000),
-            at: Timestamp(1),
-        };
-        self.handle.account_command(world::account(number)?, hold).await?;
+        self.handle.account_command(world::account(number)?, world::authorise(&session)?).await?;
         Ok(session)
     }
 
     async fn debit(&self, number: usize, session: SessionId, sequence: u32) -> anyhow::Result<()> {
-        let meter = WattHours(i64::from(sequence) * DEBIT_WH);
-        let mut by_period = [WattHours::ZERO; PERIODS];
-        by_period[0] = meter;
-        let debit = AccountCommand::Debit {
-            session,
-            sequence,
-            meter,
-            by_period,
-            time: MeteredTime::NONE,
-            cumulative: world::price(&by_period),
-            hold_target: Money(20_000),
-            at: Timestamp(i64::from(sequence)),
-        };
+        let debit = world::debit(session, sequence);
         let began = Instant::now();
         let answer: Result<AccountAnswer, CallError> =
             self.handle.account_command(world::account(number)?, debit).await;
@@ -207,11 +172,39 @@ impl Caller {
 }
 
 impl Counts {
+    pub fn new(slots: usize) -> Self {
+        Self {
+            acknowledged: (0..slots).map(|_| AtomicU32::new(0)).collect(),
+            debits: AtomicU64::new(0),
+            times: Mutex::new(None),
+        }
+    }
+
+    /// Lets the load run in, then measures it for so long.
+    pub async fn measure(&self, time: Duration) -> anyhow::Result<Figures> {
+        tokio::time::sleep(time / 4).await;
+        *self.times() = Some(Histogram::new_with_bounds(1, 60_000_000, 3)?);
+        let (before, began) = (self.debits.load(Ordering::Relaxed), Instant::now());
+        tokio::time::sleep(time).await;
+        let rate = (self.debits.load(Ordering::Relaxed) - before) as f64 / began.elapsed().as_secs_f64();
+        let times = self.times().take().context("measured")?;
+        let quantile = |q: f64| times.value_at_quantile(q) as f64 / 1e3;
+        Ok(Figures { debits_per_s: rate, ack_ms_p50: quantile(0.50), ack_ms_p99: quantile(0.99) })
+    }
+
+    /// Writes down what was acknowledged, whole or not at all.
+    pub fn write_to(&self, file: &Path) -> std::io::Result<()> {
+        let seen: Vec<u32> = self.acknowledged.iter().map(|count| count.load(Ordering::Acquire)).collect();
+        let fresh = file.with_extension("new");
+        std::fs::write(&fresh, serde_json::to_vec(&seen).map_err(std::io::Error::other)?)?;
+        std::fs::rename(&fresh, file)
+    }
+
     fn times(&self) -> std::sync::MutexGuard<'_, Option<Histogram<u64>>> {
         self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn acknowledged(&self, slot: usize, began: Instant) {
+    pub fn acknowledged(&self, slot: usize, began: Instant) {
         self.acknowledged[slot].fetch_add(1, Ordering::Release);
         let count = self.debits.fetch_add(1, Ordering::Relaxed);
         // One in eight is timed: the lock must not be what is measured.
@@ -223,16 +216,12 @@ impl Counts {
     }
 }
 
-/// Writes down what was acknowledged, whole or not at all.
+/// Writes down again and again what was acknowledged.
 fn note(counts: Arc<Counts>, file: PathBuf) {
     std::thread::spawn(move || {
         loop {
             std::thread::sleep(NOTE_EVERY);
-            let seen: Vec<u32> = counts.acknowledged.iter().map(|count| count.load(Ordering::Acquire)).collect();
-            let fresh = file.with_extension("new");
-            let written = serde_json::to_vec(&seen).map_err(std::io::Error::other);
-            let written = written.and_then(|bytes| std::fs::write(&fresh, bytes));
-            if written.and_then(|()| std::fs::rename(&fresh, &file)).is_err() {
+            if counts.write_to(&file).is_err() {
                 std::process::exit(1);
             }
         }

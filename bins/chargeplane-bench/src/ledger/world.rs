@@ -1,13 +1,15 @@
-//! What parent and child agree on: the node's stores and settings, accounts, sessions, prices.
+//! What parent and children agree on: the node's stores and settings, accounts, sessions, prices.
 
+use super::journals::JournalAt;
 use anyhow::Context;
 use chargeplane_actors::node::Node;
 use chargeplane_actors::shared::{NodeConfig, Ports};
+use chargeplane_domain::account::{AccountCommand, AccountKind, Holder};
 use chargeplane_domain::allocation::lp::{Programme, SolveDone, Solver, SolverBusy};
 use chargeplane_domain::ids::{AccountId, SessionId};
 use chargeplane_domain::tariff::fees::{Fees, MeteredTime};
 use chargeplane_domain::tariff::{PERIODS, Price, Priced, Slots, Tariff};
-use chargeplane_domain::units::{Currency, Money, WattHours};
+use chargeplane_domain::units::{Currency, Money, Timestamp, WattHours};
 use chargeplane_sqlite::{DataDir, Stores};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -29,13 +31,13 @@ impl Slot {
     }
 }
 
-/// Starts a node on the stores of a data directory, with the defaults of the product, and waits for the first
-/// account's shard.
-pub async fn start_node(data: &Path) -> anyhow::Result<Node> {
+/// Starts a node on the stores of a data directory and this journal, with the defaults of the product, and waits for
+/// its shards.
+pub async fn start_node(data: &Path, journal: &JournalAt) -> anyhow::Result<Node> {
     let dir = DataDir::lock(data)?;
     let stores = tokio::task::spawn_blocking(move || Stores::open(&dir)).await??;
     let ports = Ports {
-        journal: Arc::new(stores.journal),
+        journal: journal.connect(stores.journal).await?,
         coordination: Arc::new(stores.coordination),
         telemetry: Arc::new(stores.telemetry),
         catalogue: Arc::new(stores.catalogue),
@@ -43,7 +45,9 @@ pub async fn start_node(data: &Path) -> anyhow::Result<Node> {
         statements: Arc::new(stores.statements),
         solver: Arc::new(NoSolver),
     };
-    let node = Node::start(NodeConfig::new("bench"), ports).await?;
+    // The load counts its own time from zero: by the node's clock all its holds would have ended long ago.
+    let config = NodeConfig { hold_lasts: Duration::MAX, ..NodeConfig::new("bench") };
+    let node = Node::start(config, ports).await?;
     let deadline = Instant::now() + Duration::from_secs(300);
     // This node has no link to a broker.
     while node.handle().readiness().reasons.iter().any(|reason| !reason.contains("broker")) {
@@ -77,8 +81,52 @@ pub fn tariff() -> anyhow::Result<Tariff> {
 }
 
 /// What metered energy costs under that tariff.
-pub fn price(by_period: &[WattHours; PERIODS]) -> Priced {
+fn price(by_period: &[WattHours; PERIODS]) -> Priced {
     static TARIFF: OnceLock<Option<Tariff>> = OnceLock::new();
     let tariff = TARIFF.get_or_init(|| tariff().ok());
     tariff.as_ref().map_or(Priced::ZERO, |tariff| tariff.price(by_period, &MeteredTime::NONE))
+}
+
+/// Watt-hours of one debit.
+const DEBIT_WH: i64 = 100;
+
+/// Opens an account that may owe much.
+pub fn open() -> anyhow::Result<AccountCommand> {
+    Ok(AccountCommand::Open {
+        key: "open".into(),
+        currency: currency()?,
+        kind: AccountKind::Credit { limit: Money(5_000_000_000_000) },
+        holder: Holder::Fleet,
+        at: Timestamp(0),
+    })
+}
+
+/// Holds money for a session.
+pub fn authorise(session: &SessionId) -> anyhow::Result<AccountCommand> {
+    Ok(AccountCommand::Authorise {
+        session: session.clone(),
+        operator: "main/op".parse()?,
+        tariff: tariff()?,
+        split: None,
+        want: Money(20_000),
+        reserve: Money(2_000),
+        at: Timestamp(1),
+    })
+}
+
+/// A session's debit of this sequence.
+pub fn debit(session: SessionId, sequence: u32) -> AccountCommand {
+    let meter = WattHours(i64::from(sequence) * DEBIT_WH);
+    let mut by_period = [WattHours::ZERO; PERIODS];
+    by_period[0] = meter;
+    AccountCommand::Debit {
+        session,
+        sequence,
+        meter,
+        by_period,
+        time: MeteredTime::NONE,
+        cumulative: price(&by_period),
+        hold_target: Money(20_000),
+        at: Timestamp(i64::from(sequence)),
+    }
 }

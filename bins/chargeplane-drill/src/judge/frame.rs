@@ -16,6 +16,9 @@ use sha2::{Digest, Sha256};
 
 const HEADER: usize = 64;
 
+/// A packed payload announces at most so many bytes.
+const MAX_PAYLOAD: u64 = 8 << 20;
+
 /// A frame as it was read.
 #[derive(Debug, Clone)]
 pub struct Frame {
@@ -89,15 +92,25 @@ impl Frame {
     }
 }
 
-fn decode_payload(mut payload: &[u8]) -> Result<Vec<Value>, String> {
-    let value = rmpv::decode::read_value(&mut payload).map_err(|e| format!("payload: {e}"))?;
-    if !payload.is_empty() {
-        return Err("bytes after the payload".to_owned());
+fn decode_payload(payload: &[u8]) -> Result<Vec<Value>, String> {
+    let mut value = read_value(payload)?;
+    // Version 2 is a version 1 in an LZ4 block.
+    if super::value::int(&value, "v") == Some(2) {
+        let block = field(&value, "lz4").and_then(Value::as_slice).ok_or("payload of version 2 without a block")?;
+        let size = field(&value, "size").and_then(Value::as_u64).filter(|size| *size <= MAX_PAYLOAD);
+        let size = size.and_then(|size| usize::try_from(size).ok()).ok_or("payload of version 2 without a size")?;
+        let plain = lz4_flex::block::decompress(block, size).map_err(|e| format!("payload: {e}"))?;
+        value = read_value(&plain)?;
     }
     match (super::value::int(&value, "v"), field(&value, "entries").and_then(Value::as_array)) {
         (Some(1), Some(entries)) => Ok(entries.clone()),
         (version, _) => Err(format!("payload of version {version:?} without entries we can read")),
     }
+}
+
+fn read_value(mut bytes: &[u8]) -> Result<Value, String> {
+    let value = rmpv::decode::read_value(&mut bytes).map_err(|e| format!("payload: {e}"))?;
+    if bytes.is_empty() { Ok(value) } else { Err("bytes after the payload".to_owned()) }
 }
 
 /// Follows one shard's log: OWN-1.

@@ -53,6 +53,8 @@ pub struct SessionMoney {
     pub settled: Option<Settled>,
     hold: i128,
     released: bool,
+    /// When something was last read of it.
+    read_at: i128,
     sequence: i64,
     meter: i128,
     used: Used,
@@ -122,6 +124,9 @@ pub struct Settled {
     /// What all of it costs beside energy and service.
     pub fees: i128,
 }
+
+/// How long a gateway that is cut off may keep what it read, in ms.
+const RING_AGE_MS: i128 = 24 * 3_600_000;
 
 /// One reading with its price, out of a debit or a settlement.
 struct Reading {
@@ -229,7 +234,13 @@ impl Ledger {
                     format!("{at}: closed with {} in it and {} held", left.0, left.1)
                 });
             }
-            "released" => self.take_release(account, value, at, findings)?,
+            "released" => {
+                self.take_key(&account, text(value, "key")?, at, findings);
+                self.take_release(account, value, at, findings)?;
+            }
+            "hold_ended" => self.take_hold_end(account, value, at, findings)?,
+            "collected" => self.take_collection(frame, account, value, at, findings)?,
+            "paid_out" => self.take_payout(frame, account, value, at, findings)?,
             "transferred_out" | "transferred_in" | "transfer_refused" | "transfer_arrived" | "transfer_returned" => {
                 self.take_transfer(frame, account, event.event, at, findings)?;
             }
@@ -291,12 +302,70 @@ impl Ledger {
     /// A hold that was given back is whole, and nothing is taken for its session afterwards.
     fn take_release(&mut self, account: String, value: &Value, at: &str, findings: &mut Findings) -> Option<()> {
         let (session, hold) = (text(value, "session")?, wide(value, "hold")?);
-        self.take_key(&account, text(value, "key")?, at, findings);
         let money = self.sessions.entry(session.to_owned()).or_default();
         let fits = money.account == account && money.hold == hold && money.settled.is_none() && !money.released;
         findings.check("MONEY-2", fits, || format!("{at}: {hold} released of {session}, which holds {}", money.hold));
         (money.hold, money.released) = (0, true);
         self.accounts.entry(account).or_default().held -= hold;
+        Some(())
+    }
+
+    /// A hold that ended by time: nothing was read of its session for as long as a gateway's ring may keep something.
+    fn take_hold_end(&mut self, account: String, value: &Value, at: &str, findings: &mut Findings) -> Option<()> {
+        let (session, ended) = (text(value, "session")?, wide(value, "at")?);
+        let read_at = self.sessions.get(session).map_or(ended, |money| money.read_at);
+        findings.check("MONEY-4", ended - read_at >= RING_AGE_MS, || {
+            format!("{at}: the hold of {session} ends {} ms after its last reading", ended - read_at)
+        });
+        self.take_release(account, value, at, findings)
+    }
+
+    /// Revenue that a till takes in is its operator's, of its own shard and currency, and was there.
+    fn take_collection(
+        &mut self,
+        frame: &Frame,
+        till: String,
+        value: &Value,
+        at: &str,
+        findings: &mut Findings,
+    ) -> Option<()> {
+        let (currency, amount) = (text(value, "currency")?, wide(value, "amount")?);
+        let operator = text(value, "operator")?;
+        self.take_key(&till, text(value, "key")?, at, findings);
+        let own = frame.shard.strip_prefix("account-").map(|shard| format!("{operator}@{currency}-{shard}"));
+        findings.check("MONEY-1", own.as_ref() == Some(&till) && amount > 0, || {
+            format!("{at}: {till} collects {amount} of {operator} in {}", frame.shard)
+        });
+        self.post(&frame.shard, currency, format!("collected:{operator}:{currency}"), -amount);
+        self.post_driver(&frame.shard, currency, &till, amount);
+        let of_operator = |account: &str| {
+            account.split_once(':').is_some_and(|(_, rest)| {
+                rest.strip_prefix(operator).and_then(|rest| rest.strip_prefix(':')) == Some(currency)
+            })
+        };
+        let earned = self.balances.iter().filter(|((shard, account), _)| *shard == frame.shard && of_operator(account));
+        let left: i128 = earned.map(|(_, amount)| amount).sum();
+        findings.check("MONEY-4", left >= 0, || format!("{at}: {amount} collected, {} were earned", left + amount));
+        Some(())
+    }
+
+    /// What a till pays out it had.
+    fn take_payout(
+        &mut self,
+        frame: &Frame,
+        till: String,
+        value: &Value,
+        at: &str,
+        findings: &mut Findings,
+    ) -> Option<()> {
+        let (currency, amount) = (text(value, "currency")?, wide(value, "amount")?);
+        self.take_key(&till, text(value, "key")?, at, findings);
+        let tenant = till.split('/').next().unwrap_or("main").to_owned();
+        self.post(&frame.shard, currency, format!("payout:{tenant}:{currency}"), amount);
+        self.post_driver(&frame.shard, currency, &till, -amount);
+        let money = self.accounts.entry(till.clone()).or_default();
+        let fits = till.contains('@') && amount > 0 && money.posted >= 0 && !money.frozen;
+        findings.check("MONEY-4", fits, || format!("{at}: {till} pays {amount} out and has {} then", money.posted));
         Some(())
     }
 
@@ -401,7 +470,8 @@ impl Ledger {
         });
         let agreement = field(value, "split").filter(|split| !split.is_nil());
         let agreement = agreement.map(|split| Agreement::read(split).ok_or(())).transpose().ok()?;
-        let money = SessionMoney { account, hold, prices, agreement, ..SessionMoney::default() };
+        let read_at = wide(value, "at").unwrap_or_default();
+        let money = SessionMoney { account, hold, read_at, prices, agreement, ..SessionMoney::default() };
         let before = self.sessions.insert(session.to_owned(), money);
         findings.check("MONEY-2", before.is_none(), || format!("{at}: {session} was held for twice"));
         Some(())
@@ -425,6 +495,7 @@ impl Ledger {
         findings.check("MONEY-2", !money.released, || format!("{at}: {session} is debited after its release"));
         let freed = money.hold - hold;
         money.hold = hold;
+        money.read_at = wide(value, "at").unwrap_or(money.read_at);
         money.paid += taken;
         money.revenue += taken;
         let (paid, total) = (money.paid, reading.total());

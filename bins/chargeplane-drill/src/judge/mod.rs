@@ -1,8 +1,8 @@
 //! The judges: what the outside saw against what the stores hold, by code that shares nothing with the node.
 //!
 //! Inputs are files only: the run directory (the bounds of the scenario, the drill's promises, the fleet's
-//! evidence, balances, records and telemetry as served, the node's metrics) and the node's SQLite stores. So a run can be judged again, and by another
-//! version of the judges.
+//! evidence, balances, records and telemetry as served, the node's metrics, the copy of a journal that is no file) and the node's SQLite stores.
+//! So a run can be judged again, and by another version of the judges.
 
 pub mod bounds;
 pub mod chunk;
@@ -78,7 +78,7 @@ pub fn judge(run_dir: &Path, data_dir: &Path) -> anyhow::Result<(Findings, Tally
 
     let mut ledger = Ledger::new(bounds);
     let mut stations = StationLog::default();
-    store::walk_journal(data_dir, &mut findings, |frame, findings| {
+    store::walk_journal(&store::journal_of(run_dir, data_dir), &mut findings, |frame, findings| {
         if frame.shard.starts_with("account-") {
             ledger.take(frame, findings);
         } else {

@@ -1,15 +1,16 @@
 //! The node's SQLite files, read from outside: which tables and columns there are is in
-//! `docs/reference/storage.md`.
+//! `docs/reference/storage.md`. A journal that is in another store was copied into a file laid out alike.
 
 use super::findings::Findings;
 use super::frame::{Chain, Frame};
 use super::outside::{ChargerSamples, Outside};
 use super::telemetry::{SampleTotals, Stored};
 use crate::finish::ReadBack;
+use crate::journal::COPY;
 use anyhow::{Context, ensure};
 use rusqlite::{Connection, OpenFlags, params};
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The journal's file within the data directory.
 pub const JOURNAL: &str = "journal.sqlite";
@@ -36,16 +37,22 @@ fn shard_name(code: i64) -> String {
     format!("{family}-{:04x}", code & 0xffff)
 }
 
+/// The file that has the logs of a run: a copy in the run directory, or the node's own.
+pub fn journal_of(run_dir: &Path, data_dir: &Path) -> PathBuf {
+    let copy = run_dir.join(COPY);
+    if copy.is_file() { copy } else { data_dir.join(JOURNAL) }
+}
+
 /// Hands every frame of every shard to `take`, in order, and judges the logs themselves (OWN-1).
 ///
 /// # Errors
 /// The journal cannot be read at all.
 pub fn walk_journal(
-    data_dir: &Path,
+    file: &Path,
     findings: &mut Findings,
     mut take: impl FnMut(&Frame, &mut Findings),
 ) -> anyhow::Result<()> {
-    let connection = open(&data_dir.join(JOURNAL))?;
+    let connection = open(file)?;
     // One transaction: with a node that goes on, heads and frames are still of one moment.
     let journal = connection.unchecked_transaction()?;
     let mut heads = journal.prepare("SELECT shard, epoch, last_lsn, last_hash FROM heads ORDER BY shard")?;

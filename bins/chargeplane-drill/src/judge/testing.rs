@@ -276,7 +276,8 @@ impl Story {
         findings.of(id).first
     }
 
-    fn write(&self, dir: &Path) {
+    /// Writes everything into a run directory, the node's stores below it.
+    pub fn write(&self, dir: &Path) {
         let (out, data) = (dir.join(OUT), dir.join("data"));
         std::fs::create_dir_all(&out).expect("made");
         std::fs::create_dir_all(&data).expect("made");

@@ -108,6 +108,64 @@ fn money_1_a_transfer_that_arrives_and_comes_back() {
     assert!(said.contains("transfer main/a2.t1"), "{said}");
 }
 
+/// Adds events of a till to the end of the accounts' log; returns what is said about an invariant, nothing if it holds.
+fn of_till(id: &str, till: &str, events: &[Value]) -> String {
+    let mut story = Story::new();
+    let frames = story.shards.get_mut(&ACCOUNT).expect("the shard");
+    let entries = events.iter().map(|event| (format!("account:{till}"), event.clone()));
+    frames.last_mut().expect("frames").entries.extend(entries);
+    story.judge().0.of(id).first.join("\n")
+}
+
+/// In this shard the operator has earned 1.6500, of which 0.0500 were paid by nobody but him.
+#[test]
+fn money_4_a_till_that_takes_or_pays_what_is_not_there() {
+    let till = "main/op@CNY-0003".to_owned();
+    let opened = || json!({ "opened": { "key": "till", "currency": "CNY", "kind": "prepaid", "at": 8 } });
+    let collect = |key: &str, amount: i64| {
+        let (operator, currency) = ("main/op", "CNY");
+        json!({ "collected": { "key": key, "operator": operator, "currency": currency, "amount": amount, "at": 8 } })
+    };
+    let pay = |amount: i64| json!({ "paid_out": { "key": "p", "reference": "IBAN", "currency": "CNY", "amount": amount, "at": 9 } });
+    let good = [opened(), collect("c1", 10_000), pay(9_000), collect("c2", 6_000)];
+    for id in ["MONEY-2", "MONEY-4"] {
+        assert_eq!(of_till(id, &till, &good), "");
+    }
+    let said = of_till("MONEY-4", &till, &[opened(), collect("c1", 16_001)]);
+    assert!(said.contains("16001 collected, 16000 were earned"), "{said}");
+    let said = of_till("MONEY-4", &till, &[opened(), collect("c1", 10_000), collect("c2", 6_001)]);
+    assert!(said.contains("6001 collected, 6000 were earned"), "{said}");
+    let said = of_till("MONEY-2", &till, &[opened(), collect("c1", 5), collect("c1", 5)]);
+    assert!(said.contains("key c1 had an effect twice"), "{said}");
+    let said = of_till("MONEY-4", &till, &[opened(), collect("c1", 5), pay(6)]);
+    assert!(said.contains("pays 6 out and has -1 then"), "{said}");
+    let said = of_till("MONEY-4", "main/a1", &[pay(6)]);
+    assert!(said.contains("main/a1 pays 6 out"), "{said}");
+    let said = of_till("MONEY-1", "main/a1", &[collect("c1", 5)]);
+    assert!(said.contains("main/a1 collects 5 of main/op"), "{said}");
+    let said = of_till("MONEY-1", "main/op@CNY-7777", &[opened(), collect("c1", 5)]);
+    assert!(said.contains("main/op@CNY-7777 collects 5"), "{said}");
+}
+
+#[test]
+fn money_4_a_hold_that_ends_too_soon() {
+    let day = 24 * 3_600_000;
+    let mut held = Story::new().account_event(2, "held").clone();
+    held["session"] = json!("main/c1.9");
+    let end = |at: i64, hold: i64| json!({ "hold_ended": { "session": "main/c1.9", "hold": hold, "at": at } });
+    let of_driver = |id: &str, end: Value| of_till(id, "main/a1", &[json!({ "held": held.clone() }), end]);
+    for id in ["MONEY-2", "MONEY-4"] {
+        assert_eq!(of_driver(id, end(day + 2, 20_000)), "");
+    }
+    let said = of_driver("MONEY-4", end(day + 1, 20_000));
+    assert!(said.contains("the hold of main/c1.9 ends 86399999 ms after its last reading"), "{said}");
+    let said = of_driver("MONEY-2", end(day + 2, 19_999));
+    assert!(said.contains("19999 released of main/c1.9"), "{said}");
+    let said =
+        of_till("MONEY-2", "main/a1", &[json!({ "hold_ended": { "session": SESSION, "hold": 0, "at": day * 9 } })]);
+    assert!(said.contains("released of main/c1.1"), "{said}");
+}
+
 #[test]
 fn money_4_a_refund_of_more_than_was_paid_in() {
     let refund = json!({ "refunded": { "key": "r", "currency": "CNY", "amount": 100_000_000 } });
@@ -542,4 +600,17 @@ fn foreign_bytes_never_panic() {
         assert!(super::chunk::decode(&bent).is_err());
         assert!(super::frame::Frame::decode(&bent).is_err());
     }
+}
+
+#[test]
+fn a_journal_that_was_copied_is_judged_like_one_that_is_a_file() {
+    let (story, dir) = (Story::new(), tempfile::tempdir().expect("a directory"));
+    story.write(dir.path());
+    let (data, copy) = (dir.path().join("data"), dir.path().join(crate::journal::COPY));
+    std::fs::rename(data.join(super::store::JOURNAL), &copy).expect("moves");
+    let judged = || super::judge(dir.path(), &data).expect("can be judged").0;
+    assert_eq!(judged(), story.judge().0);
+    let database = rusqlite::Connection::open(&copy).expect("opens");
+    database.execute("DELETE FROM frames WHERE lsn = 2", []).expect("deletes");
+    assert!(judged().of("OWN-1").violations > 0);
 }

@@ -161,3 +161,16 @@ fn a_node_killed_before_it_ever_served_is_started_again_but_one_that_gives_up_is
     assert!(error.to_string().contains("before it was ready"), "{error}");
     node.end();
 }
+
+#[test]
+fn what_a_node_says_at_its_start_is_found() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = dir.path().join("node.log");
+    assert_eq!(said(&log, "journal"), None);
+    std::fs::write(&log, "url       http://h\njournal   a file\n 12:00 INFO journal: no\njournalled by others\n")
+        .expect("in");
+    assert_eq!(said(&log, "journal").as_deref(), Some("a file"));
+    // Started again, it says it again.
+    std::fs::write(&log, "journal   a file\njournal   another\njournal  \n").expect("in");
+    assert_eq!(said(&log, "journal").as_deref(), Some("another"));
+}

@@ -9,11 +9,36 @@ use chargeplane_redis::{RedisJournal, RedisOptions};
 use chargeplane_sqlite::SqliteJournal;
 use std::sync::Arc;
 
+/// A journal, and what an acknowledgement of it stands on.
+pub struct Opened {
+    /// The journal.
+    pub journal: Arc<dyn Journal>,
+    /// In words.
+    pub durability: String,
+}
+
 /// Connects to the journal of `journal.backend`, or takes the data directory's, and says what durability there is.
-pub async fn journal(config: &Config, sqlite: SqliteJournal) -> Result<Arc<dyn Journal>, Failure> {
+pub async fn journal(config: &Config, sqlite: SqliteJournal) -> Result<Opened, Failure> {
+    let backend = config.journal.backend.as_str();
+    if backend != "sqlite" {
+        refuse_other_books(&sqlite, backend).await?;
+    }
+    match remote(config).await? {
+        Some(opened) => Ok(opened),
+        None => {
+            let durability =
+                "a file of the data directory, synced before a commit is acknowledged; one copy, on one disk"
+                    .to_owned();
+            tracing::info!(%durability, "the journal");
+            Ok(Opened { journal: Arc::new(sqlite), durability })
+        }
+    }
+}
+
+/// Connects to the journal of `journal.backend`; none when it is the data directory's.
+pub async fn remote(config: &Config) -> Result<Option<Opened>, Failure> {
     match config.journal.backend.as_str() {
         "cql" => {
-            refuse_other_books(&sqlite, "cql").await?;
             let journal = CqlJournal::connect(&cql_options(config)?).await.map_err(cql_failure)?;
             let durability = journal.durability();
             if durability.is_synced() {
@@ -21,21 +46,16 @@ pub async fn journal(config: &Config, sqlite: SqliteJournal) -> Result<Arc<dyn J
             } else {
                 tracing::warn!(%durability, "the journal");
             }
-            Ok(Arc::new(journal))
+            Ok(Some(Opened { durability: durability.to_string(), journal: Arc::new(journal) }))
         }
         "redis" => {
-            refuse_other_books(&sqlite, "redis").await?;
             let journal = RedisJournal::connect(redis_options(config)?).await;
             let journal = journal.map_err(|e| Failure::new(Code::Store, format!("the journal: {e}")))?;
-            tracing::info!(durability = %journal.durability(), "the journal");
-            Ok(Arc::new(journal))
+            let durability = journal.durability().to_string();
+            tracing::info!(%durability, "the journal");
+            Ok(Some(Opened { journal: Arc::new(journal), durability }))
         }
-        _ => {
-            tracing::info!(
-                "the journal: a file of the data directory, synced before a commit is acknowledged; one copy"
-            );
-            Ok(Arc::new(sqlite))
-        }
+        _ => Ok(None),
     }
 }
 
@@ -72,7 +92,7 @@ fn redis_options(config: &Config) -> Result<RedisOptions, Failure> {
     Ok(options)
 }
 
-fn cql_options(config: &Config) -> Result<CqlOptions, Failure> {
+pub(super) fn cql_options(config: &Config) -> Result<CqlOptions, Failure> {
     let journal = &config.journal;
     let replication = Replication::parse(&journal.cql_replication)
         .map_err(|e| Failure::usage(format!("journal.cql_replication: {e}")))?;

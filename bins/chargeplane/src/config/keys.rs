@@ -112,6 +112,19 @@ config! {
         /// Connections open at once; further ones are answered 503 and closed.
         max_connections: u64 = 1_024u64;
     }
+    /// The account books over TCP, for programs that post to them at high rates: see ledger-wire.md.
+    ledger: LedgerSection {
+        /// Where to listen, address:port; empty: nowhere. The tokens are those of HTTP.
+        listen: String = "";
+        /// Connections open at once; further ones are told `overloaded` and closed.
+        max_connections: u64 = 1_024u64;
+        /// Requests without an answer on one connection; while there are so many, it is not read.
+        max_outstanding: u64 = 1_024u64;
+        /// KiB of the largest frame of a client; a larger one ends its connection.
+        max_frame_kib: u64 = 64u64;
+        /// Seconds without a byte in either direction after which a connection is closed.
+        idle_s: u64 = 90u64;
+    }
     /// The link to the gateways.
     mqtt: MqttSection {
         /// `embedded`: this process is the broker; `external`: it connects to those of `brokers`.
@@ -171,6 +184,11 @@ config! {
         /// `required`: a database that acknowledges before it has synced its commit log, or does not say, is refused; `skipped`: its operator answers for that.
         cql_sync_check: String = "required";
     }
+    /// Where the charge records are, which are made from the journal and can be made again.
+    records: RecordsSection {
+        /// `sqlite`: files in the data directory; `cql`: the database of `journal.cql_nodes`, in `journal.cql_keyspace`, whatever `journal.backend` is.
+        backend: String = "sqlite";
+    }
     /// Telemetry on its way to the store.
     telemetry: TelemetrySection {
         /// Milliseconds after which samples are written, and so acknowledged, at the latest.
@@ -188,6 +206,8 @@ config! {
         debit_ms: u64 = 15_000u64;
         /// Wh between debits, at most.
         debit_wh: u64 = 100u64;
+        /// Seconds after the last reading of a session, or after its authorisation, at which its hold ends. It is given back 24 hours later, when the ring of a gateway that was cut off holds nothing of it any more; what the session still meters is then borne by the operator.
+        hold_lasts_s: u64 = 86_400u64;
         /// Milliseconds after which a command must not be executed any more.
         command_deadline_ms: u64 = 60_000u64;
     }

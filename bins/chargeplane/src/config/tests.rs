@@ -72,6 +72,10 @@ fn wrong_types_and_wrong_values_are_refused_with_their_place() {
     assert!(message.starts_with("CHARGEPLANE__POWER__LEASE_MS: expected an integer"), "{message}");
     let message = refused("[mqtt]\nmode = 'external'\n", &[]);
     assert!(message.contains("mqtt.brokers: write [\"host:port\"]"), "{message}");
+    let message = refused("[records]\nbackend = 'redis'\n", &[]);
+    assert!(message.contains(":2: records.backend: write `sqlite` or `cql`"), "{message}");
+    let message = refused("[records]\nbackend = 'cql'\n", &[]);
+    assert!(message.contains("journal.cql_nodes: write [\"host:port\"]"), "{message}");
     let message = refused("[http\n", &[]);
     assert!(message.contains(":1: not TOML"), "{message}");
     let missing = load(Some(std::path::Path::new("/nonexistent.toml")), std::iter::empty()).unwrap_err();

@@ -1,5 +1,6 @@
 //! The operator's commands: each is one request (or the pages of a list) and one printed answer.
 
+mod operators;
 mod records;
 
 use crate::cli::*;
@@ -60,15 +61,6 @@ const AUDIT: &[Column] = &[
     ("METER WH", "meter_wh"),
     ("NOTE", "note"),
     ("ENTRY", "entry"),
-];
-const OPERATOR_BALANCES: &[Column] = &[
-    ("CURRENCY", "currency"),
-    ("ENERGY", "energy"),
-    ("SERVICE", "service"),
-    ("FEES", "fees"),
-    ("OVERSHOOT", "overshoot"),
-    ("SHARES", "shares"),
-    ("TOTAL", "total"),
 ];
 const SESSIONS: &[Column] = &[
     ("SESSION", "id"),
@@ -142,7 +134,7 @@ pub fn run(connection: &Connection, command: &Command) -> Result<(), Failure> {
         Command::Station { command } => call.station(command),
         Command::Charger { command } => call.charger(command),
         Command::Account { command } => call.account(command),
-        Command::Operator { command: OperatorCommand::Balance { operator } } => call.operator_balance(operator),
+        Command::Operator { command } => call.operator(command),
         Command::Session { command } => call.session(command),
         Command::Record { command } => call.record(command),
         Command::Telemetry { command } => call.telemetry(command),
@@ -257,11 +249,6 @@ impl Call {
     /// A keyed request to an account, and its answer.
     fn operated(&self, account: &str, what: &str, key: &KeyArg, body: &Value) -> Result<(), Failure> {
         output::item(self.output, &self.keyed(&format!("/accounts/{}/{what}", encode(account)), key, body)?)
-    }
-
-    fn operator_balance(&self, operator: &str) -> Result<(), Failure> {
-        let answer = self.api.get(&format!("/operators/{}/balance", encode(operator)))?;
-        output::list(self.output, answer["balances"].as_array().map_or(&[], Vec::as_slice), OPERATOR_BALANCES)
     }
 
     fn audit(&self, account: &str, entry: Option<&str>) -> Result<(), Failure> {

@@ -27,11 +27,16 @@ pub struct Books {
     balances: BTreeMap<String, i128>,
     transfers: BTreeMap<String, Transfer>,
     sessions: BTreeMap<String, Session>,
+    /// By shard, operator and currency what he earned there and did not collect.
+    earned: BTreeMap<(String, String, String), i128>,
     debits: u64,
     settled: u64,
     energy_wh: i128,
     overshoot_wh: i128,
 }
+
+/// How long a gateway that is cut off may keep what it read, in ms.
+const RING_AGE_MS: i128 = 24 * 3_600_000;
 
 /// A transfer as the logs of its two accounts tell of it; they come in any order.
 #[derive(Debug, Default)]
@@ -57,6 +62,8 @@ struct Session {
     revenue: i128,
     settled: bool,
     released: bool,
+    /// When something was last read of it, ms.
+    read_at: i128,
     /// Basis points by party, and who gets what rounding leaves.
     agreement: Option<(BTreeMap<String, i128>, String)>,
 }
@@ -144,7 +151,13 @@ impl Books {
             "refunded" => self.take_refund(shard, account, value),
             "adjusted" => self.take_adjustment(shard, account, value),
             "frozen" | "unfrozen" => self.take_status(account, value),
-            "released" => self.take_released(account, value),
+            "released" => {
+                self.take_status(account, value)?;
+                self.take_released(account, value)
+            }
+            "hold_ended" => self.take_hold_end(account, value),
+            "collected" => self.take_collected(shard, account, value),
+            "paid_out" => self.take_paid_out(shard, account, value),
             "closed" => self.take_closed(account, value),
             "transferred_out" => self.take_out(shard, account, value),
             "transferred_in" => self.take_in(shard, account, value),
@@ -211,7 +224,6 @@ impl Books {
 
     /// A hold that was given back: nothing is taken for the session from here on.
     fn take_released(&mut self, account: &str, value: &Value) -> Checked<()> {
-        self.take_status(account, value)?;
         let id = text(value, "session")?;
         let session = self.sessions.get_mut(id).ok_or_else(|| format!("no money was held for session {id}"))?;
         if session.account != account || session.settled || session.released {
@@ -219,6 +231,57 @@ impl Books {
         }
         session.released = true;
         Ok(())
+    }
+
+    /// A hold that ended by time, and not before a gateway's ring had nothing of its session any more.
+    fn take_hold_end(&mut self, account: &str, value: &Value) -> Checked<()> {
+        self.must_be_open(account)?;
+        let (id, at) = (text(value, "session")?, number(value, "at")?);
+        let read_at = self.sessions.get(id).map_or(at, |session| session.read_at);
+        if at - read_at < RING_AGE_MS {
+            return Err(format!("the hold of session {id} ends {} ms after its last reading (MONEY-4)", at - read_at));
+        }
+        self.take_released(account, value)
+    }
+
+    /// Revenue that comes into a till: of its own operator, shard and currency, and no more than was earned there.
+    fn take_collected(&mut self, shard: &str, account: &str, value: &Value) -> Checked<()> {
+        self.take_status(account, value)?;
+        let (operator, currency) = (text(value, "operator")?, text(value, "currency")?);
+        let amount = number(value, "amount")?;
+        let number_of_shard = shard.strip_prefix("account-").unwrap_or(shard);
+        if account != format!("{operator}@{currency}-{number_of_shard}") || amount <= 0 {
+            return Err(format!("{amount}/10000 {currency} of {operator} in {shard} come into the till {account}"));
+        }
+        let left = self.earn(shard, operator, currency, -amount);
+        if left < 0 {
+            let earned = left + amount;
+            return Err(format!("{amount}/10000 are collected, {operator} earned {earned}/10000 (MONEY-4)"));
+        }
+        self.post(shard, currency, -amount);
+        self.post_driver(shard, account, currency, amount);
+        Ok(())
+    }
+
+    /// What leaves a till and the system was in it.
+    fn take_paid_out(&mut self, shard: &str, account: &str, value: &Value) -> Checked<()> {
+        self.take_status(account, value)?;
+        let (currency, amount) = (text(value, "currency")?, number(value, "amount")?);
+        self.post(shard, currency, amount);
+        self.post_driver(shard, account, currency, -amount);
+        let left = self.balances.get(account).copied().unwrap_or(0);
+        if !account.contains('@') || amount <= 0 || left < 0 || text(value, "reference")?.trim().is_empty() {
+            return Err(format!("{amount}/10000 are paid out, {left}/10000 are left then (MONEY-4)"));
+        }
+        Ok(())
+    }
+
+    /// Adds to what an operator earned in a shard and did not collect; what that is then.
+    fn earn(&mut self, shard: &str, operator: &str, currency: &str, amount: i128) -> i128 {
+        let key = (shard.to_owned(), operator.to_owned(), currency.to_owned());
+        let earned = self.earned.entry(key).or_default();
+        *earned += amount;
+        *earned
     }
 
     fn take_closed(&mut self, account: &str, value: &Value) -> Checked<()> {
@@ -314,7 +377,8 @@ impl Books {
             Some(split) => Some(agreement(split)?),
         };
         let prices = field(value, "tariff").map(Prices::read).transpose()?;
-        let fresh = Session { account: account.to_owned(), agreement, prices, ..Session::default() };
+        let read_at = number(value, "at")?;
+        let fresh = Session { account: account.to_owned(), agreement, prices, read_at, ..Session::default() };
         match self.sessions.insert(session.to_owned(), fresh) {
             None => Ok(()),
             Some(_) => Err(format!("session {session} was held for twice")),
@@ -324,7 +388,9 @@ impl Books {
     fn take_debit(&mut self, shard: &str, account: &str, value: &Value) -> Checked<()> {
         let currency = text(value, "currency")?;
         let amount = number(value, "energy")? + number(value, "service")? + number_or_zero(value, "fees")?;
+        let read_at = number(value, "at")?;
         let session = self.reading(account, text(value, "session")?, value, false)?;
+        session.read_at = read_at;
         session.paid += amount;
         session.revenue += amount;
         if amount < 0 || session.paid > cumulative(value)? {
@@ -333,6 +399,7 @@ impl Books {
         if session.released {
             return Err("a debit of a session whose hold was released".to_owned());
         }
+        self.earn(shard, text(value, "operator")?, currency, amount);
         self.post(shard, currency, amount);
         self.post_driver(shard, account, currency, -amount);
         self.debits += 1;
@@ -374,6 +441,11 @@ impl Books {
         let more = meter >= read_before && time.0 >= time_before.0 && time.1 >= time_before.1;
         if (paid_now < 0 && more) || overshoot < 0 || overshoot_wh < 0 {
             return Err("a settlement that gives money or energy back".to_owned());
+        }
+        let passed_on: i128 = shares.values().sum();
+        self.earn(shard, operator, currency, revenue - overshoot - passed_on);
+        for (party, amount) in &shares {
+            self.earn(shard, party, currency, *amount);
         }
         self.post(shard, currency, revenue);
         self.post_driver(shard, account, currency, -paid_now);

@@ -14,13 +14,13 @@ fn pack(value: &Json) -> Value {
 }
 
 /// A journal of one account shard, written by hand.
-struct Journal {
-    database: Database,
-    lsn: u64,
-    hash: Hash,
+pub(super) struct Journal {
+    pub database: Database,
+    pub lsn: u64,
+    pub hash: Hash,
 }
 
-const CODE: i64 = 1 << 16 | 3;
+pub(super) const CODE: i64 = 1 << 16 | 3;
 
 impl Journal {
     fn new() -> Self {
@@ -35,7 +35,7 @@ impl Journal {
         Self { database, lsn: 0, hash: Sha256::digest("chargeplane/journal/account-0003").into() }
     }
 
-    fn frame(&mut self, epoch: u64, events: &[Json]) {
+    pub fn frame(&mut self, epoch: u64, events: &[Json]) {
         let entries: Vec<Json> =
             events.iter().map(|event| json!({ "entity": { "key": "account:main/a1", "event": event } })).collect();
         let mut payload = Vec::new();
@@ -57,7 +57,7 @@ impl Journal {
         self.database.execute("INSERT INTO heads VALUES (?1, 'n1', ?2, ?3, ?4)", head).unwrap();
     }
 
-    fn check(&mut self) -> Checked<Summary> {
+    pub fn check(&mut self) -> Checked<Summary> {
         check(&mut self.database)
     }
 
@@ -72,7 +72,7 @@ fn opened() -> Json {
     json!({ "opened": { "key": "k0", "currency": "CNY", "kind": "prepaid", "at": 0 } })
 }
 
-fn topped_up(key: &str, amount: i64) -> Json {
+pub(super) fn topped_up(key: &str, amount: i64) -> Json {
     json!({ "topped_up": { "key": key, "currency": "CNY", "amount": amount, "at": 0 } })
 }
 
@@ -100,7 +100,7 @@ fn settled(sequence: i64, meter: i64, amount: i64, billed: i64, overshoot: i64) 
 }
 
 /// Top-up of 1,000; 100 Wh for 400 debited; settled at 150 Wh for 600, 550 of them paid by the driver.
-fn good() -> Journal {
+pub(super) fn good() -> Journal {
     let mut journal = Journal::new();
     journal.frame(1, &[opened(), topped_up("k1", 1_000)]);
     journal.frame(1, &[held()]);
@@ -278,6 +278,45 @@ fn what_operators_do_wrongly_is_found() {
     with(&[refund("b", 600), close()]).expect("closed with sessions that hold money");
     with(&[refund("b", 600), release(), close(), topped_up("k2", 1)]).expect("not open, or closed");
     with(&[refund("b", 600), release(), close()]).check().unwrap();
+}
+
+/// Of 600 that became revenue 50 were paid by the operator himself: 550 may be collected.
+#[test]
+fn tills_and_ends_of_holds_that_do_not_fit_are_found() {
+    const TILL: &str = "main/op@CNY-0001";
+    let with = |account: &str, events: &[Json]| {
+        let mut books = Books::default();
+        let mut take = |account: &str, event: &Json| books.take("account-0001", account, &pack(event));
+        let before =
+            [opened(), topped_up("k1", 1_000), held(), debited(1, 100, 400, 400), settled(2, 150, 200, 550, 50)];
+        before.iter().for_each(|event| take("main/a1", event).unwrap());
+        take(TILL, &opened()).unwrap();
+        events.iter().try_for_each(|event| take(account, event)).and_then(|()| books.check_shard("account-0001"))
+    };
+    let collect = |key: &str, amount: i64| keyed("collected", key, json!({ "operator": "main/op", "amount": amount }));
+    let pay = |amount: i64| keyed("paid_out", "p", json!({ "reference": "IBAN", "amount": amount }));
+    let expect = |account: &str, events: &[Json], part: &str| {
+        let difference = with(account, events).unwrap_err();
+        assert!(difference.contains(part), "{part}: {difference}");
+    };
+    with(TILL, &[collect("c1", 500), pay(499), collect("c2", 50)]).unwrap();
+    expect(TILL, &[collect("c1", 551)], "551/10000 are collected, main/op earned 550/10000");
+    expect(TILL, &[collect("c1", 500), collect("c2", 51)], "main/op earned 50/10000");
+    expect(TILL, &[collect("c1", 5), collect("c1", 5)], "key c1 had an effect twice");
+    expect(TILL, &[collect("c1", 5), pay(6)], "6/10000 are paid out, -1/10000 are left then");
+    expect("main/a1", &[pay(6)], "6/10000 are paid out");
+    expect("main/a1", &[collect("c1", 5)], "come into the till main/a1");
+    expect(TILL, &[keyed("collected", "c", json!({ "operator": "main/other", "amount": 5 }))], "come into the till");
+    let (day, held_for) = (24 * 3_600_000, |session: &str| {
+        let mut held = held();
+        held["held"]["session"] = json!(session);
+        held
+    });
+    let end = |at: i64| json!({ "hold_ended": { "session": "main/c1.2", "hold": 900, "at": at } });
+    with("main/a1", &[held_for("main/c1.2"), end(day)]).unwrap();
+    expect("main/a1", &[held_for("main/c1.2"), end(day - 1)], "ends 86399999 ms after its last reading");
+    expect("main/a1", &[held_for("main/c1.2"), end(day), end(day)], "is released and holds nothing");
+    expect("main/a1", &[end(day)], "ends 0 ms after");
 }
 
 #[test]

@@ -3,9 +3,9 @@
 //! Works on what may have been damaged: every length is held against the bytes that are left, and nothing is
 //! allocated by a length that the bytes do not cover.
 
-use super::{PAYLOAD_VERSION, PayloadError, StoredEntry, StoredEvent};
+use super::{PACKED_VERSION, PLAIN_VERSION, PayloadError, StoredEntry, StoredEvent};
 use rmp::Marker;
-use rmp::decode::{read_array_len, read_int, read_map_len, read_marker, read_str_from_slice};
+use rmp::decode::{read_array_len, read_bin_len, read_int, read_map_len, read_marker, read_str_from_slice};
 use std::fmt::Display;
 
 fn malformed(error: impl Display) -> PayloadError {
@@ -21,7 +21,7 @@ pub(super) fn entries(payload: &[u8]) -> Result<Vec<StoredEntry<'_>>, PayloadErr
         match text(&mut rest)? {
             "v" => {
                 let v: u16 = read_int(&mut rest).map_err(malformed)?;
-                if v > PAYLOAD_VERSION {
+                if v > PLAIN_VERSION {
                     return Err(PayloadError::Version(v));
                 }
                 version = Some(v);
@@ -35,6 +35,32 @@ pub(super) fn entries(payload: &[u8]) -> Result<Vec<StoredEntry<'_>>, PayloadErr
         }
     }
     found.ok_or_else(|| malformed("no entries"))
+}
+
+/// The size and the block of a packed payload: a map of `v`, `size` and `lz4`. None of one in the clear.
+pub(super) fn packed(payload: &[u8]) -> Result<Option<(u32, &[u8])>, PayloadError> {
+    let mut rest = payload;
+    let fields = read_map_len(&mut rest).map_err(malformed)?;
+    if fields == 0 || text(&mut rest)? != "v" {
+        return Ok(None);
+    }
+    match read_int(&mut rest).map_err(malformed)? {
+        PACKED_VERSION => {}
+        version if version > PACKED_VERSION => return Err(PayloadError::Version(version)),
+        _ => return Ok(None),
+    }
+    let (mut size, mut block) = (None, None);
+    for _ in 1..fields {
+        match text(&mut rest)? {
+            "size" => size = Some(read_int(&mut rest).map_err(malformed)?),
+            "lz4" => {
+                let bytes = read_bin_len(&mut rest).map_err(malformed)?;
+                block = Some(take(&mut rest, u64::from(bytes))?);
+            }
+            _ => drop(value(&mut rest)?),
+        }
+    }
+    size.zip(block).map(Some).ok_or_else(|| malformed("a packed payload without size or block"))
 }
 
 /// One entry: a map of its kind to its content.
@@ -60,6 +86,14 @@ fn entity<'a>(rest: &mut &'a [u8]) -> Result<StoredEntry<'a>, PayloadError> {
     }
     let (key, event) = name.zip(event).ok_or_else(|| malformed("an entity's entry without key or event"))?;
     Ok(StoredEntry::Entity { key, event })
+}
+
+/// A value of an enum that has content: a map of the variant's name to it.
+pub(super) fn variant(mut event: &[u8]) -> Option<(&str, &[u8])> {
+    let rest = &mut event;
+    (read_map_len(rest).ok()? == 1).then_some(())?;
+    let name = text(rest).ok()?;
+    Some((name, *rest))
 }
 
 fn text<'a>(rest: &mut &'a [u8]) -> Result<&'a str, PayloadError> {

@@ -1,7 +1,7 @@
 //! Accounts, balances, statements, charge records.
 
 use super::*;
-use chargeplane_domain::account::{AccountStatus, Transfer, TransferId, TransferTarget};
+use chargeplane_domain::account::{Account, AccountStatus, Transfer, TransferId, TransferTarget};
 use chargeplane_domain::ids::OperatorId;
 use chargeplane_domain::ledger::LedgerAccount;
 use chargeplane_domain::units::{Currency, Money};
@@ -122,8 +122,14 @@ impl NodeHandle {
             let actor = self.shared.router.account_shard(index).ok_or_else(missing)?;
             let own = operator.clone();
             let found = self.ask_accounts(&actor, move |map| {
-                let ours = map.books.balances.iter().filter(|(account, _)| account.operator() == Some(&own));
-                ours.map(|(account, (currency, balance))| (account.clone(), *currency, *balance)).collect::<Vec<_>>()
+                let tills = map.accounts.values().filter(|account| is_till_of(&account.id, &own));
+                let in_tills = tills.map(|till| {
+                    let on_way = under_way_to(till, &own);
+                    (LedgerAccount::Driver(till.id.clone()), till.currency, till.posted.saturating_add(on_way))
+                });
+                let books = map.books.balances.iter().filter(|(account, _)| account.operator() == Some(&own));
+                let books = books.map(|(account, (currency, balance))| (account.clone(), *currency, *balance));
+                books.chain(in_tills).collect::<Vec<_>>()
             });
             for (account, currency, balance) in found.await? {
                 let zero = Money::ZERO;
@@ -134,6 +140,7 @@ impl NodeHandle {
                     fees: zero,
                     overshoot: zero,
                     shares: zero,
+                    paid_out: zero,
                 };
                 let sum = folded.entry(currency).or_insert(new);
                 let part = match account {
@@ -141,6 +148,8 @@ impl NodeHandle {
                     LedgerAccount::ServiceRevenue { .. } => &mut sum.service,
                     LedgerAccount::FeeRevenue { .. } => &mut sum.fees,
                     LedgerAccount::Share { .. } => &mut sum.shares,
+                    // What he collected and has in his tills is not paid out.
+                    LedgerAccount::Collected { .. } | LedgerAccount::Driver(_) => &mut sum.paid_out,
                     _ => &mut sum.overshoot,
                 };
                 let overflow = || StoreError::Corrupt(format!("the balances of {operator} do not fit in 64 bits"));
@@ -150,7 +159,7 @@ impl NodeHandle {
         Ok(folded.into_values().collect())
     }
 
-    async fn ask_accounts<T: Send + 'static>(
+    pub(super) async fn ask_accounts<T: Send + 'static>(
         &self,
         actor: &ActorRef<ShardMessage<AccountFamily>>,
         question: impl FnOnce(&AccountMap) -> T + Send + 'static,
@@ -177,7 +186,7 @@ impl NodeHandle {
     }
 
     /// Waits until the read models have what a shard has let out so far; false when they do not in time.
-    async fn is_projected(&self, shard: ShardId) -> bool {
+    pub(super) async fn is_projected(&self, shard: ShardId) -> bool {
         let (reply, wait) = Reply::channel(projection::WAIT);
         self.shared.notify_projection(ProjectionMessage::Reached { shard, reply });
         wait.await.is_ok()
@@ -195,22 +204,7 @@ impl NodeHandle {
         if !shared.rebuilds.begin(model, check, shared.clock.wall()) {
             return false;
         }
-        tokio::spawn(async move {
-            let ports = &shared.ports;
-            let (journal, records) = (Arc::clone(&ports.journal), Arc::clone(&ports.records));
-            let source = Source { journal, records, statements: Arc::clone(&ports.statements) };
-            let outcome = source.rebuild(model, check, &|frames| shared.rebuilds.note(model, frames)).await;
-            match &outcome {
-                Ok(Comparison { equal, difference: None }) => {
-                    tracing::info!(model = model.code(), check, equal, "rebuilt, equal to the last byte");
-                }
-                Ok(Comparison { equal, difference: Some(difference) }) => {
-                    tracing::error!(model = model.code(), check, equal, difference, "rebuilt, and not equal");
-                }
-                Err(error) => tracing::error!(model = model.code(), check, %error, "not rebuilt"),
-            }
-            shared.rebuilds.end(model, outcome);
-        });
+        tokio::spawn(async move { rebuild::run(&shared, model, check).await });
         true
     }
 
@@ -218,4 +212,16 @@ impl NodeHandle {
     pub fn rebuild_status(&self, model: Model) -> Option<Rebuild> {
         self.shared.rebuilds.get(model)
     }
+}
+
+/// True for the tills of an operator.
+pub(super) fn is_till_of(account: &AccountId, operator: &OperatorId) -> bool {
+    let rest = account.as_str().strip_prefix(operator.as_str());
+    rest.is_some_and(|rest| rest.starts_with('@'))
+}
+
+/// What has left a till for another one of its operator and is not known to have arrived.
+pub(super) fn under_way_to(till: &Account, operator: &OperatorId) -> Money {
+    let between = till.outgoing.open.values().filter(|transfer| is_till_of(&transfer.to, operator));
+    between.fold(Money::ZERO, |sum, transfer| sum.saturating_add(transfer.amount))
 }

@@ -109,6 +109,10 @@ impl NodeHandle {
     }
 
     async fn audit(&self, entry: LedgerEntry) -> Result<AuditView, CallError> {
+        if entry.account.is_till() {
+            let what = "a line of a till is the sum of many entries; audit the accounts of the drivers instead";
+            return Err(CallError::Invalid(what.to_owned()));
+        }
         let cause = cause(&self.event_of(&entry).await?);
         let session = match &cause.session {
             Some(session) => self.audit_session(session, entry.at).await?,
@@ -125,7 +129,8 @@ impl NodeHandle {
         let frames = frames.map_err(|error| StoreError::Io(error.to_string()))?;
         let frame = frames.first().filter(|frame| frame.lsn == line.lsn);
         let frame = frame.ok_or_else(|| corrupt(format!("{here} is not in the journal")))?;
-        let entries = entry::read(&frame.payload).map_err(|error| corrupt(format!("{here}: {error}")))?;
+        let payload = entry::unpack(&frame.payload).map_err(|error| corrupt(format!("{here}: {error}")))?;
+        let entries = entry::read(&payload).map_err(|error| corrupt(format!("{here}: {error}")))?;
         let at = usize::try_from(line.index).unwrap_or(usize::MAX);
         match entries.into_iter().nth(at) {
             Some(StoredEntry::Entity { key, event }) if key.parse() == Ok(AccountKey(line.account.clone())) => {

@@ -35,6 +35,9 @@ async fn common<M: ReadModel + ?Sized>(model: &M) -> Result<BTreeMap<ShardId, u6
 /// Holds the charge records of both generations against each other.
 pub async fn records(model: &dyn ChargeRecords) -> Result<Comparison, StoreError> {
     let upto = common(model).await?;
+    if upto.is_empty() {
+        return Ok(Comparison { equal: 0, difference: None });
+    }
     let (mut served, mut fresh) = (Records::new(model, Generation::Served), Records::new(model, Generation::Fresh));
     let mut comparison = Comparison { equal: 0, difference: None };
     loop {
@@ -48,6 +51,9 @@ pub async fn records(model: &dyn ChargeRecords) -> Result<Comparison, StoreError
 /// Holds the statements of both generations against each other.
 pub async fn statements(model: &dyn Statements) -> Result<Comparison, StoreError> {
     let upto = common(model).await?;
+    if upto.is_empty() {
+        return Ok(Comparison { equal: 0, difference: None });
+    }
     let (mut served, mut fresh) = (Lines::new(model, Generation::Served), Lines::new(model, Generation::Fresh));
     let mut comparison = Comparison { equal: 0, difference: None };
     loop {

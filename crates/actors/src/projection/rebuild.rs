@@ -5,8 +5,9 @@
 //! ends in between leaves the served one as it was.
 
 use super::compare::{self, Comparison};
-use super::page::project_page;
+use super::page::{PAGE, project_page};
 use crate::ports::{ChargeRecords, Generation, ReadModel, Statements, StoreError};
+use crate::shared::NodeShared;
 use chargeplane_cluster::journal::Journal;
 use chargeplane_domain::placement::Family;
 use chargeplane_domain::units::Timestamp;
@@ -31,6 +32,9 @@ pub enum Model {
 }
 
 impl Model {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Records, Self::Statements];
+
     /// Stable name.
     pub fn code(self) -> &'static str {
         match self {
@@ -41,10 +45,11 @@ impl Model {
 
     /// The model of this name.
     pub fn from_code(code: &str) -> Option<Self> {
-        [Self::Records, Self::Statements].into_iter().find(|model| model.code() == code)
+        Self::ALL.into_iter().find(|model| model.code() == code)
     }
 
-    fn family(self) -> Family {
+    /// Whose journals it is made from.
+    pub fn family(self) -> Family {
         match self {
             Self::Records => Family::Station,
             Self::Statements => Family::Account,
@@ -100,6 +105,26 @@ impl Rebuilds {
     pub(crate) fn end(&self, model: Model, outcome: Result<Comparison, StoreError>) {
         self.update(model, |rebuild| rebuild.outcome = Some(outcome));
     }
+}
+
+/// Rebuilds a read model of a node, which [`Rebuilds`] knows to have begun, and says how it ended.
+pub(crate) async fn run(shared: &NodeShared, model: Model, check: bool) -> Result<(), StoreError> {
+    let ports = &shared.ports;
+    let (journal, records) = (Arc::clone(&ports.journal), Arc::clone(&ports.records));
+    let source = Source { journal, records, statements: Arc::clone(&ports.statements) };
+    let outcome = source.rebuild(model, check, &|frames| shared.rebuilds.note(model, frames)).await;
+    match &outcome {
+        Ok(Comparison { equal, difference: None }) => {
+            tracing::info!(model = model.code(), check, equal, "rebuilt, equal to the last byte");
+        }
+        Ok(Comparison { equal, difference: Some(difference) }) => {
+            tracing::error!(model = model.code(), check, equal, difference, "rebuilt, and not equal");
+        }
+        Err(error) => tracing::error!(model = model.code(), check, %error, "not rebuilt"),
+    }
+    let ended = outcome.as_ref().map(drop).map_err(Clone::clone);
+    shared.rebuilds.end(model, outcome);
+    ended
 }
 
 /// The read models and the journal they are made from.
@@ -171,7 +196,7 @@ impl Source {
             let mut at = cursors.get(&head.shard).copied().unwrap_or(0);
             while at < head.last_lsn {
                 let models = (&*self.records, &*self.statements);
-                let upto = project_page(&*self.journal, models, Generation::Fresh, head.shard, at).await?;
+                let upto = project_page(&*self.journal, models, Generation::Fresh, head.shard, (at, PAGE)).await?;
                 if upto == at {
                     break;
                 }

@@ -1,6 +1,6 @@
 //! Frames of a shard: what is pending, what is in flight, what runs after a commit.
 
-use super::{AfterCommit, Family, Phase, ShardMessage, ShardState, entities};
+use super::{AfterCommit, Covered, Family, Phase, ShardMessage, ShardState, entities};
 use crate::entry::{EncodedEntries, PayloadError, ShardEvent};
 use crate::journal::JournalMessage;
 use crate::projection::ProjectionMessage;
@@ -187,6 +187,16 @@ impl<F: Family> Frames<F> {
         true
     }
 
+    /// What is on its way into the map, in the order of the log.
+    fn queued(&self) -> impl Iterator<Item = (&F::Key, &F::Event)> {
+        let in_flight = self.in_flight.iter().flat_map(|frame| &frame.parts);
+        let entities = in_flight.chain(&self.pending).filter_map(|part| match &part.content {
+            Content::Entity(key, events) => Some((key, events)),
+            Content::Shard(_) => None,
+        });
+        entities.flat_map(|(key, events)| events.iter().map(move |event| (key, event)))
+    }
+
     fn take_parts(&mut self) -> Vec<Pending<F>> {
         let (mut entries, mut bytes) = (0usize, 0usize);
         let count = self.pending.iter().take_while(|part| {
@@ -231,6 +241,21 @@ pub(super) fn on_persist<F: Family>(
             entities::quarantine(state, &key);
         }
     }
+}
+
+/// Queues an event that rests on what other entities did, if it may follow that. From here on nothing comes before it.
+pub(super) fn on_persist_if<F: Family>(
+    state: &mut ShardState<F>,
+    key: F::Key,
+    event: F::Event,
+    encoded: Result<EncodedEntries, PayloadError>,
+    told: Covered,
+) {
+    let covered = F::covers(&state.map, state.frames.queued(), &event);
+    if covered {
+        on_persist(state, key, vec![event], encoded, Box::new(|| ()));
+    }
+    told(covered);
 }
 
 /// Sends the next frame unless one is in flight.

@@ -1,6 +1,6 @@
 //! What an entity actor holds to reach its shard, and what it leaves there should it fail.
 
-use super::{AfterCommit, EntityMessage as _, Family, ShardMessage};
+use super::{AfterCommit, Covered, EntityMessage as _, Family, ShardMessage};
 use crate::entry::EncodedEntries;
 use chargeplane_domain::placement::ShardId;
 use ractor::{ActorProcessingErr, ActorRef};
@@ -34,6 +34,13 @@ impl<F: Family> EntityLink<F> {
         let encoded = EncodedEntries::of(&self.name, &events);
         // The shard is gone only when this actor is about to be: `after` is then dropped unrun.
         let _ = self.shard.cast(ShardMessage::Persist { key: self.key.clone(), events, encoded, after });
+    }
+
+    /// Makes an event durable that rests on more than this entity's state, if the shard finds it covered; `told` runs
+    /// with its word when the event has its place, before it is durable.
+    pub fn persist_if(&self, event: F::Event, told: Covered) {
+        let encoded = EncodedEntries::of(&self.name, std::slice::from_ref(&event));
+        let _ = self.shard.cast(ShardMessage::PersistIf { key: self.key.clone(), event, encoded, told });
     }
 
     /// Keeps a message that cannot be applied, for an operator to retry or drop; `after` runs when that is durable.

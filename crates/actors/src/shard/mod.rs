@@ -29,10 +29,11 @@ pub use link::EntityLink;
 use crate::entry::{DeadLetter, EncodedEntries, PayloadError};
 use crate::handle::CallError;
 use crate::reply::{Answer, Reply};
-use crate::shared::{NodeShared, ShardCounts};
+use crate::shared::{NodeConfig, NodeShared, ShardCounts};
 use crate::views::ShardView;
 use chargeplane_cluster::journal::{CommitOutcome, JournalError};
 use chargeplane_domain::placement::{self, ShardId};
+use chargeplane_domain::units::Timestamp;
 use entities::{Counts, Departure, Entities};
 use frames::Frames;
 use letters::Letters;
@@ -55,6 +56,9 @@ const TAKEN_AT_ONCE: usize = 256;
 
 /// Runs after the commit that covers it; dropped unrun when that commit is refused.
 pub type AfterCommit = Box<dyn FnOnce() + Send>;
+
+/// Told whether an event was taken.
+pub type Covered = Box<dyn FnOnce(bool) + Send>;
 
 /// A question about a shard's durable states, answered inside the shard; told why when the shard has none to show.
 pub type Question<F> = Box<dyn FnOnce(Result<&<F as Family>::Map, CallError>) + Send>;
@@ -79,6 +83,8 @@ pub trait Family: Sized + Send + Sync + 'static {
     type Side: Send + 'static;
     /// What a commit adds up for the metrics.
     type Tally: Default + Send;
+    /// How far a look through the map has come, see [`Family::sweep`].
+    type Sweep: Default + Send;
 
     /// Makes what the entities of this opening share.
     fn common(epoch: u64) -> Self::Common;
@@ -100,6 +106,23 @@ pub trait Family: Sized + Send + Sync + 'static {
     fn is_pinned(map: &Self::Map, key: &Self::Key) -> bool;
     /// True when a message is of use to its entity. One that is not starts no actor and keeps none.
     fn is_of_use(map: &Self::Map, key: &Self::Key, message: &Self::Message) -> bool;
+    /// Once a second: looks on through the map, a bounded step, for what is due by time, and says whom to tell what.
+    fn sweep(
+        _map: &Self::Map,
+        _sweep: &mut Self::Sweep,
+        _config: &NodeConfig,
+        _now: Timestamp,
+    ) -> Vec<(Self::Key, Self::Message)> {
+        Vec::new()
+    }
+    /// Whether an event that rests on more than its entity's state may follow the map and what is `queued` behind it.
+    fn covers<'a>(
+        _map: &Self::Map,
+        _queued: impl Iterator<Item = (&'a Self::Key, &'a Self::Event)>,
+        _event: &Self::Event,
+    ) -> bool {
+        true
+    }
     /// Starts an entity from the map, linked to its shard.
     fn spawn(
         shared: &Arc<NodeShared>,
@@ -161,6 +184,8 @@ pub enum ShardMessage<F: Family> {
     Deliver { key: F::Key, message: F::Message },
     /// Events of an entity to make durable, as they are stored too, and what to run then.
     Persist { key: F::Key, events: Vec<F::Event>, encoded: Result<EncodedEntries, PayloadError>, after: AfterCommit },
+    /// The same of one event that rests on what only the shard knows: `told` runs at once, with whether it was taken.
+    PersistIf { key: F::Key, event: F::Event, encoded: Result<EncodedEntries, PayloadError>, told: Covered },
     /// A frame that waits for more looks again.
     Linger,
     /// A message that its entity cannot apply, to be kept as a dead letter, and what to run then.
@@ -240,6 +265,7 @@ pub struct ShardState<F: Family> {
     entities: Entities<F>,
     frames: Frames<F>,
     snapshots: snapshot::Schedule,
+    sweep: F::Sweep,
 }
 
 impl<F: Family> Actor for ShardActor<F> {
@@ -268,6 +294,7 @@ impl<F: Family> Actor for ShardActor<F> {
             entities: Entities::default(),
             frames: Frames::new(shard),
             snapshots,
+            sweep: F::Sweep::default(),
         })
     }
 
@@ -289,6 +316,10 @@ impl<F: Family> Actor for ShardActor<F> {
             }
             ShardMessage::Persist { key, events, encoded, after } => {
                 frames::on_persist(state, key, events, encoded, after);
+                frames::start(state, &myself)?;
+            }
+            ShardMessage::PersistIf { key, event, encoded, told } => {
+                frames::on_persist_if(state, key, event, encoded, told);
                 frames::start(state, &myself)?;
             }
             ShardMessage::SnapshotWritten(written) => {
@@ -315,7 +346,7 @@ impl<F: Family> Actor for ShardActor<F> {
                 entities::on_restart(state, &myself, key, generation).await;
                 frames::start(state, &myself)?;
             }
-            ShardMessage::Tick => on_tick(state),
+            ShardMessage::Tick => on_tick(state, &myself).await,
             ShardMessage::Ask(question) => on_question(state, question),
             ShardMessage::View(reply) => reply.answer(Ok(view(state))),
             ShardMessage::DeadLetters(reply) => reply.answer(Ok(state.letters.list())),
@@ -429,12 +460,16 @@ fn on_question<F: Family>(state: &ShardState<F>, question: Question<F>) {
     }
 }
 
-fn on_tick<F: Family>(state: &mut ShardState<F>) {
+async fn on_tick<F: Family>(state: &mut ShardState<F>, myself: &ActorRef<ShardMessage<F>>) {
     if matches!(state.phase, Phase::Open { .. }) {
         let (map, idle) = (&state.map, state.shared.config.passivate_after);
         state.entities.passivate(idle, |key| F::is_pinned(map, key));
         state.entities.forgive();
         F::self_check(map);
+        let due = F::sweep(map, &mut state.sweep, &state.shared.config, state.shared.clock.wall());
+        for (key, message) in due {
+            entities::deliver(state, myself, key, vec![message]).await;
+        }
     }
     let Counts { parked, quarantined, .. } = state.entities.counts();
     let letters = state.letters.len();

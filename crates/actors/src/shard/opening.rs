@@ -2,7 +2,7 @@
 
 use super::snapshot::{self, Restored, SnapshotError};
 use super::{Family, OpenShard, Phase, ShardMessage, ShardState, entities};
-use crate::entry::{self, StoredEntry, StoredEvent};
+use crate::entry::{self, PayloadError, StoredEntry, StoredEvent};
 use crate::handle::CallError;
 use crate::metric;
 use crate::projection::ProjectionMessage;
@@ -143,8 +143,9 @@ pub(super) async fn on_opened<F: Family>(
 /// Applies one stored frame. An entity whose event cannot be read or applied is quarantined, and its further
 /// events are passed over: the shard goes on.
 fn replay<F: Family>(state: &mut ShardState<F>, frame: &Frame) -> Result<(), String> {
-    let entries =
-        entry::read(&frame.payload).map_err(|error| format!("frame {} of {}: {error}", frame.lsn, frame.shard))?;
+    let unreadable = |error: PayloadError| format!("frame {} of {}: {error}", frame.lsn, frame.shard);
+    let payload = entry::unpack(&frame.payload).map_err(unreadable)?;
+    let entries = entry::read(&payload).map_err(unreadable)?;
     state.snapshots.grew(frame.payload.len());
     for entry in entries {
         match entry {

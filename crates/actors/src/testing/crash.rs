@@ -1,7 +1,8 @@
-//! Points at which a node that was built for tests ends itself, as if it had been killed there.
+//! Points at which a node that was built for tests kills itself.
 //!
-//! `CHARGEPLANE_TEST_CRASH=POINT:N` aborts the process when it passes the point for the N-th time.
+//! `CHARGEPLANE_TEST_CRASH=POINT:N`: SIGKILL when the process passes the point for the N-th time.
 
+use rustix::process::{Signal, getpid, kill_process};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -40,8 +41,8 @@ fn parse(text: &str) -> Option<(CrashPoint, u64)> {
     number.parse().ok().filter(|number| *number > 0).map(|number| (point, number))
 }
 
-/// The process passes a point. Aborts when it is the one that was asked for. A value that means nothing aborts at
-/// the first point of any kind, so that no test believes in a crash that never comes.
+/// The process passes a point, and is killed when it is the one that was asked for. A value that means nothing kills
+/// at the first point of any kind, so that no test believes in a crash that never comes.
 pub(crate) fn pass(point: CrashPoint) {
     static WANTED: OnceLock<Option<(CrashPoint, u64)>> = OnceLock::new();
     static PASSED: AtomicU64 = AtomicU64::new(0);
@@ -51,6 +52,8 @@ pub(crate) fn pass(point: CrashPoint) {
     });
     let Some((at, number)) = wanted else { return };
     if *at == point && PASSED.fetch_add(1, Ordering::Relaxed).saturating_add(1) == *number {
+        // To itself: it is dead before the call returns, and no other thread gets far.
+        let _ = kill_process(getpid(), Signal::KILL);
         std::process::abort();
     }
 }

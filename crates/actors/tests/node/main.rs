@@ -4,8 +4,10 @@
 mod accounts;
 mod deadlines;
 mod enrolment;
+mod holds;
 mod life;
 mod meter;
+mod payouts;
 mod session;
 mod snapshot;
 mod station;

@@ -22,7 +22,8 @@ pub type Told = Result<AccountAnswer, AccountRejection>;
 
 /// The one place that knows how events are encoded in a frame's payload.
 fn events_of(payload: &[u8]) -> Result<Vec<(String, AccountEvent)>, String> {
-    let entries = entry::read(payload).map_err(|error| error.to_string())?;
+    let payload = entry::unpack(payload).map_err(|error| error.to_string())?;
+    let entries = entry::read(&payload).map_err(|error| error.to_string())?;
     let mut events = Vec::new();
     for entry in entries {
         if let StoredEntry::Entity { key, event } = entry {

@@ -6,12 +6,13 @@ use crate::net::{Leases, Port};
 use crate::world::{DIRECTOR, Gate, Point, World, lock};
 use chargeplane_actors::handle::NodeHandle;
 use chargeplane_actors::node::Node;
-use chargeplane_actors::shared::{NodeConfig, Ports};
+use chargeplane_actors::shared::{Clock, NodeConfig, Ports};
 use chargeplane_actors::testing::{BusySolver, MemoryCatalogue, MemoryRecords, MemoryStatements, MemoryTelemetry};
 use chargeplane_cluster::BoxFuture;
 use chargeplane_cluster::memory::MemoryCoordination;
 use chargeplane_domain::ids::NodeId;
 use chargeplane_domain::placement::{Family, ShardId};
+use chargeplane_domain::units::Timestamp;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -77,6 +78,8 @@ impl Cluster {
         };
         let mut config = NodeConfig::new(NAMES[seat]);
         config.shards = SHARDS;
+        // Wall clocks are the run's own time, as the clients' are.
+        config.clock = Clock::with_wall_at(tokio::time::Instant::now(), Timestamp(self.world.now_ms() as i64));
         config.call_timeout = Duration::from_secs(5);
         // Short, so that entities leave and come back within a run.
         config.passivate_after = Duration::from_secs(2);

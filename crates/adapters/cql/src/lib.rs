@@ -1,11 +1,12 @@
-//! The journal on ScyllaDB or Apache Cassandra, for nodes on several machines.
+//! The journal and the charge records on ScyllaDB or Apache Cassandra, for nodes on several machines.
 //!
 //! | table | what |
 //! |---|---|
 //! | `log` | a partition for each (shard, segment): the head in static columns, a row for each frame |
 //! | `shards` | which shards there are, and a segment to begin looking for the tail at |
 //! | `snapshots` | a partition for each snapshot, in parts of 1 MiB |
-//! | `layout` | the version of these tables |
+//! | `record_..`, `records_..` | charge records, laid out for their questions: see [`CqlRecords`] |
+//! | `layout` | the versions of these tables |
 //!
 //! Whatever decides is one conditional write in one partition (OWN-1), answered after a quorum of replicas has it
 //! (MONEY-3). The driver repeats nothing by itself: a write that was not answered is `OutcomeUnknown`, and the
@@ -17,6 +18,7 @@ mod head;
 mod journal;
 mod options;
 mod read;
+mod records;
 mod schema;
 mod snapshot;
 mod statements;
@@ -25,4 +27,5 @@ mod store;
 pub use durability::{Durability, Sync};
 pub use journal::CqlJournal;
 pub use options::{CqlOptions, Replication, SegmentLimits};
+pub use records::CqlRecords;
 pub use schema::ConnectError;

@@ -29,9 +29,19 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A change of the schema is agreed on by all nodes.
 const SCHEMA_TIMEOUT: Duration = Duration::from_secs(30);
 
+const LAYOUT_TABLE: &str = "CREATE TABLE IF NOT EXISTS %k.layout (id int PRIMARY KEY, version int)";
+
+/// What a row of `layout` is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The journal.
+    Journal = 0,
+    /// The charge records.
+    Records = 1,
+}
+
 /// `%k` is the keyspace. `log.state`: 0 released, 1 held, 2 sealed.
 const TABLES: &[&str] = &[
-    "CREATE TABLE IF NOT EXISTS %k.layout (id int PRIMARY KEY, version int)",
     "CREATE TABLE IF NOT EXISTS %k.log (shard int, segment bigint, lsn bigint, frame blob, owner text static, \
      epoch bigint static, first_lsn bigint static, last_lsn bigint static, last_hash blob static, \
      bytes bigint static, state int static, snapshots blob static, PRIMARY KEY ((shard, segment), lsn))",
@@ -40,7 +50,7 @@ const TABLES: &[&str] = &[
      PRIMARY KEY ((shard, lsn, epoch), part))",
 ];
 
-/// Why the journal cannot be used.
+/// Why the journal or the records cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// A setting that cannot be.
@@ -81,17 +91,15 @@ pub enum ConnectError {
 /// Connects and brings the tables up to date.
 pub(crate) async fn connect(options: &CqlOptions) -> Result<(Store, Durability), ConnectError> {
     let keyspace = &options.keyspace;
-    if !is_keyspace(keyspace) {
-        let rule = "a small letter, then small letters, digits and `_`, at most 48";
-        return Err(ConnectError::Settings(format!("`{keyspace}` cannot be a keyspace: {rule}")));
-    }
-    let session = session(options).await?;
+    let profile = ExecutionProfile::builder()
+        .request_timeout(Some(REQUEST_TIMEOUT))
+        .consistency(Consistency::Quorum)
+        .serial_consistency(Some(SerialConsistency::Serial))
+        .retry_policy(Arc::new(FallthroughRetryPolicy::new()))
+        .speculative_execution_policy(None)
+        .build();
+    let session = open(options, profile, Part::Journal, TABLES).await?;
     let failed = |why: String| ConnectError::Schema { keyspace: keyspace.clone(), why };
-    let create = create_tables(&session, options).await;
-    let version = create.map_err(|error| failed(error.to_string()))?;
-    if version != LAYOUT {
-        return Err(ConnectError::Newer { keyspace: keyspace.clone(), found: version });
-    }
     let durability = Durability::of(&session, keyspace).await.map_err(|error| failed(error.to_string()))?;
     if !durability.is_synced() && !options.allow_unsynced {
         return Err(ConnectError::NotSynced(Box::new(durability)));
@@ -100,14 +108,29 @@ pub(crate) async fn connect(options: &CqlOptions) -> Result<(Store, Durability),
     Ok((Store::new(session, statements), durability))
 }
 
-async fn session(options: &CqlOptions) -> Result<Session, ConnectError> {
-    let profile = ExecutionProfile::builder()
-        .request_timeout(Some(REQUEST_TIMEOUT))
-        .consistency(Consistency::Quorum)
-        .serial_consistency(Some(SerialConsistency::Serial))
-        .retry_policy(Arc::new(FallthroughRetryPolicy::new()))
-        .speculative_execution_policy(None)
-        .build();
+/// Connects, and brings the tables of a part up to date.
+pub(crate) async fn open(
+    options: &CqlOptions,
+    profile: ExecutionProfile,
+    part: Part,
+    tables: &[&str],
+) -> Result<Session, ConnectError> {
+    let keyspace = &options.keyspace;
+    if !is_keyspace(keyspace) {
+        let rule = "a small letter, then small letters, digits and `_`, at most 48";
+        return Err(ConnectError::Settings(format!("`{keyspace}` cannot be a keyspace: {rule}")));
+    }
+    let session = session(options, profile).await?;
+    let create = create_tables(&session, options, part, tables).await;
+    let version =
+        create.map_err(|error| ConnectError::Schema { keyspace: keyspace.clone(), why: error.to_string() })?;
+    if version != LAYOUT {
+        return Err(ConnectError::Newer { keyspace: keyspace.clone(), found: version });
+    }
+    Ok(session)
+}
+
+async fn session(options: &CqlOptions, profile: ExecutionProfile) -> Result<Session, ConnectError> {
     let mut builder = SessionBuilder::new()
         .known_nodes(&options.nodes)
         .default_execution_profile_handle(profile.into_handle())
@@ -126,19 +149,25 @@ async fn session(options: &CqlOptions) -> Result<Session, ConnectError> {
 }
 
 /// Makes what is missing; returns the version of what is there.
-async fn create_tables(session: &Session, options: &CqlOptions) -> Result<i32, ExecutionError> {
+async fn create_tables(
+    session: &Session,
+    options: &CqlOptions,
+    part: Part,
+    tables: &[&str],
+) -> Result<i32, ExecutionError> {
     let keyspace = &options.keyspace;
     let exists = format!("SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = '{keyspace}'");
     let found = session.query_unpaged(exists, ()).await?.into_rows_result();
     if !found.is_ok_and(|rows| rows.rows_num() > 0) {
         create_keyspace(session, options).await?;
     }
-    for table in TABLES {
+    for table in [LAYOUT_TABLE].iter().chain(tables) {
         change(session, table.replace("%k", keyspace)).await?;
     }
-    let insert = format!("INSERT INTO {keyspace}.layout (id, version) VALUES (0, {LAYOUT}) IF NOT EXISTS");
+    let id = part as i32;
+    let insert = format!("INSERT INTO {keyspace}.layout (id, version) VALUES ({id}, {LAYOUT}) IF NOT EXISTS");
     change(session, insert).await?;
-    let mut select = Statement::new(format!("SELECT version FROM {keyspace}.layout WHERE id = 0"));
+    let mut select = Statement::new(format!("SELECT version FROM {keyspace}.layout WHERE id = {id}"));
     select.set_consistency(Consistency::Serial);
     let rows = session.query_unpaged(select, ()).await?.into_rows_result().ok();
     let row = rows.and_then(|rows| rows.maybe_first_row::<(Option<i32>,)>().ok().flatten());
@@ -158,7 +187,7 @@ async fn create_keyspace(session: &Session, options: &CqlOptions) -> Result<(), 
     }
 }
 
-async fn change(session: &Session, cql: String) -> Result<(), ExecutionError> {
+pub(crate) async fn change(session: &Session, cql: String) -> Result<(), ExecutionError> {
     let mut statement = Statement::new(cql);
     statement.set_request_timeout(Some(SCHEMA_TIMEOUT));
     session.query_unpaged(statement, ()).await.map(drop)

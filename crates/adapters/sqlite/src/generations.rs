@@ -3,9 +3,13 @@
 //! There are two file names, taken in turn. Each file says which generation it is and whether it is complete; the
 //! complete one with the highest number is served, any other is removed at open. So a process that ends at any moment
 //! leaves one generation that is whole.
+//!
+//! A fresh one is filled without most of its indexes. Rows come in the order of the log, so each would change a page
+//! somewhere in every index; made at the end, an index is sorted and written once. Whoever reads rows of it, and
+//! whoever publishes it, has it finished first.
 
 use crate::data_dir::{DataDir, OpenError};
-use crate::database::{Database, Layout, ordered, parsed, path_of, unsigned};
+use crate::database::{Database, Layout, Sync, ordered, parsed, path_of, unsigned};
 use crate::fault::Fault;
 use chargeplane_actors::ports::Generation;
 use chargeplane_domain::placement::ShardId;
@@ -20,7 +24,8 @@ macro_rules! read_model_tables {
         "
         CREATE TABLE generation(
             number INTEGER NOT NULL,
-            complete INTEGER NOT NULL
+            complete INTEGER NOT NULL,
+            filling INTEGER NOT NULL
         ) STRICT;
         CREATE TABLE cursors(
             shard TEXT NOT NULL,
@@ -31,6 +36,58 @@ macro_rules! read_model_tables {
     };
 }
 pub(crate) use read_model_tables;
+
+/// What a read model keeps in its files.
+pub(crate) struct Model {
+    /// The two files, taken in turn.
+    pub(crate) layouts: [Layout; 2],
+    /// The indexes that a file gets once it was filled; making one again changes nothing.
+    pub(crate) indexes: &'static [&'static str],
+    /// Holds what was filled in against itself, as soon as the indexes are there.
+    pub(crate) settle: fn(&Transaction<'_>) -> Result<(), Fault>,
+    /// How many records or lines there are.
+    pub(crate) count: fn(&Transaction<'_>) -> Result<u64, Fault>,
+}
+
+/// A file of a read model, with its tables.
+pub(crate) const fn layout(file: &'static str, steps: &'static [&'static str]) -> Layout {
+    Layout { file, steps, page_size: 4_096, sync: Sync::Normal }
+}
+
+/// A store with `generations` of this [`Model`]: how it is opened, and all of its port that is the same for each.
+macro_rules! read_model {
+    ($name:ident, $model:expr) => {
+        impl $name {
+            /// Opens what a data directory has of it and starts its threads.
+            pub fn open(dir: &DataDir) -> Result<Self, OpenError> {
+                Ok(Self { generations: Generations::open(dir, $model)? })
+            }
+        }
+
+        impl ReadModel for $name {
+            fn cursors(&self, of: Generation) -> BoxFuture<'_, Result<Vec<(ShardId, u64)>, StoreError>> {
+                Box::pin(async move { Ok(self.generations.of(of)?.read(cursors).await?) })
+            }
+
+            fn count(&self, of: Generation) -> BoxFuture<'_, Result<u64, StoreError>> {
+                Box::pin(async move { Ok(self.generations.of(of)?.read($model.count).await?) })
+            }
+
+            fn begin(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+                Box::pin(async move { Ok(self.generations.begin().await?) })
+            }
+
+            fn publish(&self) -> BoxFuture<'_, Result<bool, StoreError>> {
+                Box::pin(async move { Ok(self.generations.publish().await?) })
+            }
+
+            fn discard(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+                Box::pin(async move { Ok(self.generations.discard().await?) })
+            }
+        }
+    };
+}
+pub(crate) use read_model;
 
 /// Threads that read each file.
 const READERS: usize = 2;
@@ -56,7 +113,7 @@ struct Files {
 /// The generations of one read model.
 pub(crate) struct Generations {
     dir: DataDir,
-    layouts: &'static [Layout; 2],
+    model: &'static Model,
     files: RwLock<Files>,
     /// Held while files come and go.
     change: tokio::sync::Mutex<()>,
@@ -64,9 +121,9 @@ pub(crate) struct Generations {
 
 impl Generations {
     /// Opens the complete generation, or makes the first one. Blocks.
-    pub(crate) fn open(dir: &DataDir, layouts: &'static [Layout; 2]) -> Result<Self, OpenError> {
+    pub(crate) fn open(dir: &DataDir, model: &'static Model) -> Result<Self, OpenError> {
         let mut found: Vec<File> = Vec::new();
-        for (slot, layout) in layouts.iter().enumerate() {
+        for (slot, layout) in model.layouts.iter().enumerate() {
             if !path_of(dir, layout).exists() {
                 continue;
             }
@@ -83,19 +140,24 @@ impl Generations {
         let served = match found.pop() {
             Some(served) => served,
             None => {
-                let layout = &layouts[0];
-                let first = create(dir, layouts, 0, 1)?;
-                let complete = first.database.write_blocking(complete);
+                let layout = &model.layouts[0];
+                let first = create(dir, model, 0, 1)?;
+                // What comes in is read at once: it is never filled.
+                let complete = first.database.write_blocking(move |transaction| {
+                    model.indexes.iter().try_for_each(|index| transaction.execute_batch(index))?;
+                    transaction.execute("UPDATE generation SET filling = 0", [])?;
+                    complete(transaction)
+                });
                 complete.map_err(|fault| unreadable(dir, layout, &fault))?;
                 first
             }
         };
         for File { slot, database, .. } in found {
             drop(database);
-            remove(dir, &layouts[slot])?;
+            remove(dir, &model.layouts[slot])?;
         }
         let files = RwLock::new(Files { served, fresh: None });
-        Ok(Self { dir: dir.clone(), layouts, files, change: tokio::sync::Mutex::default() })
+        Ok(Self { dir: dir.clone(), model, files, change: tokio::sync::Mutex::default() })
     }
 
     /// The file of a generation.
@@ -108,6 +170,28 @@ impl Generations {
         file.map(|file| Arc::clone(&file.database)).ok_or_else(|| Fault::Io("there is no fresh generation".to_owned()))
     }
 
+    /// The file of a generation, with all of its indexes: to read rows from.
+    pub(crate) async fn finished(&self, generation: Generation) -> Result<Arc<Database>, Fault> {
+        let database = self.of(generation)?;
+        if generation == Generation::Fresh && database.read(is_filling).await? {
+            for index in self.model.indexes {
+                // Each in a transaction of its own, so that the WAL takes one of them at most.
+                database.write(move |transaction| Ok(transaction.execute_batch(index)?)).await?;
+            }
+            let settle = self.model.settle;
+            let settled = database.write(move |transaction| match is_filling(transaction)? {
+                true => {
+                    settle(transaction)?;
+                    transaction.execute("UPDATE generation SET filling = 0", [])?;
+                    Ok(())
+                }
+                false => Ok(()),
+            });
+            settled.await?;
+        }
+        Ok(database)
+    }
+
     /// Makes an empty fresh generation; a former one is removed.
     pub(crate) async fn begin(&self) -> Result<(), Fault> {
         let _change = self.change.lock().await;
@@ -116,10 +200,10 @@ impl Generations {
             let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
             (1 - files.served.slot, files.served.number.saturating_add(1))
         };
-        let (dir, layouts) = (self.dir.clone(), self.layouts);
+        let (dir, model) = (self.dir.clone(), self.model);
         let fresh = blocking(move || {
             // Of a process that could not remove it.
-            remove(&dir, &layouts[slot]).and_then(|()| create(&dir, layouts, slot, number)).map_err(Fault::from)
+            remove(&dir, &model.layouts[slot]).and_then(|()| create(&dir, model, slot, number)).map_err(Fault::from)
         });
         let fresh = fresh.await?;
         self.files.write().unwrap_or_else(PoisonError::into_inner).fresh = Some(fresh);
@@ -143,7 +227,10 @@ impl Generations {
     /// Serves the fresh generation if every shard is as far in it as in the served one.
     pub(crate) async fn publish(&self) -> Result<bool, Fault> {
         let _change = self.change.lock().await;
-        let Ok(fresh) = self.of(Generation::Fresh) else { return Ok(false) };
+        if self.of(Generation::Fresh).is_err() {
+            return Ok(false);
+        }
+        let fresh = self.finished(Generation::Fresh).await?;
         let served = self.of(Generation::Served)?;
         // The served one must not move on between the look and the change, or readers would go back.
         let (enter, entered) = tokio::sync::oneshot::channel();
@@ -193,10 +280,10 @@ impl Generations {
             }
             tokio::time::sleep(RETIRE_PAUSE).await;
         };
-        let (dir, layouts) = (self.dir.clone(), self.layouts);
+        let (dir, model) = (self.dir.clone(), self.model);
         blocking(move || {
             drop(database);
-            remove(&dir, &layouts[slot]).map_err(Fault::from)
+            remove(&dir, &model.layouts[slot]).map_err(Fault::from)
         })
         .await
     }
@@ -211,12 +298,13 @@ fn unreadable(dir: &DataDir, layout: &Layout, fault: &Fault) -> OpenError {
     OpenError::Io { path: path_of(dir, layout), source: std::io::Error::other(fault.text()) }
 }
 
-fn create(dir: &DataDir, layouts: &'static [Layout; 2], slot: usize, number: u64) -> Result<File, OpenError> {
-    let layout = &layouts[slot];
+/// An empty file that is to be filled.
+fn create(dir: &DataDir, model: &'static Model, slot: usize, number: u64) -> Result<File, OpenError> {
+    let layout = &model.layouts[slot];
     let database = Database::open(dir, layout, READERS)?;
     let written = database.write_blocking(move |transaction| {
         size_cache(transaction)?;
-        let sql = "INSERT INTO generation(number, complete) VALUES(?1, 0)";
+        let sql = "INSERT INTO generation(number, complete, filling) VALUES(?1, 0, 1)";
         transaction.execute(sql, [ordered(number)])?;
         Ok(())
     });
@@ -258,6 +346,11 @@ fn complete(transaction: &Transaction<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Whether the file does not have all of its indexes yet.
+pub(crate) fn is_filling(transaction: &Transaction<'_>) -> Result<bool, Fault> {
+    Ok(transaction.prepare_cached("SELECT filling FROM generation")?.query_row([], |row| row.get(0))?)
+}
+
 /// How far each shard is in a file, in the order of the shards.
 pub(crate) fn cursors(transaction: &Transaction<'_>) -> Result<Vec<(ShardId, u64)>, Fault> {
     let mut select = transaction.prepare_cached("SELECT shard, upto_lsn FROM cursors")?;
@@ -268,13 +361,16 @@ pub(crate) fn cursors(transaction: &Transaction<'_>) -> Result<Vec<(ShardId, u64
     Ok(cursors)
 }
 
+/// The log number up to which everything of a shard is in.
+pub(crate) fn cursor_of(transaction: &Transaction<'_>, shard: ShardId) -> Result<u64, Fault> {
+    let mut select = transaction.prepare_cached("SELECT upto_lsn FROM cursors WHERE shard = ?1")?;
+    unsigned(select.query_row([shard.to_string()], |row| row.get(0)).optional()?.unwrap_or(0))
+}
+
 /// Moves a shard's cursor forward; the log number up to which everything is in already. A batch that begins above it
 /// would leave a hole.
 pub(crate) fn advance(transaction: &Transaction<'_>, shard: ShardId, after: u64, upto: u64) -> Result<u64, Fault> {
-    let shard = shard.to_string();
-    let mut select = transaction.prepare_cached("SELECT upto_lsn FROM cursors WHERE shard = ?1")?;
-    let cursor = select.query_row([&shard], |row| row.get::<_, i64>(0)).optional()?;
-    let cursor = unsigned(cursor.unwrap_or(0))?;
+    let cursor = cursor_of(transaction, shard)?;
     if after > cursor {
         return Err(Fault::Conflict { expected: cursor, found: after });
     }
@@ -282,7 +378,7 @@ pub(crate) fn advance(transaction: &Transaction<'_>, shard: ShardId, after: u64,
         "INSERT INTO cursors(shard, upto_lsn) VALUES(?1, ?2)
          ON CONFLICT(shard) DO UPDATE SET upto_lsn = max(upto_lsn, excluded.upto_lsn)",
     )?;
-    upsert.execute(params![shard, ordered(upto)])?;
+    upsert.execute(params![shard.to_string(), ordered(upto)])?;
     Ok(cursor)
 }
 

@@ -10,14 +10,15 @@ mod read;
 mod write;
 
 use crate::data_dir::{DataDir, OpenError};
-use crate::database::{Layout, Sync, unsigned};
+use crate::database::{Database, unsigned};
 use crate::fault::Fault;
-use crate::generations::{Generations, cursors, read_model_tables};
+use crate::generations::{Generations, Model, cursors, layout, read_model, read_model_tables};
 use chargeplane_actors::ports::{
     Added, ChargeRecords, Generation, ReadModel, RecordBatch, RecordQuery, StoreError, StoredRecord,
 };
 use chargeplane_cluster::BoxFuture;
 use chargeplane_domain::placement::ShardId;
+use std::sync::Arc;
 
 const TABLES: &[&str] = &[concat!(
     read_model_tables!(),
@@ -47,76 +48,57 @@ const TABLES: &[&str] = &[concat!(
             record BLOB NOT NULL
         ) STRICT;
         CREATE UNIQUE INDEX records_by_place ON charge_records(shard, lsn, idx);
-        CREATE INDEX records_by_id ON charge_records(ord);
-        CREATE INDEX records_by_tenant ON charge_records(tenant, ended_at, ord, month);
-        CREATE INDEX records_by_city ON charge_records(city, ended_at, ord, month);
-        CREATE INDEX records_by_charger ON charge_records(charger, ended_at, ord, month);
-        CREATE INDEX records_by_account ON charge_records(account, ended_at, ord, month);
     "
 )];
 
-const fn layout(file: &'static str) -> Layout {
-    Layout { file, steps: TABLES, page_size: 4_096, sync: Sync::Normal }
-}
+const INDEXES: &[&str] = &[
+    "CREATE INDEX IF NOT EXISTS records_by_id ON charge_records(ord)",
+    "CREATE INDEX IF NOT EXISTS records_by_tenant ON charge_records(tenant, ended_at, ord, month)",
+    "CREATE INDEX IF NOT EXISTS records_by_city ON charge_records(city, ended_at, ord, month)",
+    "CREATE INDEX IF NOT EXISTS records_by_charger ON charge_records(charger, ended_at, ord, month)",
+    "CREATE INDEX IF NOT EXISTS records_by_account ON charge_records(account, ended_at, ord, month)",
+];
 
-/// The two files, taken in turn.
-const LAYOUTS: &[Layout; 2] = &[layout("records-a.sqlite"), layout("records-b.sqlite")];
+static MODEL: Model = Model {
+    layouts: [layout("records-a.sqlite", TABLES), layout("records-b.sqlite", TABLES)],
+    indexes: INDEXES,
+    settle: write::settle,
+    count,
+};
 
 /// Charge records in `records-a.sqlite` or `records-b.sqlite`.
 pub struct SqliteRecords {
     generations: Generations,
 }
 
-impl SqliteRecords {
-    /// Opens the records of a data directory and starts their threads.
-    pub fn open(dir: &DataDir) -> Result<Self, OpenError> {
-        Ok(Self { generations: Generations::open(dir, LAYOUTS)? })
-    }
-}
-
-impl ReadModel for SqliteRecords {
-    fn cursors(&self, of: Generation) -> BoxFuture<'_, Result<Vec<(ShardId, u64)>, StoreError>> {
-        Box::pin(async move { Ok(self.generations.of(of)?.read(cursors).await?) })
-    }
-
-    fn count(&self, of: Generation) -> BoxFuture<'_, Result<u64, StoreError>> {
-        Box::pin(async move { Ok(self.generations.of(of)?.read(count).await?) })
-    }
-
-    fn begin(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move { Ok(self.generations.begin().await?) })
-    }
-
-    fn publish(&self) -> BoxFuture<'_, Result<bool, StoreError>> {
-        Box::pin(async move { Ok(self.generations.publish().await?) })
-    }
-
-    fn discard(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move { Ok(self.generations.discard().await?) })
-    }
-}
+read_model!(SqliteRecords, &MODEL);
 
 impl ChargeRecords for SqliteRecords {
     fn add(&self, to: Generation, batch: RecordBatch) -> BoxFuture<'_, Result<Added, StoreError>> {
         Box::pin(async move {
-            let file = self.generations.of(to)?;
-            Ok(file.write(move |transaction| write::add(transaction, &batch)).await?)
+            let batch = Arc::new(batch);
+            let write = |file: Arc<Database>, batch: Arc<RecordBatch>| async move {
+                file.write(move |transaction| write::add(transaction, &batch)).await
+            };
+            if let Some(added) = write(self.generations.of(to)?, Arc::clone(&batch)).await? {
+                return Ok(added);
+            }
+            let added = write(self.generations.finished(to).await?, batch).await?;
+            added.ok_or_else(|| StoreError::Io("the generation was begun anew meanwhile".to_owned()))
         })
     }
 
     fn page(&self, of: Generation, query: RecordQuery) -> BoxFuture<'_, Result<Vec<StoredRecord>, StoreError>> {
         Box::pin(async move {
-            let file = self.generations.of(of)?;
+            let file = self.generations.finished(of).await?;
             Ok(file.read(move |transaction| read::page(transaction, &query)).await?)
         })
     }
 }
 
-/// Rows are never deleted, so the last one's number is how many there are.
 fn count(transaction: &rusqlite::Transaction<'_>) -> Result<u64, Fault> {
-    let last = transaction.query_row("SELECT max(rowid) FROM charge_records", [], |row| row.get::<_, Option<i64>>(0));
-    unsigned(last?.unwrap_or(0))
+    unsigned(transaction.query_row("SELECT count(*) FROM charge_records", [], |row| row.get(0))?)
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

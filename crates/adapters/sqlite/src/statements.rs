@@ -6,9 +6,9 @@
 mod block;
 
 use crate::data_dir::{DataDir, OpenError};
-use crate::database::{Layout, Sync, ordered, parsed, unsigned, unsigned32};
+use crate::database::{ordered, parsed, unsigned, unsigned32};
 use crate::fault::Fault;
-use crate::generations::{Generations, advance, cursors, read_model_tables};
+use crate::generations::{Generations, Model, advance, cursors, layout, read_model, read_model_tables};
 use crate::journal::{code_of, shard_of_code};
 use chargeplane_actors::ports::{Generation, LedgerEntry, ReadModel, StatementBatch, Statements, StoreError};
 use chargeplane_cluster::BoxFuture;
@@ -36,16 +36,16 @@ const TABLES: &[&str] = &[concat!(
             opening INTEGER NOT NULL,
             body BLOB NOT NULL
         ) STRICT;
-        CREATE UNIQUE INDEX blocks_by_account ON blocks(account, last_lsn, last_idx);
     "
 )];
 
-const fn layout(file: &'static str) -> Layout {
-    Layout { file, steps: TABLES, page_size: 4_096, sync: Sync::Normal }
-}
-
-/// The two files, taken in turn.
-const LAYOUTS: &[Layout; 2] = &[layout("statements-a.sqlite"), layout("statements-b.sqlite")];
+static MODEL: Model = Model {
+    layouts: [layout("statements-a.sqlite", TABLES), layout("statements-b.sqlite", TABLES)],
+    indexes: &["CREATE UNIQUE INDEX IF NOT EXISTS blocks_by_account ON blocks(account, last_lsn, last_idx)"],
+    // Cursors let no line in twice, with indexes or without.
+    settle: |_| Ok(()),
+    count,
+};
 
 /// Lines in one block at most: what a page reads in vain at its beginning and end is bounded.
 const MAX_LINES: usize = 512;
@@ -55,34 +55,7 @@ pub struct SqliteStatements {
     generations: Generations,
 }
 
-impl SqliteStatements {
-    /// Opens the statements of a data directory and starts their threads.
-    pub fn open(dir: &DataDir) -> Result<Self, OpenError> {
-        Ok(Self { generations: Generations::open(dir, LAYOUTS)? })
-    }
-}
-
-impl ReadModel for SqliteStatements {
-    fn cursors(&self, of: Generation) -> BoxFuture<'_, Result<Vec<(ShardId, u64)>, StoreError>> {
-        Box::pin(async move { Ok(self.generations.of(of)?.read(cursors).await?) })
-    }
-
-    fn count(&self, of: Generation) -> BoxFuture<'_, Result<u64, StoreError>> {
-        Box::pin(async move { Ok(self.generations.of(of)?.read(count).await?) })
-    }
-
-    fn begin(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move { Ok(self.generations.begin().await?) })
-    }
-
-    fn publish(&self) -> BoxFuture<'_, Result<bool, StoreError>> {
-        Box::pin(async move { Ok(self.generations.publish().await?) })
-    }
-
-    fn discard(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move { Ok(self.generations.discard().await?) })
-    }
-}
+read_model!(SqliteStatements, &MODEL);
 
 impl Statements for SqliteStatements {
     fn add(&self, to: Generation, batch: StatementBatch) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -100,7 +73,7 @@ impl Statements for SqliteStatements {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<LedgerEntry>, StoreError>> {
         Box::pin(async move {
-            let file = self.generations.of(of)?;
+            let file = self.generations.finished(of).await?;
             Ok(file.read(move |transaction| lines(transaction, &account, after, limit)).await?)
         })
     }
@@ -112,7 +85,7 @@ impl Statements for SqliteStatements {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<AccountId>, StoreError>> {
         Box::pin(async move {
-            let file = self.generations.of(of)?;
+            let file = self.generations.finished(of).await?;
             Ok(file.read(move |transaction| accounts(transaction, after.as_ref(), limit)).await?)
         })
     }

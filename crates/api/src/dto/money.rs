@@ -287,7 +287,7 @@ pub struct LedgerEntryDto {
     pub entry: String,
     /// The account.
     pub account: String,
-    /// `opened`, `top_up`, `refund`, `adjustment`, `debit`, `settlement`, `release`,
+    /// `opened`, `top_up`, `refund`, `adjustment`, `debit`, `settlement`, `release`, `hold_ended`,
     /// `transfer_out`, `transfer_in`, `transfer_returned`, `frozen`, `unfrozen`, `closed`.
     pub kind: String,
     /// What it did to the balance.
@@ -376,7 +376,9 @@ pub struct OperatorBalanceDto {
     pub overshoot: String,
     /// Shares of revenue by agreement: received, less what was passed on.
     pub shares: String,
-    /// Everything together.
+    /// Paid out: zero or negative.
+    pub paid_out: String,
+    /// Everything together: what may be paid out.
     pub total: String,
 }
 
@@ -390,6 +392,7 @@ impl OperatorBalancesDto {
             fees: balance.fees.to_string(),
             overshoot: balance.overshoot.to_string(),
             shares: balance.shares.to_string(),
+            paid_out: balance.paid_out.to_string(),
             total: balance.total().to_string(),
         };
         Self { operator, balances: balances.iter().map(dto).collect() }

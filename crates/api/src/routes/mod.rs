@@ -58,6 +58,8 @@ pub(crate) fn all() -> OpenApiRouter<ApiState> {
         .routes(routes!(records::export))
         .routes(routes!(records::rebuild, records::rebuild_status))
         .routes(routes!(operators::balance))
+        .routes(routes!(operators::pay_out))
+        .routes(routes!(operators::statement))
         .routes(routes!(operations::balances))
         .routes(routes!(operations::dead_letters))
         .routes(routes!(operations::retry_dead_letter))

@@ -89,6 +89,9 @@ impl AccountEvent {
             Self::TransferRefused { .. } => "transfer_refused",
             Self::TransferArrived { .. } => "transfer_arrived",
             Self::TransferReturned { .. } => "transfer_returned",
+            Self::Collected { .. } => "collected",
+            Self::PaidOut { .. } => "paid_out",
+            Self::HoldEnded { .. } => "hold_ended",
             Self::Held { .. } => "held",
             Self::Debited { .. } => "debited",
             Self::Settled { .. } => "settled",
@@ -112,6 +115,9 @@ impl AccountEvent {
             | Self::TransferRefused { at, .. }
             | Self::TransferArrived { at, .. }
             | Self::TransferReturned { at, .. }
+            | Self::Collected { at, .. }
+            | Self::PaidOut { at, .. }
+            | Self::HoldEnded { at, .. }
             | Self::Held { at, .. }
             | Self::Debited { at, .. }
             | Self::Refused { at, .. } => *at,
@@ -149,7 +155,9 @@ impl Account {
             | AccountEvent::Frozen { .. }
             | AccountEvent::Unfrozen { .. }
             | AccountEvent::Released { .. }
+            | AccountEvent::HoldEnded { .. }
             | AccountEvent::Closed { .. } => self.on_operated(event)?,
+            AccountEvent::Collected { .. } | AccountEvent::PaidOut { .. } => self.on_till(event)?,
             AccountEvent::TransferredOut { .. }
             | AccountEvent::TransferredIn { .. }
             | AccountEvent::TransferRefused { .. }
@@ -197,7 +205,9 @@ impl Account {
         }
         self.clock = self.clock.max(event.at());
         match event {
-            AccountEvent::Released { session, .. } => self.closings.push_back((self.clock, session.clone())),
+            AccountEvent::Released { session, .. } | AccountEvent::HoldEnded { session, .. } => {
+                self.closings.push_back((self.clock, session.clone()))
+            }
             // One whose hold was released is in the list since then.
             AccountEvent::Settled { session, .. } if self.holds.get(session).is_some_and(|s| s.released.is_none()) => {
                 self.closings.push_back((self.clock, session.clone()));

@@ -2,6 +2,7 @@
 
 mod metered;
 mod operated;
+mod till;
 mod transfers;
 
 use crate::account::{
@@ -27,6 +28,9 @@ pub struct Decision {
 
 /// Decides a command. `state` is none for an account that was never opened.
 pub fn decide(state: Option<&Account>, id: &AccountId, command: &AccountCommand) -> Decision {
+    if command.is_for_tills().is_some_and(|till| till != id.is_till()) {
+        return refuse(AccountRejection::OperatorsTill);
+    }
     match (state, command) {
         (None, AccountCommand::Open { key, currency, kind, holder, at }) => {
             open(id, key, *currency, *kind, *holder, *at)
@@ -59,6 +63,13 @@ pub fn decide(state: Option<&Account>, id: &AccountId, command: &AccountCommand)
         }
         (Some(account), AccountCommand::EndTransfer { number, refused, at }) => {
             account.end_transfer_with(*number, refused.as_ref(), *at)
+        }
+        (Some(account), AccountCommand::Collect { key, amount, at }) => account.collect(key, *amount, *at),
+        (Some(account), AccountCommand::PayOut { key, reference, amount, currency, at }) => {
+            account.in_currency(*currency, |account| account.pay_out(key, reference, *amount, *at))
+        }
+        (Some(account), AccountCommand::EndHold { session, quiet_since, at }) => {
+            account.end_hold(session, *quiet_since, *at)
         }
         (Some(account), AccountCommand::Authorise { session, operator, tariff, split, want, reserve, at }) => {
             account.authorise(session, operator, tariff, split.as_ref(), *want, *reserve, *at)
@@ -96,6 +107,9 @@ fn check_key(key: &str) -> Result<(), AccountRejection> {
 fn open(id: &AccountId, key: &str, currency: Currency, kind: AccountKind, holder: Holder, at: Timestamp) -> Decision {
     if let Err(rejection) = check_key(key) {
         return refuse(rejection);
+    }
+    if id.till().is_some_and(|till| till.currency != currency || kind != AccountKind::Prepaid) {
+        return refuse(AccountRejection::OperatorsTill);
     }
     let limit = kind.limit();
     if !(Money::ZERO..=MAX_BALANCE).contains(&limit) {
@@ -152,6 +166,8 @@ impl Account {
         }
         match decide(self) {
             Ok((event, answer)) => Decision { event: Some(event), answer: Ok(answer) },
+            // Revenue of other shards may be on its way: the same key may ask again.
+            Err(rejection @ AccountRejection::InsufficientFunds { .. }) if self.id.is_till() => refuse(rejection),
             Err(rejection) => {
                 let subject = RefusedSubject::Key { key: key.to_owned(), content };
                 refuse_and_remember(subject, rejection, at)

@@ -125,6 +125,7 @@ impl Account {
                 let content = KeyContent::Release { session: session.clone() };
                 self.remember_key(key, content, Ok(AccountAnswer::Released { hold: *hold }), *at);
             }
+            AccountEvent::HoldEnded { session, hold, at } => self.give_back(session, *hold, *at, event)?,
             AccountEvent::Closed { key, at } => {
                 self.status = AccountStatus::Closed { at: *at };
                 self.remember_key(key, KeyContent::Close, Ok(AccountAnswer::Closed), *at);

@@ -46,6 +46,14 @@ pub fn postings(id: &AccountId, event: &AccountEvent) -> Vec<Posting> {
         AccountEvent::TransferredOut { currency, amount, .. } => in_flight(id, *currency, *amount),
         AccountEvent::TransferredIn { currency, amount, .. }
         | AccountEvent::TransferReturned { currency, amount, .. } => in_flight(id, *currency, amount.negated()),
+        AccountEvent::Collected { operator, currency, amount, .. } => vec![
+            (LedgerAccount::Driver(id.clone()), *currency, *amount),
+            (LedgerAccount::Collected { operator: operator.clone(), currency: *currency }, *currency, amount.negated()),
+        ],
+        AccountEvent::PaidOut { currency, amount, .. } => vec![
+            (LedgerAccount::Driver(id.clone()), *currency, amount.negated()),
+            (LedgerAccount::Payout { tenant: id.tenant_id(), currency: *currency }, *currency, *amount),
+        ],
         AccountEvent::Debited { operator, currency, energy, service, fees, .. } => {
             let price = Priced { energy: *energy, service: *service, fees: *fees };
             revenue(id, operator, *currency, price, Money::ZERO)
@@ -60,6 +68,7 @@ pub fn postings(id: &AccountId, event: &AccountEvent) -> Vec<Posting> {
         | AccountEvent::Frozen { .. }
         | AccountEvent::Unfrozen { .. }
         | AccountEvent::Released { .. }
+        | AccountEvent::HoldEnded { .. }
         | AccountEvent::Closed { .. }
         | AccountEvent::TransferRefused { .. }
         | AccountEvent::TransferArrived { .. }

@@ -82,10 +82,13 @@ pub enum AccountRejection {
     /// Too many transfers are under way.
     #[error("{MAX_OPEN_TRANSFERS} transfers of this account are under way")]
     TooManyTransfers,
+    /// Asked of an operator's till what only the account of a driver does, or the other way round.
+    #[error("an operator's till collects his revenue, pays it out and does nothing else; no other account does that")]
+    OperatorsTill,
     /// A transfer that has ended long ago.
     #[error("this transfer has ended")]
     StaleTransfer,
-    /// An operator has given its hold back.
+    /// Its hold was given back by an operator, or ended by time.
     #[error("the hold of this session was released: nothing more is taken for it")]
     SessionReleased,
     /// Its meter was read a moment ago.
@@ -163,6 +166,7 @@ impl AccountRejection {
             Self::TargetClosed => "target_closed",
             Self::InvalidTarget => "invalid_target",
             Self::TooManyTransfers => "too_many_transfers",
+            Self::OperatorsTill => "operators_till",
             Self::StaleTransfer => "stale_transfer",
             Self::SessionReleased => "session_released",
             Self::SessionActive { .. } => "session_active",

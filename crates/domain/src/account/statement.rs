@@ -2,6 +2,7 @@
 
 use crate::account::AccountEvent;
 use crate::ids::SessionId;
+use crate::tariff::Priced;
 use crate::units::{Money, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,12 @@ pub enum StatementKind {
     Unfrozen,
     /// An operator gave a session's hold back.
     Release,
+    /// A session's hold ended by time.
+    HoldEnded,
+    /// Revenue came into a till.
+    Collected,
+    /// Money left a till and the system.
+    Payout,
     /// Closed for good.
     Closed,
     /// Money left for another account.
@@ -48,6 +55,9 @@ impl StatementKind {
             Self::Frozen => "frozen",
             Self::Unfrozen => "unfrozen",
             Self::Release => "release",
+            Self::HoldEnded => "hold_ended",
+            Self::Collected => "collected",
+            Self::Payout => "payout",
             Self::Closed => "closed",
             Self::TransferOut => "transfer_out",
             Self::TransferIn => "transfer_in",
@@ -72,91 +82,130 @@ pub struct StatementEntry {
     pub note: String,
 }
 
+/// What a line says without words: all that books need, made without allocating.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatementLine<'a> {
+    pub kind: StatementKind,
+    /// Change of the balance as the driver sees it: paid in is positive, spent is negative.
+    pub amount: Money,
+    pub session: Option<&'a SessionId>,
+    /// The idempotency key of the request that caused it.
+    pub key: Option<&'a str>,
+    pub at: Timestamp,
+}
+
 /// The lines of an event, at most one today. The amounts of all lines sum to the balance. Holds are no
 /// lines, because they move no money; nor are refusals; nor is a debit that could take nothing.
 pub fn statement_entries(event: &AccountEvent) -> Vec<StatementEntry> {
-    let entry = match event {
-        AccountEvent::Opened { key, kind, currency, holder, at } => {
-            let holder = holder.code();
-            let note = format!("{holder} account opened in {currency}, credit limit {}", kind.limit());
-            keyed(StatementKind::Opened, Money::ZERO, key, *at, note)
+    let entry = |line: StatementLine<'_>| StatementEntry {
+        kind: line.kind,
+        amount: line.amount,
+        session: line.session.cloned(),
+        key: line.key.map(str::to_owned),
+        at: line.at,
+        note: note(event),
+    };
+    statement_line(event).map(entry).into_iter().collect()
+}
+
+/// The line of an event, without its words.
+pub fn statement_line(event: &AccountEvent) -> Option<StatementLine<'_>> {
+    use StatementKind as Kind;
+    Some(match event {
+        AccountEvent::Opened { key, at, .. } => keyed(Kind::Opened, Money::ZERO, key, *at),
+        AccountEvent::ToppedUp { key, amount, at, .. } => keyed(Kind::TopUp, *amount, key, *at),
+        AccountEvent::Refunded { key, amount, at, .. } => keyed(Kind::Refund, amount.negated(), key, *at),
+        AccountEvent::Adjusted { key, amount, at, .. } => keyed(Kind::Adjustment, *amount, key, *at),
+        AccountEvent::Frozen { key, at, .. } => keyed(Kind::Frozen, Money::ZERO, key, *at),
+        AccountEvent::Unfrozen { key, at } => keyed(Kind::Unfrozen, Money::ZERO, key, *at),
+        AccountEvent::Released { key, session, at, .. } => {
+            StatementLine { session: Some(session), ..keyed(Kind::Release, Money::ZERO, key, *at) }
         }
-        AccountEvent::ToppedUp { key, amount, at, .. } => {
-            keyed(StatementKind::TopUp, *amount, key, *at, "top-up".to_owned())
+        AccountEvent::HoldEnded { session, at, .. } => {
+            StatementLine { session: Some(session), ..unkeyed(Kind::HoldEnded, Money::ZERO, *at) }
         }
-        AccountEvent::Refunded { key, amount, at, .. } => {
-            keyed(StatementKind::Refund, amount.negated(), key, *at, "given back to where it came from".to_owned())
+        AccountEvent::Collected { key, amount, at, .. } => keyed(Kind::Collected, *amount, key, *at),
+        AccountEvent::PaidOut { key, amount, at, .. } => keyed(Kind::Payout, amount.negated(), key, *at),
+        AccountEvent::Closed { key, at } => keyed(Kind::Closed, Money::ZERO, key, *at),
+        AccountEvent::TransferredOut { key, amount, at, .. } => keyed(Kind::TransferOut, amount.negated(), key, *at),
+        AccountEvent::TransferredIn { amount, at, .. } => unkeyed(Kind::TransferIn, *amount, *at),
+        AccountEvent::TransferReturned { amount, at, .. } => unkeyed(Kind::TransferReturned, *amount, *at),
+        AccountEvent::Debited { session, energy, service, fees, at, .. } => {
+            let amount = debited(&Priced { energy: *energy, service: *service, fees: *fees })?;
+            StatementLine { session: Some(session), ..unkeyed(Kind::Debit, amount, *at) }
         }
-        AccountEvent::Adjusted { key, amount, reason, at, .. } => {
-            keyed(StatementKind::Adjustment, *amount, key, *at, reason.clone())
-        }
-        AccountEvent::Frozen { key, reason, at } => keyed(StatementKind::Frozen, Money::ZERO, key, *at, reason.clone()),
-        AccountEvent::Unfrozen { key, at } => {
-            keyed(StatementKind::Unfrozen, Money::ZERO, key, *at, "not frozen any more".to_owned())
-        }
-        AccountEvent::Released { key, session, hold, at } => {
-            let note = format!("{hold} was held for the session and is free again");
-            StatementEntry {
-                session: Some(session.clone()),
-                ..keyed(StatementKind::Release, Money::ZERO, key, *at, note)
-            }
-        }
-        AccountEvent::Closed { key, at } => {
-            keyed(StatementKind::Closed, Money::ZERO, key, *at, "account closed".to_owned())
-        }
-        AccountEvent::TransferredOut { key, number, to, amount, at, .. } => {
-            keyed(StatementKind::TransferOut, amount.negated(), key, *at, format!("to {to}, transfer {number}"))
-        }
-        AccountEvent::TransferredIn { transfer, amount, at, .. } => {
-            unkeyed(StatementKind::TransferIn, *amount, *at, format!("from {}, transfer {transfer}", transfer.from))
-        }
-        AccountEvent::TransferReturned { number, amount, rejection, at, .. } => {
-            unkeyed(StatementKind::TransferReturned, *amount, *at, format!("transfer {number}: {rejection}"))
-        }
-        AccountEvent::Debited { session, meter, energy, service, fees, at, .. } => {
-            let paid = energy.saturating_add(*service).saturating_add(*fees);
-            if paid == Money::ZERO {
-                return Vec::new();
-            }
-            let fees = if fees.is_zero() { String::new() } else { format!(", fees {fees}") };
-            let note = format!("energy {energy}, service {service}{fees}, up to {meter}");
-            of_session(StatementKind::Debit, paid.negated(), session, *at, note)
-        }
-        AccountEvent::Settled { session, energy, service, fees, settled, .. } => {
-            let taken = energy.saturating_add(*service).saturating_add(*fees);
-            let paid = taken.saturating_sub(settled.overshoot);
-            let note = match settled.overshoot {
-                Money::ZERO if paid < Money::ZERO => {
-                    let back = paid.negated();
-                    format!(
-                        "{} for {} in all; {back} of what was taken before given back",
-                        settled.meter, settled.billed
-                    )
-                }
-                Money::ZERO => format!("{} for {} in all", settled.meter, settled.billed),
-                borne => format!(
-                    "{} for {} in all; {} of it, worth {borne}, borne by the operator",
-                    settled.meter, settled.billed, settled.overshoot_wh
-                ),
-            };
-            of_session(StatementKind::Settlement, paid.negated(), session, settled.at, note)
+        AccountEvent::Settled { session, settled, .. } => {
+            let amount = paid_at_settlement(event).negated();
+            StatementLine { session: Some(session), ..unkeyed(Kind::Settlement, amount, settled.at) }
         }
         AccountEvent::TransferRefused { .. }
         | AccountEvent::TransferArrived { .. }
         | AccountEvent::Held { .. }
-        | AccountEvent::Refused { .. } => return Vec::new(),
-    };
-    vec![entry]
+        | AccountEvent::Refused { .. } => return None,
+    })
 }
 
-fn keyed(kind: StatementKind, amount: Money, key: &str, at: Timestamp, note: String) -> StatementEntry {
-    StatementEntry { kind, amount, session: None, key: Some(key.to_owned()), at, note }
+/// What a debit of so much does to the balance; none when it could take nothing, which is no line.
+pub fn debited(taken: &Priced) -> Option<Money> {
+    let paid = taken.total();
+    (paid != Money::ZERO).then(|| paid.negated())
 }
 
-fn unkeyed(kind: StatementKind, amount: Money, at: Timestamp, note: String) -> StatementEntry {
-    StatementEntry { kind, amount, session: None, key: None, at, note }
+fn paid_at_settlement(event: &AccountEvent) -> Money {
+    match event {
+        AccountEvent::Settled { energy, service, fees, settled, .. } => {
+            energy.saturating_add(*service).saturating_add(*fees).saturating_sub(settled.overshoot)
+        }
+        _ => Money::ZERO,
+    }
 }
 
-fn of_session(kind: StatementKind, amount: Money, session: &SessionId, at: Timestamp, note: String) -> StatementEntry {
-    StatementEntry { kind, amount, session: Some(session.clone()), key: None, at, note }
+/// What the line of an event says in words.
+fn note(event: &AccountEvent) -> String {
+    match event {
+        AccountEvent::Opened { kind, currency, holder, .. } => {
+            format!("{} account opened in {currency}, credit limit {}", holder.code(), kind.limit())
+        }
+        AccountEvent::ToppedUp { .. } => "top-up".to_owned(),
+        AccountEvent::Refunded { .. } => "given back to where it came from".to_owned(),
+        AccountEvent::Adjusted { reason, .. } | AccountEvent::Frozen { reason, .. } => reason.clone(),
+        AccountEvent::Unfrozen { .. } => "not frozen any more".to_owned(),
+        AccountEvent::Released { hold, .. } => format!("{hold} was held for the session and is free again"),
+        AccountEvent::HoldEnded { hold, .. } => {
+            format!("nothing was read for long: {hold} was held for the session and is free again")
+        }
+        AccountEvent::Collected { operator, .. } => format!("revenue of {operator} in this shard"),
+        AccountEvent::PaidOut { reference, .. } => reference.clone(),
+        AccountEvent::Closed { .. } => "account closed".to_owned(),
+        AccountEvent::TransferredOut { number, to, .. } => format!("to {to}, transfer {number}"),
+        AccountEvent::TransferredIn { transfer, .. } => format!("from {}, transfer {transfer}", transfer.from),
+        AccountEvent::TransferReturned { number, rejection, .. } => format!("transfer {number}: {rejection}"),
+        AccountEvent::Debited { meter, energy, service, fees, .. } => {
+            let fees = if fees.is_zero() { String::new() } else { format!(", fees {fees}") };
+            format!("energy {energy}, service {service}{fees}, up to {meter}")
+        }
+        AccountEvent::Settled { settled, .. } => {
+            let paid = paid_at_settlement(event);
+            let in_all = format!("{} for {} in all", settled.meter, settled.billed);
+            match settled.overshoot {
+                Money::ZERO if paid < Money::ZERO => {
+                    format!("{in_all}; {} of what was taken before given back", paid.negated())
+                }
+                Money::ZERO => in_all,
+                borne => format!("{in_all}; {} of it, worth {borne}, borne by the operator", settled.overshoot_wh),
+            }
+        }
+        AccountEvent::TransferRefused { .. }
+        | AccountEvent::TransferArrived { .. }
+        | AccountEvent::Held { .. }
+        | AccountEvent::Refused { .. } => String::new(),
+    }
+}
+
+fn keyed(kind: StatementKind, amount: Money, key: &str, at: Timestamp) -> StatementLine<'_> {
+    StatementLine { kind, amount, session: None, key: Some(key), at }
+}
+
+fn unkeyed(kind: StatementKind, amount: Money, at: Timestamp) -> StatementLine<'static> {
+    StatementLine { kind, amount, session: None, key: None, at }
 }

@@ -11,6 +11,7 @@ mod operated;
 mod properties;
 mod sessions;
 mod shares;
+mod tills;
 mod transfers;
 
 pub(super) fn cny() -> Currency {
@@ -142,6 +143,11 @@ pub(super) fn unfreeze(key: &str) -> AccountCommand {
 
 pub(super) fn release(key: &str, number: usize, at: i64) -> AccountCommand {
     AccountCommand::Release { key: key.into(), session: session(number), at: Timestamp(at) }
+}
+
+pub(super) fn end_hold(number: usize, quiet_since: i64) -> AccountCommand {
+    let (quiet_since, at) = (Timestamp(quiet_since), Timestamp(6));
+    AccountCommand::EndHold { session: session(number), quiet_since, at }
 }
 
 pub(super) fn close(key: &str) -> AccountCommand {

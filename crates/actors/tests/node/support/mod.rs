@@ -2,12 +2,12 @@
 
 #![allow(dead_code, reason = "every test file uses a part of it")]
 
-use chargeplane_actors::handle::NodeHandle;
+use chargeplane_actors::handle::{CallError, NodeHandle};
 use chargeplane_actors::node::Node;
 use chargeplane_actors::ports::RecordQuery;
 use chargeplane_actors::testing::RecordingLink;
 use chargeplane_actors::views::Enrolment;
-use chargeplane_domain::account::{AccountCommand, AccountKind, Holder};
+use chargeplane_domain::account::{AccountAnswer, AccountCommand, AccountKind, Holder};
 use chargeplane_domain::catalogue::{Catalogue, Charger, Gateway, LimitNode, Station};
 use chargeplane_domain::command::Action;
 use chargeplane_domain::gateway::BootId;
@@ -16,8 +16,8 @@ use chargeplane_domain::sample::Sample;
 use chargeplane_domain::session::ChargeRecord;
 use chargeplane_domain::split::Split;
 use chargeplane_domain::tariff::book::TariffBook;
-use chargeplane_domain::tariff::fees::Fees;
-use chargeplane_domain::tariff::{Price, Slots, Tariff};
+use chargeplane_domain::tariff::fees::{Fees, MeteredTime};
+use chargeplane_domain::tariff::{PERIODS, Price, Priced, Slots, Tariff};
 use chargeplane_domain::units::{Currency, Money, Mono, Timestamp, WattHours, Watts};
 use chargeplane_protocol::envelope::{GatewayKey, Header, Keyring};
 use chargeplane_protocol::link::{LinkEvent, LinkSink};
@@ -96,6 +96,70 @@ pub async fn open_account(handle: &NodeHandle, name: &str, amount: i64) {
     if amount > 0 {
         let top_up = AccountCommand::TopUp { key: format!("top-up-{name}"), amount: Money(amount), currency: None, at };
         handle.account_command(account, top_up).await.expect("tops up");
+    }
+}
+
+/// A session of an account, without a charger: authorised, read and settled by commands. 1.2 + 0.3 a kWh; a third is
+/// the owner's of the site.
+pub struct Metered {
+    pub account: AccountId,
+    pub session: SessionId,
+    sequence: u32,
+}
+
+impl Metered {
+    pub async fn begin(handle: &NodeHandle, account: &str, session: &str, want: i64, at: Timestamp) -> Self {
+        Self::begin_at(handle, "op1", Some(split()), account, session, want, at).await
+    }
+
+    /// At a station of another operator.
+    pub async fn begin_at(
+        handle: &NodeHandle,
+        operator: &str,
+        split: Option<Split>,
+        account: &str,
+        session: &str,
+        want: i64,
+        at: Timestamp,
+    ) -> Self {
+        let (account, session): (AccountId, SessionId) = (id(account), id(session));
+        let tariff = catalogue().tariffs[&id("t1")].clone();
+        let (want, reserve) = (Money(want), Money(0));
+        let (of, operator) = (session.clone(), id(operator));
+        let command = AccountCommand::Authorise { session: of, operator, tariff, split, want, reserve, at };
+        handle.account_command(account.clone(), command).await.expect("the account has the money");
+        Self { account, session, sequence: 0 }
+    }
+
+    fn reading(&mut self, wh: i64) -> (SessionId, u32, [WattHours; PERIODS], Priced) {
+        self.sequence += 1;
+        let by_period = [0, 0, wh, 0].map(WattHours);
+        let price = catalogue().tariffs[&id("t1")].price(&by_period, &MeteredTime::NONE);
+        (self.session.clone(), self.sequence, by_period, price)
+    }
+
+    pub async fn debit(&mut self, handle: &NodeHandle, wh: i64, at: Timestamp) -> Result<AccountAnswer, CallError> {
+        let (session, sequence, by_period, cumulative) = self.reading(wh);
+        let (meter, hold_target) = (WattHours(wh), Money(6_000));
+        let command = AccountCommand::Debit {
+            session,
+            sequence,
+            meter,
+            by_period,
+            time: MeteredTime::NONE,
+            cumulative,
+            hold_target,
+            at,
+        };
+        handle.account_command(self.account.clone(), command).await
+    }
+
+    pub async fn settle(&mut self, handle: &NodeHandle, wh: i64, at: Timestamp) -> Result<AccountAnswer, CallError> {
+        let (session, sequence, by_period, cumulative) = self.reading(wh);
+        let meter = WattHours(wh);
+        let command =
+            AccountCommand::Settle { session, sequence, meter, by_period, time: MeteredTime::NONE, cumulative, at };
+        handle.account_command(self.account.clone(), command).await
     }
 }
 

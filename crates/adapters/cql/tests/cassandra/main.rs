@@ -1,8 +1,10 @@
-//! The journal on a real Cassandra: `./dev test cql` starts one. Each test has a keyspace of its own.
+//! The journal and the charge records on a real Cassandra: `./dev test cql` starts one. Each test has a keyspace of its own.
 
 mod damage;
 mod faults;
+mod kills;
 mod lost_messages;
+mod records;
 mod segments;
 mod support;
 

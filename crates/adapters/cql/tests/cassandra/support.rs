@@ -2,7 +2,7 @@
 
 use chargeplane_cluster::frame::Frame;
 use chargeplane_cluster::journal::{CommitOutcome, Journal, JournalError};
-use chargeplane_cql::{CqlJournal, CqlOptions, SegmentLimits};
+use chargeplane_cql::{CqlJournal, CqlOptions, CqlRecords, SegmentLimits};
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::statement::unprepared::Statement;
@@ -156,9 +156,19 @@ impl Space {
         found.into_rows_result().expect("rows").rows_num()
     }
 
+    /// Charge records, and another process's when it is called again.
+    pub async fn records(&self) -> Arc<CqlRecords> {
+        Arc::new(CqlRecords::connect(&self.options()).await.expect("connects"))
+    }
+
     pub async fn empty(&self) {
-        for table in ["log", "shards", "snapshots", "layout"] {
-            self.run(&format!("TRUNCATE %k.{table}")).await;
+        let tables = "SELECT table_name FROM system_schema.tables WHERE keyspace_name = '%k'";
+        let tables = session().await.query_unpaged(tables.replace("%k", &self.name), ()).await;
+        let tables = tables.expect("lists").into_rows_result().expect("rows");
+        for (table,) in tables.rows::<(String,)>().expect("texts").flatten() {
+            // Those of a generation are made anew with it.
+            let how = if table.starts_with("records_") { "DROP TABLE" } else { "TRUNCATE" };
+            self.run(&format!("{how} %k.{table}")).await;
         }
     }
 }

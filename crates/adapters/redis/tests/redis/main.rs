@@ -2,6 +2,7 @@
 
 mod damage;
 mod faults;
+mod kills;
 mod life;
 mod loss;
 mod published;

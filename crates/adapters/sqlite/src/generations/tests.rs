@@ -1,12 +1,12 @@
 //! Read models on a random journal, with crashes and repeated batches, against ones that are built from it again.
 
-use crate::records::tests::record;
 use crate::{DataDir, SqliteRecords, SqliteStatements};
+use chargeplane_actors::conformance::record;
 use chargeplane_actors::entry::{EncodedEntries, Entry};
 use chargeplane_actors::family::StationFamilyEvent;
 use chargeplane_actors::ports::{ChargeRecords, Generation, ReadModel, RecordQuery, Statements};
 use chargeplane_actors::projection::rebuild::{Model, Source};
-use chargeplane_actors::projection::{compare, project_page};
+use chargeplane_actors::projection::{PAGE, compare, project_page};
 use chargeplane_cluster::frame::{Frame, FrameHash};
 use chargeplane_cluster::journal::Journal;
 use chargeplane_cluster::memory::MemoryJournal;
@@ -91,7 +91,8 @@ impl World {
         cursors.extend(self.statements.cursors(Generation::Served).await.expect("reads"));
         let at = cursors.iter().find(|(of, _)| *of == shard).map_or(0, |(_, lsn)| *lsn);
         let models: (&dyn ChargeRecords, &dyn Statements) = (&*self.records, &*self.statements);
-        let done = project_page(&*self.journal, models, Generation::Served, shard, at.saturating_sub(back)).await;
+        let done =
+            project_page(&*self.journal, models, Generation::Served, shard, (at.saturating_sub(back), PAGE)).await;
         done.expect("projects");
     }
 

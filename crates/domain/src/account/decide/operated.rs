@@ -13,7 +13,7 @@ pub(super) fn check_amount(amount: Money) -> Result<(), AccountRejection> {
     if amount.is_positive() && amount <= MAX_BALANCE { Ok(()) } else { Err(AccountRejection::InvalidAmount { amount }) }
 }
 
-fn check_reason(reason: &str) -> Result<(), AccountRejection> {
+pub(super) fn check_reason(reason: &str) -> Result<(), AccountRejection> {
     if reason.trim().is_empty() || reason.len() > MAX_REASON_LEN {
         Err(AccountRejection::InvalidReason)
     } else {
@@ -98,6 +98,27 @@ impl Account {
             let event = AccountEvent::Released { key: key.to_owned(), session: session.clone(), hold, at };
             Ok((event, AccountAnswer::Released { hold }))
         })
+    }
+
+    /// Ends a hold by time. A session that was heard of since keeps it; that answer may change, and is not remembered.
+    pub(super) fn end_hold(&self, session: &SessionId, quiet_since: Timestamp, at: Timestamp) -> Decision {
+        let Some(known) = self.position(session) else {
+            return refuse(AccountRejection::UnknownSession);
+        };
+        if known.closed.is_some() {
+            return refuse(AccountRejection::SessionClosed);
+        }
+        if known.released.is_some() {
+            return refuse(AccountRejection::SessionReleased);
+        }
+        if known.metered_at > quiet_since {
+            return refuse(AccountRejection::SessionActive { read_at: known.metered_at });
+        }
+        let (session, hold) = (session.clone(), known.hold);
+        Decision {
+            event: Some(AccountEvent::HoldEnded { session, hold, at }),
+            answer: Ok(AccountAnswer::HoldEnded { hold }),
+        }
     }
 
     pub(super) fn close(&self, key: &str, at: Timestamp) -> Decision {

@@ -94,10 +94,12 @@ impl NaiveBank {
     /// Takes a command; true when it moved money or holds or closed something.
     fn tell(&mut self, command: &AccountCommand) -> bool {
         match command {
-            // Not among these steps: see the tests of transfers.
+            // Not among these steps: see the tests of transfers and tills.
             AccountCommand::TransferOut { .. }
             | AccountCommand::TransferIn { .. }
             | AccountCommand::EndTransfer { .. }
+            | AccountCommand::Collect { .. }
+            | AccountCommand::PayOut { .. }
             | AccountCommand::Open { .. } => false,
             AccountCommand::TopUp { key, amount, .. } => {
                 if !self.is_new(key) || amount.0 <= 0 {
@@ -147,6 +149,13 @@ impl NaiveBank {
                 known.released = true;
                 true
             }
+            AccountCommand::EndHold { session, quiet_since, .. } => {
+                let known = self.sessions.get_mut(session).filter(|known| !known.closed && !known.released);
+                let Some(known) = known.filter(|known| known.read_at <= quiet_since.0) else { return false };
+                known.hold = 0;
+                known.released = true;
+                true
+            }
             AccountCommand::Close { key, .. } => {
                 let over = |known: &NaiveSession| known.closed || (known.released && known.paid == 0);
                 if !self.is_new(key) || !self.sessions.values().all(over) || self.balance != 0 {
@@ -155,7 +164,7 @@ impl NaiveBank {
                 self.closed = true;
                 true
             }
-            AccountCommand::Authorise { session, want, reserve, .. } => {
+            AccountCommand::Authorise { session, want, reserve, at, .. } => {
                 if self.sessions.contains_key(session) || self.refused.contains(session) {
                     return false;
                 }
@@ -175,7 +184,7 @@ impl NaiveBank {
                     self.refused.push(session.clone());
                     return false;
                 }
-                self.sessions.insert(session.clone(), NaiveSession { hold, ..Default::default() });
+                self.sessions.insert(session.clone(), NaiveSession { hold, read_at: at.0, ..Default::default() });
                 true
             }
             AccountCommand::Debit { session, sequence, by_period, time, hold_target, at, .. } => {

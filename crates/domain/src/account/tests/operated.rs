@@ -173,3 +173,27 @@ fn a_person_has_few_sessions_at_once_and_a_fleet_thousands() {
         }
     }
 }
+
+#[test]
+fn a_hold_that_ended_by_time_is_like_one_that_was_released() {
+    let mut bank = Bank::with(AccountKind::Prepaid, 10_000);
+    bank.tell(&authorise(1, 6_000, 0)).unwrap(); // at 2
+    assert_eq!(code(bank.tell(&end_hold(1, 1))), "session_active");
+    assert_eq!(code(bank.tell(&end_hold(2, 9))), "unknown_session");
+    let (written, answer) = bank.tell_again(&end_hold(1, 2));
+    assert_eq!((written, answer), (true, Ok(AccountAnswer::HoldEnded { hold: Money(6_000) })));
+    let (written, answer) = bank.tell_again(&end_hold(1, 2));
+    assert_eq!((written, code(answer)), (false, "session_released"));
+    assert_eq!((bank.available(), bank.account().open_sessions()), (10_000, 0));
+    assert_eq!(code(bank.tell(&debit(1, 1, flat(500), 6_000))), "session_released");
+    let end = settled(bank.tell(&settle(1, 1, flat(500))));
+    assert_eq!((end.billed, end.overshoot, bank.available()), (Money(0), Money(5_500), 10_000));
+    assert_eq!(code(bank.tell(&end_hold(1, 9))), "session_closed");
+    // A debit renews it, whatever it took.
+    bank.tell(&authorise(2, 6_000, 0)).unwrap();
+    bank.tell(&debit(2, 1, flat(0), 6_000)).unwrap(); // at 3
+    assert_eq!(code(bank.tell(&end_hold(2, 2))), "session_active");
+    bank.tell(&end_hold(2, 3)).unwrap();
+    let line = statement_entries(bank.log.last().unwrap()).remove(0);
+    assert_eq!((line.kind.code(), line.amount, line.session), ("hold_ended", Money(0), Some(session(2))));
+}
