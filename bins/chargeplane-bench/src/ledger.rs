@@ -69,6 +69,9 @@ const WIDE: Shape = Shape { callers: 256, outstanding: 1, accounts: 1 };
 const FEW: Shape = Shape { callers: 64, outstanding: 1, accounts: 1 };
 const MANY: Shape = Shape { callers: 64, outstanding: 16, accounts: SPREAD };
 
+/// The rows over TCP that have a goal.
+const TCP_ROWS: [&str; 3] = ["tcp_vs_redis_always_p1", "tcp_vs_redis_always_p16", "tcp_vs_redis_everysec_p16"];
+
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let dir = match &args.dir {
         Some(dir) => tempfile::tempdir_in(dir)?,
@@ -80,12 +83,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let always = RedisServer::start(dir.path(), "always")?;
     let everysec = RedisServer::start(dir.path(), "everysec")?;
 
+    let mut failed = Vec::new();
     if args.wires {
-        over_tcp(dir.path(), args.seconds, (&runtime, &always, &everysec), &mut report)?;
+        let rows = over_tcp(dir.path(), args.seconds, (&runtime, &always, &everysec), &mut report);
+        failed.extend(without(&mut report, &TCP_ROWS, rows));
         drop((always, everysec));
-        journals::redis(dir.path(), args.seconds, &mut report)?;
-        journals::cql(dir.path(), args.seconds, &mut report)?;
-        return report.finish(args.output.json.as_deref());
+        failed.extend(on_servers(dir.path(), args.seconds, &mut report));
+        return finish(&report, args, &failed);
     }
     let sqlite = JournalAt::Sqlite;
     let hot = measure(dir.path(), HOT, &sqlite, args.seconds, &mut report)?;
@@ -104,23 +108,53 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             report.result(&format!("hot_account_vs_redis_{name}{suffix}"), ours.debits_per_s / peer);
         }
     }
-    over_tcp(dir.path(), args.seconds, (&runtime, &always, &everysec), &mut report)?;
+    let rows = over_tcp(dir.path(), args.seconds, (&runtime, &always, &everysec), &mut report);
+    failed.extend(without(&mut report, &TCP_ROWS, rows));
     drop((always, everysec));
     let spread = measure(dir.path(), MANY, &sqlite, args.seconds, &mut report)?;
     report.result("spread_accounts_debits_per_s", spread.debits_per_s);
     report.result("spread_accounts_ack_ms_p99", spread.ack_ms_p99);
     match args.entries {
         0 => report.missing("reopen_s_10m_entries", "left out by --entries 0"),
-        entries => reopen(dir.path(), entries, &mut report)?,
+        entries => {
+            let rows = reopen(dir.path(), entries, &mut report);
+            failed.extend(without(&mut report, &["reopen_s_10m_entries"], rows));
+        }
     }
-    journals::redis(dir.path(), args.seconds, &mut report)?;
-    journals::cql(dir.path(), args.seconds, &mut report)?;
+    failed.extend(on_servers(dir.path(), args.seconds, &mut report));
     match args.records {
         0 => report.missing("record_query_ms_p99", "./dev bench records measures it; here with --records 10000000"),
         records => crate::records::measure(dir.path(), records, &mut report)?,
     }
     report.note("callers", "hot_account_debits_per_s: 64 callers with 16 debits outstanding each, in process");
-    report.finish(args.output.json.as_deref())
+    finish(&report, args, &failed)
+}
+
+/// The rows on journals that are servers. What failed.
+fn on_servers(dir: &Path, seconds: u64, report: &mut Report) -> Vec<String> {
+    let rows = journals::redis(dir, seconds, report);
+    let redis = without(report, &["redis_journal_debits_per_s"], rows);
+    let rows = journals::cql(dir, seconds, report);
+    let cql = without(report, &["cql_journal_debits_per_s"], rows);
+    redis.into_iter().chain(cql).collect()
+}
+
+/// Rows that failed are missing, with the reason, and the others are reported all the same.
+fn without(report: &mut Report, names: &[&str], rows: anyhow::Result<()>) -> Option<String> {
+    let why = format!("failed: {:#}", rows.err()?);
+    for name in names {
+        if !report.has(name) {
+            report.missing(name, &why);
+        }
+    }
+    Some(why)
+}
+
+/// Writes the report; a failure is one of the whole run.
+fn finish(report: &Report, args: &Args, failed: &[String]) -> anyhow::Result<()> {
+    report.finish(args.output.json.as_deref())?;
+    anyhow::ensure!(failed.is_empty(), "{}", failed.join("; "));
+    Ok(())
 }
 
 /// Both sides over loopback TCP, 64 connections with 1 and 16 debits outstanding each.

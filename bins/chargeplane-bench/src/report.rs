@@ -36,6 +36,11 @@ impl Report {
         self.results.insert(name.to_owned(), Some(rounded(value)));
     }
 
+    /// True when the run has this result.
+    pub fn has(&self, name: &str) -> bool {
+        self.results.contains_key(name)
+    }
+
     pub fn peer(&mut self, name: &str, value: f64) {
         self.peers.insert(name.to_owned(), Some(rounded(value)));
     }

@@ -1,8 +1,8 @@
 //! `chargeplane ledger verify`: the configured journal, or an exported one, checked without the node's code.
 //!
-//! Reads `journal.sqlite`, or an export ([`archive`]), by the layout of `docs/reference/storage.md` alone: checksums, the chain of hashes,
-//! epochs and log numbers against the head (OWN-1), and for the account shards the books, event by event
-//! ([`books`]: MONEY-1, MONEY-2, SESS-1); then the shards against each other and against what the read models had
+//! Reads `journal.sqlite`, or an export ([`archive`]), by the layout of `docs/reference/storage.md` alone: checksums,
+//! the chain of hashes, epochs and log numbers against the head (OWN-1), and for the account shards the books, event
+//! by event ([`books`]: MONEY-1, MONEY-2, SESS-1); then the shards against each other and against what the read models had
 //! seen ([`across`]). It shares no rule with the node on purpose: a mistake there must not
 //! hide itself here. Works beside a running node, on one consistent view. Stops at the first difference.
 

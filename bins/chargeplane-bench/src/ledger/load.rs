@@ -36,8 +36,8 @@ pub struct NodeArgs {
     /// Serve the books over TCP, and make no load
     #[arg(long, conflicts_with_all = ["acknowledged", "callers", "outstanding"])]
     serve: bool,
-    #[arg(long, default_value = "")]
-    acknowledged: PathBuf,
+    #[arg(long, required_unless_present = "serve")]
+    acknowledged: Option<PathBuf>,
     #[arg(long, default_value_t = 1)]
     callers: usize,
     #[arg(long, default_value_t = 1)]
@@ -93,7 +93,7 @@ async fn load(node: &Node, args: &NodeArgs) -> anyhow::Result<()> {
     for is_ready in ready {
         is_ready.await?;
     }
-    note(Arc::clone(&counts), args.acknowledged.clone());
+    note(Arc::clone(&counts), args.acknowledged.clone().context("--acknowledged")?);
     let figures = counts.measure(Duration::from_secs(args.seconds)).await?;
     println!("{}", serde_json::to_string(&figures)?);
     std::future::pending::<()>().await;

@@ -58,8 +58,9 @@ fn tokens_come_from_the_data_directory_or_from_the_file_that_is_named() {
 #[test]
 fn the_configuration_reaches_the_node() {
     let mut config = Config::default();
-    let defaults = node_config(&config);
     let of_the_actors = NodeConfig::new("node-1");
+    // A clock is no setting: it begins with the node.
+    let defaults = NodeConfig { clock: of_the_actors.clock.clone(), ..node_config(&config) };
     assert_eq!(format!("{defaults:?}"), format!("{of_the_actors:?}"), "the defaults differ");
     config.power.lease_ms = 5_000;
     config.node.shards = 8;

@@ -66,7 +66,7 @@ fn no_byte_of_a_file_can_be_missing_or_wrong() {
 fn a_file_whose_records_are_intact_and_wrong_is_found() {
     let mut wrong_books = good();
     wrong_books.frame(2, &[topped_up("k1", 1)]);
-    expect(&exported(&wrong_books), "account-0003 frame 5, entry 0, main/a1: key k1 had an effect twice");
+    expect(&exported(&wrong_books), "account-0003 frame 5, entry 0, account:main/a1: key k1 had an effect twice");
     let mut fork = good();
     fork.hash = [7; 32];
     fork.frame(2, &[topped_up("k2", 1)]);

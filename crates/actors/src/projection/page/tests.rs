@@ -124,7 +124,7 @@ proptest! {
 
 #[test]
 fn an_id_that_is_none_is_no_debit() {
-    let good = debit("c1.1", [5, 0], 1);
+    let good = debit("c1.1", [5, 0, 0], 1);
     let payload = frame(1, &[("account:a1".to_owned(), Written::Known(good))]).payload;
     let at = payload.windows(9).position(|window| window == b"main/c1.1").expect("the session's id");
     let mut bytes = payload.to_vec();

@@ -161,11 +161,16 @@ impl Space {
         Arc::new(CqlRecords::connect(&self.options()).await.expect("connects"))
     }
 
-    pub async fn empty(&self) {
+    /// Names of the keyspace's tables.
+    pub async fn tables(&self) -> Vec<String> {
         let tables = "SELECT table_name FROM system_schema.tables WHERE keyspace_name = '%k'";
         let tables = session().await.query_unpaged(tables.replace("%k", &self.name), ()).await;
         let tables = tables.expect("lists").into_rows_result().expect("rows");
-        for (table,) in tables.rows::<(String,)>().expect("texts").flatten() {
+        tables.rows::<(String,)>().expect("texts").flatten().map(|(table,)| table).collect()
+    }
+
+    pub async fn empty(&self) {
+        for table in self.tables().await {
             // Those of a generation are made anew with it.
             let how = if table.starts_with("records_") { "DROP TABLE" } else { "TRUNCATE" };
             self.run(&format!("{how} %k.{table}")).await;
