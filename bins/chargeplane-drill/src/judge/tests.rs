@@ -531,7 +531,8 @@ fn sess_1_missing_ghost_and_open_sessions() {
 #[test]
 fn sess_1_a_price_that_is_not_the_tariffs() {
     let said = planted_among_others("SESS-1", |s| s.account_event(3, "debited")["cumulative"]["energy"] = json!(6_001));
-    assert!(said.contains("priced 6001 + 3000, should be 6000 + 3000"), "{said}");
+    let should = "priced [6001, 3000, 0] (energy, service, fees), should be [6000, 3000, 0]";
+    assert!(said.contains(should), "{said}");
 }
 
 #[test]

@@ -237,19 +237,22 @@ impl Billing {
     /// Energy of the whole session that the hold pays for, less what may flow while the charger stops. What the hold
     /// pays of fees until the next debit is taken out of the reserve of time.
     fn allowance(&self) -> WattHours {
+        if self.pays_all(self.hold_left) {
+            return MAX_METER;
+        }
         let left = self.left(self.hold_left, self.billed).unwrap_or(WattHours::ZERO);
         self.billed.saturating_add(left.max(WattHours::ZERO)).min(MAX_METER)
     }
 
+    /// True when `funds` pay, beyond what is billed, for the most that the session may cost: then it is not bounded.
+    fn pays_all(&self, funds: Money) -> bool {
+        self.tariff.fees.max.is_some_and(|max| funds >= max.saturating_sub(self.billed_price.total()))
+    }
+
     /// Energy that `funds` pay after energy up to `since` is paid, less what may flow while the charger stops; none
-    /// when they do not even pay the fees that are to come by then. What cannot cost more than there is is not
-    /// bounded.
+    /// when they do not even pay the fees that are to come by then.
     fn left(&self, funds: Money, since: WattHours) -> Option<WattHours> {
-        let fees = self.tariff.fees;
-        if fees.max.is_some_and(|max| funds >= max.saturating_sub(self.billed_price.total())) {
-            return Some(MAX_METER);
-        }
-        let to_come = if since.is_positive() { Money::ZERO } else { fees.flat };
+        let to_come = if since.is_positive() { Money::ZERO } else { self.tariff.fees.flat };
         let free = funds.saturating_sub(self.reserve_fees).saturating_sub(to_come);
         let left = (free >= Money::ZERO).then(|| self.tariff.affordable(free))?;
         Some(left.saturating_sub(self.reserve_wh))
@@ -275,6 +278,9 @@ impl Billing {
             return false;
         }
         let funds = self.hold_left.saturating_add(self.available.max(Money::ZERO));
+        if self.pays_all(funds) {
+            return false;
+        }
         let left = self.left(funds.saturating_sub(self.accrued()), self.running);
         left.is_none_or(|left| self.running.saturating_sub(self.billed) >= left)
     }

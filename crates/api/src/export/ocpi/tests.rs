@@ -249,9 +249,9 @@ fn with_fees() -> ChargeRecord {
         min: Money(20_000),
         max: Some(Money(500_000)),
     };
-    let price = record.tariff.final_price(&record.by_period, &record.time);
-    record.fees_amount = price.fees;
-    (record.total, record.billed) = (price.total(), price.total());
+    record.fees_amount = record.tariff.final_price(&record.by_period, &record.time).fees;
+    let total = record.energy_amount.saturating_add(record.service_amount).saturating_add(record.fees_amount);
+    (record.total, record.billed) = (total, total);
     record
 }
 
