@@ -11,6 +11,7 @@ mod book;
 use crate::allocation::{Tree, TreeError};
 use crate::catalogue::{Catalogue, Charger, LimitNode, Station};
 use crate::ids::{ChargerId, StationId, TariffId};
+use crate::tariff::fees::{Fees, MAX_GRACE_S};
 use crate::tariff::{MAX_PRICE, PERIOD_NAMES, Tariff};
 use crate::units::Watts;
 use std::collections::{BTreeMap, BTreeSet};
@@ -121,6 +122,37 @@ fn check_tariff(id: &TariffId, tariff: &Tariff, findings: &mut Findings) {
                 );
             }
         }
+    }
+    check_fees(id, &tariff.fees, findings);
+}
+
+fn check_fees(id: &TariffId, fees: &Fees, findings: &mut Findings) {
+    let path = |fee: &str| format!("tariffs.{id}.fees.{fee}");
+    let amounts = [
+        ("flat", Some(fees.flat), "a session"),
+        ("per_minute", Some(fees.per_minute), "a minute"),
+        ("idle_per_minute", Some(fees.idle_per_minute), "a minute"),
+        ("min", Some(fees.min), "a session"),
+        ("max", fees.max, "a session"),
+    ];
+    for (fee, amount, of) in amounts {
+        if let Some(amount) = amount.filter(|amount| amount.0 < 0 || *amount > MAX_PRICE) {
+            findings.add(path(fee), format!("{amount} is not a fee"), format!("write 0 to {MAX_PRICE} {of}"));
+        }
+    }
+    if !(0..=MAX_GRACE_S).contains(&fees.idle_grace_s) {
+        findings.add(
+            path("idle_grace_s"),
+            format!("{} s are not a grace", fees.idle_grace_s),
+            format!("write 0 to {MAX_GRACE_S} seconds"),
+        );
+    }
+    if let Some(max) = fees.max.filter(|max| *max < fees.min) {
+        findings.add(
+            path("min"),
+            format!("{} is above the most that a session may cost, {max}", fees.min),
+            "write a min that is at most max".to_owned(),
+        );
     }
 }
 
@@ -509,6 +541,9 @@ fn tariff_changes(old: &Tariff, new: &Tariff) -> Vec<String> {
     }
     if old.slots != new.slots {
         changes.push("slots".to_owned());
+    }
+    if old.fees != new.fees {
+        changes.push("fees".to_owned());
     }
     changes
 }

@@ -83,9 +83,9 @@ async fn read_log(data: &Path, journal: &JournalAt) -> anyhow::Result<Log> {
 fn take(log: &mut Log, last: &mut BTreeMap<SessionId, u32>, event: AccountEvent) -> anyhow::Result<()> {
     match event {
         AccountEvent::Opened { .. } => log.accounts += 1,
-        AccountEvent::Debited { session, sequence, energy, service, .. } => {
+        AccountEvent::Debited { session, sequence, energy, service, fees, .. } => {
             let Money(energy) = energy;
-            log.taken += i128::from(energy) + i128::from(service.0);
+            log.taken += i128::from(energy) + i128::from(service.0) + i128::from(fees.0);
             let slot = Slot::of(&session).ok_or_else(|| anyhow::anyhow!("{session} is nobody's"))?;
             *log.by_slot.entry(slot.0).or_default() += 1;
             let before = last.insert(session.clone(), sequence).unwrap_or(0);

@@ -137,6 +137,7 @@ impl NodeHandle {
                     currency,
                     energy: zero,
                     service: zero,
+                    fees: zero,
                     overshoot: zero,
                     shares: zero,
                     paid_out: zero,
@@ -145,6 +146,7 @@ impl NodeHandle {
                 let part = match account {
                     LedgerAccount::EnergyRevenue { .. } => &mut sum.energy,
                     LedgerAccount::ServiceRevenue { .. } => &mut sum.service,
+                    LedgerAccount::FeeRevenue { .. } => &mut sum.fees,
                     LedgerAccount::Share { .. } => &mut sum.shares,
                     // What he collected and has in his tills is not paid out.
                     LedgerAccount::Collected { .. } | LedgerAccount::Driver(_) => &mut sum.paid_out,

@@ -14,6 +14,7 @@ fn the_documented_example_is_valid_and_reads_back() {
     chargeplane_domain::catalogue_check::validate(&catalogue).unwrap();
     let tariff = catalogue.tariffs.values().next().unwrap();
     assert_eq!(tariff.prices[0], Price { energy: Money(12_000), service: Money(8_000) });
+    assert_eq!((tariff.fees.per_minute, tariff.fees.max), (Money(200), Some(Money(2_000_000))));
     let charger = catalogue.chargers.values().next().unwrap();
     assert_eq!((charger.step_w.0, charger.weight, charger.connectors), (100, 100, 1));
     assert_eq!(from_yaml(&to_yaml(&catalogue).unwrap()).unwrap(), catalogue);

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 
 fn tariff() -> Tariff {
     let price = Price { energy: Money(7_000), service: Money(4_000) };
-    Tariff { currency: Currency::new("CNY").unwrap(), prices: [price; 4], slots: Slots::uniform(2).unwrap() }
+    let slots = Slots::uniform(2).unwrap();
+    Tariff { currency: Currency::new("CNY").unwrap(), prices: [price; 4], slots, fees: Fees::NONE }
 }
 
 fn node(id: &str, parent: Option<&str>, limit_w: i64) -> LimitNode {
@@ -67,6 +68,32 @@ fn an_agreement_is_of_one_whole_and_of_one_tenant() {
     assert!(off.len() == 1 && off[0].contains("stations.main/s1.split") && off[0].contains("10001"), "{off:?}");
     let foreign = after(|catalogue| station(catalogue).split = split(&[("op1", 4_000), ("acme/owner", 6_000)]));
     assert!(foreign.len() == 1 && foreign[0].contains("another tenant"), "{foreign:?}");
+}
+
+#[test]
+fn fees_are_checked_one_by_one() {
+    let fees =
+        |change: fn(&mut Fees)| after(|catalogue| change(&mut catalogue.tariffs.values_mut().next().unwrap().fees));
+    let bounded = |fees: &mut Fees| {
+        *fees = Fees { flat: Money(1), idle_grace_s: 300, min: Money(5), max: Some(Money(5)), ..*fees };
+    };
+    assert!(fees(bounded).is_empty());
+    let wrong = fees(|fees| {
+        *fees = Fees {
+            flat: Money(-1),
+            per_minute: Money(MAX_PRICE.0 + 1),
+            idle_grace_s: -1,
+            min: Money(8),
+            max: Some(Money(7)),
+            ..*fees
+        };
+    });
+    let paths = ["flat", "per_minute", "idle_grace_s", "min"].map(|fee| format!("tariffs.main/t1.fees.{fee}"));
+    assert_eq!(wrong.len(), paths.len(), "{wrong:?}");
+    assert!(wrong.iter().zip(&paths).all(|(problem, path)| problem.contains(path.as_str())), "{wrong:?}");
+    let mut changed = self::good();
+    changed.tariffs.values_mut().next().unwrap().fees.flat = Money(1);
+    assert_eq!(diff(&self::good(), &changed), ["~ tariff main/t1: fees"]);
 }
 
 /// The problems after a change to the good catalogue, as text.
