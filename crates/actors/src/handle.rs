@@ -37,7 +37,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use audit::{AuditView, AuditedSession, EntryId, SampleRange};
+pub use audit::{AuditView, Audited, AuditedSession, EntryId, SampleRange};
 pub use operator_statement::{OperatorLine, OperatorQuery, OperatorStatement, Positions};
 pub use payouts::{PaidOut, Payee};
 
@@ -93,6 +93,9 @@ pub enum CallError {
     /// The shard is not open on this node: nothing was done.
     #[error("shard {0} is not open: nothing was done, try again in a second")]
     NotServing(String),
+    /// What is read is behind the books: the answer would be less than there is.
+    #[error("the statement of {0} is behind the books: what was written last is not in it yet, ask again in a moment")]
+    Behind(String),
     /// A parked entity: an operator must look at the dead letters.
     #[error("{0} is parked after repeated failures; see the dead letters")]
     Parked(String),

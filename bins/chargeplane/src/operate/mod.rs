@@ -130,6 +130,11 @@ const MAX_AUDIT_PAGE: usize = 1_000;
 /// Runs an operator's command.
 pub fn run(connection: &Connection, command: &Command) -> Result<(), Failure> {
     let call = Call { api: Api::new(connection)?, output: connection.output };
+    answered(&call, command)?;
+    call.api.is_complete()
+}
+
+fn answered(call: &Call, command: &Command) -> Result<(), Failure> {
     match command {
         Command::Station { command } => call.station(command),
         Command::Charger { command } => call.charger(command),

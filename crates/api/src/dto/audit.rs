@@ -62,6 +62,17 @@ pub struct SampleRangeDto {
     pub stored: u64,
 }
 
+/// A page of an account's entries with their causes.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct AuditPageDto {
+    /// The entries, oldest first.
+    pub items: Vec<AuditDto>,
+    /// Give it back as `?after=` for what follows; null at the end.
+    pub next: Option<String>,
+    /// False when the read models are behind: entries of requests that were answered may be missing at the end.
+    pub complete: bool,
+}
+
 impl From<AuditView> for AuditDto {
     fn from(view: AuditView) -> Self {
         let reading = view.cause.reading;

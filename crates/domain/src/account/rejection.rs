@@ -41,7 +41,7 @@ pub enum AccountRejection {
     #[error("the session's agreement about the revenue cannot be used")]
     InvalidSplit,
     /// The hold would not cover the reserve and a minimum of energy.
-    #[error("{available} is available, which does not pay for a session")]
+    #[error("{available} is available, which is not enough")]
     InsufficientFunds { available: Money },
     /// Too many sessions hold money.
     #[error("{most} sessions of this account are open, as many as it may have")]
