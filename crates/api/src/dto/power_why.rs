@@ -56,7 +56,7 @@ pub struct PowerDto {
     pub more: Vec<MorePowerDto>,
     /// Who holds power back at `node`: at most ten, the greatest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub holders: Vec<HolderDto>,
+    pub holders: Vec<PowerHolderDto>,
 }
 
 /// A node above the charger.
@@ -94,7 +94,7 @@ pub struct MorePowerDto {
 
 /// A charger that holds power back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct HolderDto {
+pub struct PowerHolderDto {
     /// Which.
     pub charger: String,
     /// How much.
@@ -139,7 +139,7 @@ impl From<Explained> for PowerDto {
             lease_left_ms: told.lease_left_ms,
             nodes,
             more: told.more.into_iter().map(MorePowerDto::from).collect(),
-            holders: told.holders.into_iter().map(HolderDto::from).collect(),
+            holders: told.holders.into_iter().map(PowerHolderDto::from).collect(),
         }
     }
 }
@@ -185,7 +185,7 @@ impl From<MorePower> for MorePowerDto {
     }
 }
 
-impl From<Holder> for HolderDto {
+impl From<Holder> for PowerHolderDto {
     fn from(holder: Holder) -> Self {
         let why = match holder.kind {
             HolderKind::Unconfirmed => "unconfirmed",

@@ -54,7 +54,9 @@ pub(super) fn check_floors(catalogue: &Catalogue, findings: &mut Findings) {
     for (id, station) in scheduled() {
         let least = least_limits(station, chargers.get(id).into_iter().flatten().copied());
         for (index, window) in station.power.schedule.iter().enumerate() {
-            let Some(least) = least.get(window.node.as_str()).filter(|least| window.limit_w < **least) else {
+            let Some(least) =
+                least.get(window.node.as_str()).filter(|least| (Watts::ZERO..**least).contains(&window.limit_w))
+            else {
                 continue;
             };
             let what = format!("base load and fallbacks below node {:?} add up to {least}", shown(&window.node));

@@ -425,8 +425,8 @@ mod tests {
         assert!(decided(&mut state, 100, &command("grid", Some(60))));
         assert_eq!(state.limits["grid"], set(60));
         assert!(!decided(&mut state, 100, &command("grid", Some(60))), "the same again is nothing new");
-        for (catalogue, effective) in [(100, 60), (40, 40), (80, 60)] {
-            assert_eq!(effective(&state, "grid", catalogue), Watts(effective));
+        for (catalogue, kept) in [(100, 60), (40, 40), (80, 60)] {
+            assert_eq!(effective(&state, "grid", catalogue), Watts(kept));
         }
         assert_eq!(effective(&state, "f1", 50), Watts(50));
         assert!(decided(&mut state, 100, &command("grid", None)));

@@ -52,6 +52,7 @@ fn the_charger_and_the_car_are_causes_of_their_own() {
 fn who_waits_for_its_minimum_knows_its_place() {
     // 12 kW each under 30 kW: two are on, two wait.
     let mut desk = settled(50_000, &[120_000; 4]);
+    desk.power.books.piles.iter_mut().for_each(|pile| pile.fallback = 0);
     desk.power.on_limit_changed(Mono(desk.now), "grid", Watts(30_000)).unwrap();
     // Beyond the minimum time on.
     (0..320).for_each(|_| drop(desk.second()));
