@@ -7,7 +7,7 @@
 use super::StationPower;
 use super::books::Pile;
 use super::explanation::{HeldBy, Holder, HolderKind, MorePower, NodeShare, PowerExplanation};
-use crate::allocation::{Admitted, Leaf, Problem, Standing, admit, water_fill};
+use crate::allocation::{Admitted, Binding, Leaf, Limit, Problem, Standing, admit, bindings, water_fill};
 use crate::ids::ChargerId;
 use crate::units::{Mono, Watts};
 
@@ -169,6 +169,7 @@ struct Share<'a> {
     problem: &'a Problem,
     at: usize,
     watts: Vec<i64>,
+    binding: Binding,
     admitted: Admitted,
     /// What each node has left.
     free: Vec<i64>,
@@ -178,9 +179,11 @@ impl<'a> Share<'a> {
     /// `None` when the charger is no leaf: its car wants nothing, or it cannot be steered.
     fn of(problem: &'a Problem, pile: usize) -> Option<Self> {
         let at = problem.leaves().iter().position(|leaf| leaf.id as usize == pile)?;
-        let watts: Vec<i64> = water_fill(problem).watts.iter().map(|watts| watts.0).collect();
+        let allocation = water_fill(problem);
+        let binding = bindings(problem, &allocation).get(at).copied()?;
+        let watts: Vec<i64> = allocation.watts.iter().map(|watts| watts.0).collect();
         let free = left(problem, |leaf| watts[leaf].max(problem.leaves()[leaf].reserve.0));
-        Some(Self { problem, at, admitted: admit(problem), free, watts })
+        Some(Self { problem, at, binding, admitted: admit(problem), free, watts })
     }
 
     fn leaf(&self) -> &Leaf {
@@ -197,7 +200,7 @@ impl<'a> Share<'a> {
         if self.mine() == 0 {
             return self.paused(path);
         }
-        if self.mine() + leaf.step.0 > leaf.max.0 {
+        if self.binding == Binding::Maximum {
             let most = pile.rated.div_euclid(pile.step) * pile.step;
             return (if leaf.max.0 >= most { HeldBy::Rating } else { HeldBy::Demand }, None);
         }
@@ -206,13 +209,16 @@ impl<'a> Share<'a> {
         (HeldBy::Node { node: path(node), limit, level }, Some(node))
     }
 
-    /// The full node that holds it: the one below which nobody who wants more has a higher share for its weight.
+    /// The full node that holds it.
     fn bottleneck(&self) -> Option<usize> {
-        let step = self.leaf().step.0;
-        let full = |at: &usize| self.free[*at] < step;
-        let mine = level_of(self.mine() + step, self.leaf().weight);
-        let path = || self.problem.ancestors(self.leaf().node as usize).filter(full);
-        path().find(|at| self.level(*at).is_none_or(|level| level <= mine)).or_else(|| path().next())
+        match self.binding {
+            Binding::Limit(Limit::Node(node) | Limit::Phase(node, _)) => Some(node as usize),
+            Binding::Minimum => {
+                let step = self.leaf().step.0;
+                self.problem.ancestors(self.leaf().node as usize).find(|at| self.free[*at] < step)
+            }
+            Binding::Maximum | Binding::Ramp | Binding::Limit(Limit::Cap(_)) => None,
+        }
     }
 
     /// The water level of a full node: the highest share for its weight of those below it that want more.
