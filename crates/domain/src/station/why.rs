@@ -280,7 +280,8 @@ impl<'a> Share<'a> {
             for at in nodes {
                 raised[*at].limit.0 = raised[*at].limit.0.saturating_add(by).min(crate::allocation::MAX_NODE_WATTS.0);
             }
-            let problem = Problem::new(raised, self.problem.leaves().to_vec()).ok()?;
+            let problem = Problem::new(raised, self.problem.leaves().to_vec()).ok()?.with_policy(self.problem.policy());
+            let problem = problem.with_caps(self.problem.caps().to_vec()).ok()?;
             Some(water_fill(&problem).watts.get(self.at)?.0 - self.mine())
         };
         // With this much more everybody below has all that it can use.
