@@ -197,6 +197,8 @@ pub(crate) struct StationSchema {
 #[schema(as = PowerDocument)]
 #[expect(dead_code, reason = "describes domain::catalogue::PowerSettings; a test compares the fields")]
 pub(crate) struct PowerSchema {
+    /// `fair` (the default), `proportional` or `strict`.
+    policy: Option<String>,
     /// Lower limits by time of day, in the station's zone.
     schedule: Option<Vec<ScheduledLimitSchema>>,
 }

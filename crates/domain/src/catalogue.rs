@@ -2,6 +2,7 @@
 //!
 //! One validated value, replaced as a whole. Validation names the path of what is wrong and what to write.
 
+use crate::allocation::Policy;
 use crate::ids::{AccountId, ChargerId, GatewayId, OperatorId, StationId, TariffId};
 use crate::split::Split;
 use crate::tariff::book::TariffBook;
@@ -73,6 +74,8 @@ pub struct Station {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PowerSettings {
+    /// How power is shared.
+    pub policy: SharePolicy,
     /// Lower limits by time of day, in the station's zone.
     pub schedule: Vec<ScheduledLimit>,
 }
@@ -81,6 +84,29 @@ impl PowerSettings {
     /// Whether nothing is set.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+/// How a station's power is shared by weight, once everybody who is on has the minimum.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SharePolicy {
+    /// Weighted max-min: nobody can be raised without lowering somebody who has less by weight.
+    #[default]
+    Fair,
+    /// A little less equal, for more energy where limits cross the tree; on a pure tree the same.
+    Proportional,
+    /// Higher weights are served in full before lower ones get anything.
+    Strict,
+}
+
+impl From<SharePolicy> for Policy {
+    fn from(policy: SharePolicy) -> Self {
+        match policy {
+            SharePolicy::Fair => Self::Fair,
+            SharePolicy::Proportional => Self::Proportional,
+            SharePolicy::Strict => Self::Strict,
+        }
     }
 }
 

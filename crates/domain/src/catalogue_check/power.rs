@@ -67,9 +67,14 @@ pub(super) fn check_floors(catalogue: &Catalogue, findings: &mut Findings) {
 }
 
 /// What differs, in words.
-pub(super) fn changes(old: &Station, new: &Station) -> Option<String> {
-    (old.power.schedule != new.power.schedule).then(|| {
-        let (old, new) = (old.power.schedule.len(), new.power.schedule.len());
-        format!("power.schedule {old} -> {new} windows")
-    })
+pub(super) fn changes(old: &Station, new: &Station) -> Vec<String> {
+    let (old, new) = (&old.power, &new.power);
+    let mut changes = Vec::new();
+    if old.policy != new.policy {
+        changes.push(format!("power.policy {:?} -> {:?}", old.policy, new.policy));
+    }
+    if old.schedule != new.schedule {
+        changes.push(format!("power.schedule {} -> {} windows", old.schedule.len(), new.schedule.len()));
+    }
+    changes
 }

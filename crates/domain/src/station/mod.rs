@@ -37,7 +37,7 @@ pub use explanation::{HeldBy, Holder, HolderKind, MorePower, NodeShare, PowerExp
 pub use judge::{Deficit, PowerViolation};
 pub use limits::{LimitInEffect, LimitSchedule, LimitSignal, LimitSource, OperatorLimit};
 
-use crate::allocation::{Allocation, Problem, Tree, TreeError};
+use crate::allocation::{Allocation, Policy, Problem, Tree, TreeError};
 use crate::catalogue;
 use crate::gateway::BootId;
 use crate::ids::{ChargerId, GatewayId};
@@ -186,6 +186,7 @@ pub struct StationOverview {
 #[derive(Debug, Clone)]
 pub struct StationPower {
     config: PowerConfig,
+    policy: Policy,
     books: Books,
     /// Ceilings that were sent to be made durable.
     asking: bool,
@@ -205,7 +206,8 @@ impl StationPower {
     ) -> Result<Self, TreeError> {
         let tree = Tree::build(&station.limits)?;
         let books = Books::new(now, epoch, tree, chargers, &config)?;
-        Ok(Self { config, books, asking: false, asked_at: now })
+        let policy = station.power.policy.into();
+        Ok(Self { config, policy, books, asking: false, asked_at: now })
     }
 
     /// Takes in the durable ceilings, before anything else after opening.

@@ -22,7 +22,7 @@ fn schedule(zone: &str, windows: &[(&str, &str, &str, i64)]) -> LimitSchedule {
         tariff: "t".parse().unwrap(),
         split: None,
         limits: Vec::new(),
-        power: PowerSettings { schedule: windows.iter().map(window).collect() },
+        power: PowerSettings { schedule: windows.iter().map(window).collect(), ..PowerSettings::default() },
     };
     LimitSchedule::of(&station)
 }

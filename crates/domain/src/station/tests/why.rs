@@ -1,7 +1,7 @@
 //! What holds a charger, told from the machine's own state.
 
 use super::steps::{Desk, id};
-use crate::catalogue::{Charger, LimitNode, Station};
+use crate::catalogue::{Charger, LimitNode, PowerSettings, SharePolicy, Station};
 use crate::station::*;
 use proptest::prelude::*;
 
@@ -102,7 +102,7 @@ fn silence_and_disobedience_are_told() {
 }
 
 /// A station of two feeders with chargers of different weights, all of whose cars want everything.
-fn two_feeders(grid: i64, feeders: [i64; 2], weights: &[u32]) -> (StationPower, Vec<ChargerId>) {
+fn two_feeders(grid: i64, feeders: [i64; 2], weights: &[u32], policy: SharePolicy) -> (StationPower, Vec<ChargerId>) {
     let node = |id: &str, parent: Option<&str>, watts| LimitNode {
         id: id.into(),
         parent: parent.map(Into::into),
@@ -120,7 +120,7 @@ fn two_feeders(grid: i64, feeders: [i64; 2], weights: &[u32]) -> (StationPower, 
             node("f0", Some("grid"), feeders[0]),
             node("f1", Some("grid"), feeders[1]),
         ],
-        power: Default::default(),
+        power: PowerSettings { policy, ..PowerSettings::default() },
     };
     let charger = |(child, weight): (usize, &u32)| Charger {
         gateway: "g".parse().unwrap(),
@@ -180,6 +180,19 @@ fn settle(power: &mut StationPower, chargers: usize) {
     }
 }
 
+#[test]
+fn a_strict_station_serves_the_highest_weight_in_full() {
+    let shares = |policy| {
+        let (mut power, ids) = two_feeders(90_000, [90_000; 2], &[100, 200, 200], policy);
+        settle(&mut power, ids.len());
+        ids.iter().map(|charger| power.explain(Mono(11_000), charger).unwrap().granted.0).collect::<Vec<_>>()
+    };
+    assert_eq!(shares(SharePolicy::Fair), [18_000, 36_000, 36_000]);
+    // The minimum of who is on comes first.
+    let strict = shares(SharePolicy::Strict);
+    assert!(strict[0] <= 100 && strict[1] >= 44_900 && strict[2] >= 44_900, "{strict:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
@@ -192,7 +205,7 @@ proptest! {
         weights in proptest::collection::vec(1_u32..400, 1..9),
         asked in 0_usize..8,
     ) {
-        let (mut power, ids) = two_feeders(grid, feeders, &weights);
+        let (mut power, ids) = two_feeders(grid, feeders, &weights, SharePolicy::Fair);
         settle(&mut power, ids.len());
         let asked = &ids[asked % ids.len()];
         let told = power.explain(Mono(11_000), asked).expect("known");
