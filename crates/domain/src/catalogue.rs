@@ -87,7 +87,7 @@ impl PowerSettings {
     }
 }
 
-/// How a station's power is shared by weight, once everybody who is on has the minimum.
+/// How a station's power is shared by weight.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SharePolicy {

@@ -7,7 +7,7 @@
 use super::StationPower;
 use super::books::Pile;
 use super::explanation::{HeldBy, Holder, HolderKind, MorePower, NodeShare, PowerExplanation};
-use crate::allocation::{Admitted, Binding, Leaf, Limit, Problem, Standing, admit, bindings, water_fill};
+use crate::allocation::{Admitted, Binding, Leaf, Limit, Policy, Problem, Standing, admit, bindings, water_fill};
 use crate::ids::ChargerId;
 use crate::units::{Mono, Watts};
 
@@ -252,14 +252,16 @@ impl<'a> Share<'a> {
     fn paused(&self, path: impl Fn(usize) -> String) -> (HeldBy, Option<usize>) {
         let leaves = self.problem.leaves();
         let lower = |at: usize| self.admitted.lower[at].max(leaves[at].reserve.0);
-        let room = left(self.problem, lower);
+        // Strict service goes by what others have, not by their minima.
+        let strict = self.problem.policy() == Policy::Strict;
+        let room = if strict { self.free.clone() } else { left(self.problem, lower) };
         let leaf = self.leaf();
         let needs = leaf.min.0.max(leaf.reserve.0) - leaf.reserve.0;
         let above = || self.problem.ancestors(leaf.node as usize);
         // Nobody below a node is let on while it is over its limit, so room may be below zero.
         let node = above().find(|at| room[*at] < needs).or_else(|| above().last()).unwrap_or(0);
         let key = |at: usize| (leaves[at].standing, leaves[at].since, leaves[at].id);
-        let waiting: Vec<usize> = self.below(node).filter(|at| self.admitted.lower[*at] == 0).collect();
+        let waiting: Vec<usize> = self.below(node).filter(|at| self.watts[*at] == 0).collect();
         let place = waiting.iter().filter(|at| key(**at) < key(self.at)).count() + 1;
         let paused = HeldBy::Paused {
             node: path(node),
