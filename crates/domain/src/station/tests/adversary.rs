@@ -65,8 +65,7 @@ fn trouble(sim: &mut Sim) {
         14..18 => change_a_limit(sim),
         18 => sim.solving = Solving::Late,
         19 => sim.solving = Solving::Wrong,
-        20 => sim.solving = Solving::Dead,
-        21 => sim.solving = Solving::Well,
+        20..22 => sim.solving = Solving::Dead,
         22 => {
             let meter = sim.dice.range(0, 130_000);
             let pole = sim.dice.range(0, CHARGERS as i64) as usize;
@@ -134,7 +133,7 @@ fn day(seed: u64, plant: Option<Plant>) -> Sim {
 /// Everything is well again: the station uses what it has.
 fn recovers(sim: &mut Sim) -> f64 {
     heal(sim);
-    sim.solving = Solving::Well;
+    sim.solving = Solving::Dead;
     for gateway in &mut sim.gateways {
         gateway.poles.iter_mut().for_each(|pole| (pole.disobeys, pole.stuck) = (false, None));
     }

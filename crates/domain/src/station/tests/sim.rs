@@ -2,6 +2,7 @@
 //! their own that keep the edge's rules, and cars. The judge is physics: what the cars draw, summed at every
 //! node, ten times a second.
 
+use crate::allocation::lp::{Programme, SolveOutcome, SolveStatus, allocate_with};
 use crate::allocation::{Allocation, Problem, water_fill};
 use crate::catalogue::{Charger, LimitNode, Station};
 use crate::ids::{ChargerId, GatewayId};
@@ -78,14 +79,12 @@ pub enum Plant {
 /// How the node's solver does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Solving {
-    /// Water-filling.
-    Well,
+    /// It is not there: water-filling.
+    Dead,
     /// Its answer comes up to a tick later, when the question is an old one.
     Late,
-    /// It answers with anything, and nobody checks it.
+    /// It answers with anything and calls it the optimum.
     Wrong,
-    /// No answer, no tick.
-    Dead,
 }
 
 struct Car {
@@ -294,7 +293,7 @@ impl Sim {
             epoch: 0,
             openings: 0,
             clock: (0, 0, 0),
-            solving: Solving::Well,
+            solving: Solving::Dead,
             durable: StationState::default(),
             open: BTreeMap::new(),
             queue: BinaryHeap::new(),
@@ -468,11 +467,9 @@ impl Sim {
         let (now, mut effects) = (self.owners(), Vec::new());
         let started = std::time::Instant::now();
         let problem = self.power.as_mut().and_then(|power| power.on_tick(now));
-        if let Some(problem) = problem.filter(|_| self.solving != Solving::Dead) {
-            let allocation = match self.solving {
-                Solving::Wrong => self.nonsense(&problem),
-                _ => water_fill(&problem),
-            };
+        if let Some(problem) = problem {
+            let outcome = if self.solving == Solving::Wrong { Some(self.nonsense(&problem)) } else { None };
+            let (allocation, _) = allocate_with(&problem, outcome.as_ref());
             if self.solving == Solving::Late {
                 let later = self.now + self.dice.range(1, 1_000) as u64;
                 self.at(later, Event::Allocated(self.openings, problem, allocation));
@@ -487,17 +484,22 @@ impl Sim {
         self.drivers();
     }
 
-    /// What a broken solver may say: anything, for a number of chargers that may be wrong.
-    fn nonsense(&mut self, problem: &Problem) -> Allocation {
-        let leaves = problem.leaves().len();
-        let count = if self.dice.chance(10) { self.dice.range(0, 20) as usize } else { leaves };
-        let watts = (0..count).map(|_| match self.dice.range(0, 10) {
-            0..6 => Watts(self.dice.range(0, 1_200) * 100),
-            6 => Watts(self.dice.range(-1_000_000, 1_000_000_000)),
-            7 => Watts::ZERO,
-            _ => Watts(120_000),
-        });
-        Allocation { watts: watts.collect() }
+    /// What a broken solver may say: that anything is the optimum, for a number of columns that may be wrong.
+    fn nonsense(&mut self, problem: &Problem) -> SolveOutcome {
+        let programme = Programme::build(problem);
+        let mut anything = |count: usize| {
+            let count = if self.dice.chance(10) { self.dice.range(0, 20) as usize } else { count };
+            let value = |_| match self.dice.range(0, 10) {
+                0..6 => self.dice.range(0, 120_000) as f64,
+                6 => self.dice.range(-1_000_000, 1_000_000_000) as f64,
+                7 => f64::NAN,
+                8 => f64::INFINITY,
+                _ => 0.0,
+            };
+            (0..count).map(value).collect::<Vec<f64>>()
+        };
+        let (primal, duals) = (anything(programme.columns.len()), anything(programme.rows.len()));
+        SolveOutcome { programme, status: SolveStatus::Optimal, primal, duals, solve_us: 1 }
     }
 
     fn carry_out(&mut self, effects: Vec<StationEffect>) {
