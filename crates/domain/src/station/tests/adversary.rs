@@ -10,7 +10,8 @@ use crate::station::*;
 /// Chargers of a gateway: half of them hang from its feeder, half from a cabinet below it.
 const CHARGERS: usize = 10;
 
-/// Connector-ticks of the quick run, and of the long one (`CHARGEPLANE_LONG`).
+/// Connector-ticks of the quick run, and of the long one (`CHARGEPLANE_LONG`); `CHARGEPLANE_TICKS` names another
+/// number. One is a second of one charger.
 const QUICK: u64 = 300_000;
 const LONG: u64 = 100_000_000;
 
@@ -165,7 +166,9 @@ fn could_draw(sim: &Sim) -> i64 {
 #[test]
 fn nothing_that_happens_makes_obedient_chargers_exceed_a_limit() {
     let long = std::env::var_os("CHARGEPLANE_LONG").is_some();
-    let (goal, mut seed, mut ticks) = (if long { LONG } else { QUICK }, 0, 0);
+    let asked = std::env::var("CHARGEPLANE_TICKS").ok().map(|ticks| ticks.parse().expect("a number of ticks"));
+    let goal: u64 = asked.unwrap_or(if long { LONG } else { QUICK });
+    let (mut seed, mut ticks) = (0, 0);
     let (mut sessions, mut messages, mut owners, mut limits, mut found, mut least) = (0, 0, 0, 0, 0, 1.0_f64);
     while ticks < goal {
         let mut sim = day(seed, None);
