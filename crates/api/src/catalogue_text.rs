@@ -251,6 +251,34 @@ pub(crate) struct StationSchema {
     split: Option<SplitSchema>,
     /// The tree of limits: exactly one node has no parent.
     limits: Vec<LimitSchema>,
+    /// What is done with its power beyond the tree.
+    power: Option<PowerSchema>,
+}
+
+/// What a station does with its power beyond its tree of limits.
+#[derive(ToSchema)]
+#[schema(as = PowerDocument)]
+#[expect(dead_code, reason = "describes domain::catalogue::PowerSettings; a test compares the fields")]
+pub(crate) struct PowerSchema {
+    /// `fair` (the default), `proportional` or `strict`.
+    policy: Option<String>,
+    /// Lower limits by time of day, in the station's zone.
+    schedule: Option<Vec<ScheduledLimitSchema>>,
+}
+
+/// A lower limit every day between two times of the station's wall clock.
+#[derive(ToSchema)]
+#[schema(as = ScheduledLimitDocument)]
+#[expect(dead_code, reason = "describes domain::catalogue::ScheduledLimit; a test compares the fields")]
+pub(crate) struct ScheduledLimitSchema {
+    /// The node.
+    node: String,
+    /// From this time of day on, `17:00`.
+    from: String,
+    /// Until before this time of day; at or before `from`: of the next day.
+    until: String,
+    /// Most power through the node, in W.
+    limit_w: i64,
 }
 
 /// An agreement about a station's revenue.

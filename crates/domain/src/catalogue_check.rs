@@ -7,6 +7,7 @@
 #![deny(clippy::float_arithmetic, clippy::arithmetic_side_effects)]
 
 mod book;
+mod power;
 
 use crate::allocation::{Tree, TreeError};
 use crate::catalogue::{Catalogue, Charger, LimitNode, Station};
@@ -108,6 +109,7 @@ pub fn validate(catalogue: &Catalogue) -> Result<(), Vec<CatalogueProblem>> {
     check_gateways(catalogue, &mut findings);
     check_chargers(catalogue, &mut findings);
     check_fallbacks(catalogue, &mut findings);
+    power::check_floors(catalogue, &mut findings);
     findings.into_result()
 }
 
@@ -183,6 +185,7 @@ fn check_station(id: &StationId, station: &Station, catalogue: &Catalogue, findi
     }
     check_split(id, station, findings);
     check_tree(id, &station.limits, findings);
+    power::check_schedule(id, station, findings);
 }
 
 fn check_split(id: &StationId, station: &Station, findings: &mut Findings) {
@@ -577,6 +580,7 @@ fn station_changes(old: &Station, new: &Station) -> Vec<String> {
         nodes.push("order of limits".to_owned());
     }
     changes.append(&mut nodes);
+    changes.extend(power::changes(old, new));
     changes
 }
 

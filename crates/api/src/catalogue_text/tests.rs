@@ -79,6 +79,8 @@ fn the_schema_has_the_fields_of_the_types_it_describes() {
     let to = |value: &dyn erased::Json| fields(value.json());
     assert_eq!(to(station), described(StationSchema::schema()));
     assert_eq!(to(&station.limits[0]), described(LimitSchema::schema()));
+    assert_eq!(to(&station.power), described(PowerSchema::schema()));
+    assert_eq!(to(&station.power.schedule[0]), described(ScheduledLimitSchema::schema()));
     assert_eq!(to(charger), described(ChargerSchema::schema()));
     assert_eq!(to(gateway), described(GatewaySchema::schema()));
     // The example uses every field of both.

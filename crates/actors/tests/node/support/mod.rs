@@ -53,6 +53,7 @@ pub fn catalogue() -> Catalogue {
         tariff: id("t1"),
         split: Some(split()),
         limits: vec![LimitNode { id: "grid".into(), parent: None, limit_w: Watts(100_000), base_w: Watts(0) }],
+        power: Default::default(),
     };
     let charger = |child| Charger {
         gateway: id("g1"),
