@@ -13,6 +13,7 @@ mod tcp;
 mod world;
 
 pub use load::{NodeArgs, run_node};
+pub(crate) use world::{ports, tariff};
 pub use tcp::{CallersArgs, run_callers};
 
 use crate::Output;
