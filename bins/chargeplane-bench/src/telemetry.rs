@@ -5,6 +5,7 @@
 //! is durable with what is in the files. Method: docs/measurements/telemetry.md.
 
 mod audit;
+mod broker;
 pub mod codec;
 mod curve;
 mod load;
@@ -52,6 +53,14 @@ struct Shape {
     warm: u64,
     seconds: u64,
     events: bool,
+    /// Through a broker.
+    broker: Option<String>,
+}
+
+impl Shape {
+    fn new(rate: u64, warm: u64, seconds: u64) -> Self {
+        Self { rate, warm, seconds, events: false, broker: None }
+    }
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
@@ -64,7 +73,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let seconds = args.seconds.unwrap_or(if args.long { 600 } else { 60 });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
 
-    let (full, found) = measure(dir, args, &Shape { rate: 0, warm: 15, seconds, events: false }, &mut report, "full")?;
+    let (full, found) = measure(dir, args, &Shape::new(0, 15, seconds), &mut report, "full")?;
     report.result("samples_per_s_sqlite", full.samples_per_s);
     report.result("bytes_per_value", found.file_bytes as f64 / (found.stored * 6) as f64);
     report.result("bytes_per_value_codec", found.chunk_bytes as f64 / (found.stored * 6) as f64);
@@ -73,7 +82,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                 actors are not live, as no session is open: an idle ractor actor is another 10 KB";
     report.note("rss_bytes_per_charging_charger", text);
 
-    let at_500k = Shape { rate: 500_000, warm: 35, seconds: 30.min(seconds), events: false };
+    let at_500k = Shape::new(500_000, 35, 30.min(seconds));
     let (half_million, _) = measure(dir, args, &at_500k, &mut report, "500k")?;
     report.result("cores_at_500k", half_million.node_cores);
     match half_million.disk_busy_ratio {
@@ -86,7 +95,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     report.note("fsyncs_per_s_at_500k", "flush requests that the disk completed, those of other programs among them");
 
-    let at_half = Shape { rate: 1_000_000, warm: 20, seconds: 30.min(seconds), events: true };
+    let at_half = Shape { events: true, ..Shape::new(1_000_000, 20, 30.min(seconds)) };
     let (half, _) = measure(dir, args, &at_half, &mut report, "half")?;
     match (half.event_ack_ms_p50, half.event_ack_ms_p99) {
         (Some(p50), Some(p99)) => {
@@ -112,8 +121,22 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     for name in ["samples_per_s_cql", "cql_writes_per_s"] {
         report.missing(name, "this benchmark does not drive the CQL store yet");
     }
-    report.missing("samples_per_s_mqtt_sqlite", "this benchmark does not drive a broker yet");
-    report.finish(args.output.json.as_deref())
+    let mqtt = over_mqtt(dir, args, seconds, &mut report);
+    if let Err(error) = &mqtt {
+        report.missing("samples_per_s_mqtt_sqlite", &format!("failed: {error:#}"));
+    }
+    report.finish(args.output.json.as_deref())?;
+    mqtt
+}
+
+/// The same through a real Mosquitto, which shares the cores.
+fn over_mqtt(dir: &Path, args: &Args, seconds: u64, report: &mut Report) -> anyhow::Result<()> {
+    let config = tempfile::tempdir_in(dir)?;
+    let broker = broker::Mosquitto::start(config.path())?;
+    let shape = Shape { broker: Some(broker.address()), ..Shape::new(0, 15, 30.min(seconds)) };
+    let (mqtt, _) = measure(dir, args, &shape, report, "mqtt")?;
+    report.result("samples_per_s_mqtt_sqlite", mqtt.samples_per_s);
+    Ok(())
 }
 
 /// A child under load, its figures, a kill, and the audit by a fresh process.
@@ -127,6 +150,9 @@ fn measure(dir: &Path, args: &Args, shape: &Shape, report: &mut Report, name: &s
     command.args(["--warm", &shape.warm.to_string(), "--seconds", &shape.seconds.to_string()]);
     if shape.events {
         command.arg("--events");
+    }
+    if let Some(broker) = &shape.broker {
+        command.args(["--broker", broker]);
     }
     let mut child = command.stdout(Stdio::piped()).spawn()?;
     let mut line = String::new();

@@ -4,6 +4,7 @@
 //! the node sends down is opened with the gateways' keys and counted. The maker stops while the node has much in
 //! hand, so that a run without a rate finds the rate by itself.
 
+use super::broker::{self, Gateways};
 use super::curve::{Curve, TYPICAL};
 use super::world::{self, BATCH, CHILDREN, LATE_BY, RUN};
 use anyhow::Context;
@@ -12,6 +13,7 @@ use chargeplane_actors::node::Node;
 use chargeplane_actors::shared::NodeConfig;
 use chargeplane_domain::gateway::BootId;
 use chargeplane_domain::units::Timestamp;
+use chargeplane_mqtt::MqttLink;
 use chargeplane_protocol::envelope::{Header, Keyring};
 use chargeplane_protocol::link::{Link, LinkEvent, LinkRefused, LinkSink};
 use chargeplane_protocol::message::{Down, GatewayEvent, NumberedEvent, SampleRun, Stream, UpBatch};
@@ -58,6 +60,9 @@ pub struct NodeArgs {
     /// Time events as well
     #[arg(long)]
     events: bool,
+    /// `host:port` of a broker between the gateways and the node
+    #[arg(long)]
+    broker: Option<String>,
 }
 
 /// What the child says of its run.
@@ -97,13 +102,17 @@ async fn load(args: &NodeArgs, counters: &'static Counters) -> anyhow::Result<()
     world::ready(&node).await?;
     let gateways = args.chargers.div_ceil(CHILDREN);
     let down = Arc::new(Acknowledged::new(gateways)?);
-    node.attach_link(Arc::new(Downstream(Arc::clone(&down))) as Arc<dyn Link>)
-        .map_err(|error| anyhow::anyhow!("{error}"))?;
+    let link: Arc<dyn Link> = match &args.broker {
+        Some(address) => broker::connect(address, "bench-node", node.link_sink())?,
+        None => Arc::new(Downstream(Arc::clone(&down))),
+    };
+    node.attach_link(link)?;
+    let lines = lines(&node, args, &down)?;
     let empty_rss = rss_bytes();
     // An hour ago: stamps run ahead of the clock when chargers are sampled faster than they would be.
     let start_ms = wall_ms()? - 3_600_000;
     let sent = Arc::new(Sent::default());
-    start_load(&node, args, start_ms, counters, &down, &sent)?;
+    start_load(lines, args, start_ms, counters, &down, &sent)?;
     note(Arc::clone(&down), args.acknowledged.clone());
     if args.events {
         tokio::spawn(send_events(node.link_sink(), Arc::clone(&down), gateways));
@@ -345,8 +354,40 @@ impl Source {
     }
 }
 
+/// Where a feeder hands its batches.
+enum Line {
+    /// Straight to the node's bridge.
+    Bridge(Arc<dyn LinkSink>),
+    /// To a broker.
+    Broker(Arc<MqttLink>),
+}
+
+impl Line {
+    fn hand(&self, topic: &str, payload: Bytes) {
+        match self {
+            Self::Bridge(sink) => sink.on_event(LinkEvent::Message { topic: topic.to_owned(), payload }),
+            Self::Broker(link) => {
+                broker::publish(link, topic, &payload);
+            }
+        }
+    }
+}
+
+/// Feeders of a run.
+const FEEDERS: usize = 2;
+
+fn lines(node: &Node, args: &NodeArgs, down: &Arc<Acknowledged>) -> anyhow::Result<Vec<Line>> {
+    let line = |part: usize| -> anyhow::Result<Line> {
+        let Some(address) = &args.broker else { return Ok(Line::Bridge(node.link_sink())) };
+        let link = broker::connect(address, &format!("bench-gateways-{part}"), Arc::new(Gateways(Arc::clone(down))))?;
+        broker::subscribe(&link, part, FEEDERS, args.chargers.div_ceil(CHILDREN))?;
+        Ok(Line::Broker(link))
+    };
+    (0..FEEDERS).map(line).collect()
+}
+
 fn start_load(
-    node: &Node,
+    lines: Vec<Line>,
     args: &NodeArgs,
     start_ms: i64,
     counters: &'static Counters,
@@ -354,10 +395,10 @@ fn start_load(
     sent: &Arc<Sent>,
 ) -> anyhow::Result<()> {
     let mut feeders = Vec::new();
-    for feeder in 0..2 {
+    for (feeder, line) in lines.into_iter().enumerate() {
         let (packets, queue) = sync_channel(256);
-        let (sink, down) = (node.link_sink(), Arc::clone(down));
-        std::thread::Builder::new().name(format!("feeder-{feeder}")).spawn(move || feed(&queue, &*sink, &down))?;
+        let down = Arc::clone(down);
+        std::thread::Builder::new().name(format!("feeder-{feeder}")).spawn(move || feed(&queue, &line, &down))?;
         feeders.push(packets);
     }
     let mut sources = Vec::new();
@@ -407,12 +448,12 @@ fn make(
     }
 }
 
-fn feed(queue: &Receiver<Packet>, sink: &dyn LinkSink, down: &Acknowledged) {
+fn feed(queue: &Receiver<Packet>, line: &Line, down: &Acknowledged) {
     while let Ok(Packet { gateway, topic, bytes, first }) = queue.recv() {
         if let Some((stream, seq)) = first {
             down.sent(gateway, stream, seq);
         }
-        sink.on_event(LinkEvent::Message { topic: topic.to_string(), payload: bytes });
+        line.hand(&topic, bytes);
     }
 }
 
@@ -465,6 +506,18 @@ impl Acknowledged {
         }
     }
 
+    /// Takes what came down to a gateway.
+    pub fn take(&self, topic: &str, payload: &[u8]) {
+        let Ok(topic::Topic::Down { gateway, .. }) = topic::parse(topic) else { return };
+        let Some(number) = self.numbers.get(gateway.as_str()).copied() else { return };
+        let opened = self.keys.get(number).and_then(|keys| keys.open_down(payload).ok());
+        if let Some(Ok(Down::Ack(ack))) = opened.map(|opened| wire::decode_down(&opened.plain))
+            && ack.boot == BootId::new(world::KEY_EPOCH, world::BOOT)
+        {
+            self.acknowledged(number, ack.stream, ack.upto_seq);
+        }
+    }
+
     fn acknowledged(&self, gateway: usize, stream: Stream, upto: u64) {
         if let (Some(place), Some(cursors)) = (place_of(stream), self.upto.get(gateway)) {
             let before = cursors[place].fetch_max(upto, Ordering::Relaxed);
@@ -496,14 +549,7 @@ struct Downstream(Arc<Acknowledged>);
 
 impl Link for Downstream {
     fn publish(&self, topic: &str, payload: Bytes, _: bool) -> Result<(), LinkRefused> {
-        let Ok(topic::Topic::Down { gateway, .. }) = topic::parse(topic) else { return Ok(()) };
-        let Some(number) = self.0.numbers.get(gateway.as_str()).copied() else { return Ok(()) };
-        let opened = self.0.keys.get(number).and_then(|keys| keys.open_down(&payload).ok());
-        if let Some(Ok(Down::Ack(ack))) = opened.map(|opened| wire::decode_down(&opened.plain))
-            && ack.boot == BootId::new(world::KEY_EPOCH, world::BOOT)
-        {
-            self.0.acknowledged(number, ack.stream, ack.upto_seq);
-        }
+        self.0.take(topic, &payload);
         Ok(())
     }
 
