@@ -13,8 +13,8 @@ mod tcp;
 mod world;
 
 pub use load::{NodeArgs, run_node};
-pub(crate) use world::{ports, tariff};
 pub use tcp::{CallersArgs, run_callers};
+pub(crate) use world::{ports, tariff};
 
 use crate::Output;
 use crate::redis_peer::RedisServer;

@@ -109,7 +109,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     report.note("event_ack_ms", format!("{} events beside 1,000,000 samples/s", half.events));
 
-    report.result("bytes_per_value_hard", runtime.block_on(stores::hard_bytes_per_value(dir, args.chargers.min(20_000)))?);
+    report.result(
+        "bytes_per_value_hard",
+        runtime.block_on(stores::hard_bytes_per_value(dir, args.chargers.min(20_000)))?,
+    );
     let (raw, month) = runtime.block_on(stores::queries(dir))?;
     report.result("query_raw_hour_ms_p99", raw);
     report.result("query_rollup_month_ms_p99", month);
@@ -140,7 +143,13 @@ fn over_mqtt(dir: &Path, args: &Args, seconds: u64, report: &mut Report) -> anyh
 }
 
 /// A child under load, its figures, a kill, and the audit by a fresh process.
-fn measure(dir: &Path, args: &Args, shape: &Shape, report: &mut Report, name: &str) -> anyhow::Result<(Figures, Found)> {
+fn measure(
+    dir: &Path,
+    args: &Args,
+    shape: &Shape,
+    report: &mut Report,
+    name: &str,
+) -> anyhow::Result<(Figures, Found)> {
     let data = tempfile::tempdir_in(dir)?;
     let noted = dir.join("acknowledged");
     let _ = std::fs::remove_file(&noted);
@@ -169,7 +178,11 @@ fn measure(dir: &Path, args: &Args, shape: &Shape, report: &mut Report, name: &s
     println!("{name}: {figures:?}");
     println!("{name}: {found:?}");
     anyhow::ensure!(found.missing == 0 && found.different == 0, "{name}: {found:?}");
-    anyhow::ensure!(figures.shed == 0, "{name}: the node shed {} batches, which the load does not repeat", figures.shed);
+    anyhow::ensure!(
+        figures.shed == 0,
+        "{name}: the node shed {} batches, which the load does not repeat",
+        figures.shed
+    );
     let text = format!(
         "{:.0} samples/s acknowledged of {:.0} offered in {} s, {:.0} chunks/s, acknowledged after {:.0} ms (p50) and \
          {:.0} ms (p99), the node used {:.2} cores and the generator {:.2}; after kill -9 all of {} acknowledged \

@@ -126,7 +126,8 @@ impl Rollup {
 
     fn of<'a>(hour: Hour, samples: impl Iterator<Item = &'a Sample>) -> Self {
         let mut minutes = 0;
-        let inside = samples.filter(|sample| hour.contains(sample.at)).inspect(|sample| minutes |= hour.minute(sample.at));
+        let inside =
+            samples.filter(|sample| hour.contains(sample.at)).inspect(|sample| minutes |= hour.minute(sample.at));
         let columns = stats_of(inside);
         Self { hour, columns, minutes }
     }

@@ -119,12 +119,8 @@ async fn audit(
 }
 
 async fn stored(store: &SqliteTelemetry, number: usize, found: &mut Found) -> anyhow::Result<BTreeMap<u64, Sample>> {
-    let query = ChunkQuery {
-        charger: world::charger(number)?,
-        from: Timestamp(0),
-        to: Timestamp(i64::MAX),
-        limit: usize::MAX,
-    };
+    let query =
+        ChunkQuery { charger: world::charger(number)?, from: Timestamp(0), to: Timestamp(i64::MAX), limit: usize::MAX };
     let mut samples = BTreeMap::new();
     for row in store.chunks(query).await? {
         let chunk = Chunk::decode(&row.chunk.bytes).context("a stored chunk")?;

@@ -24,8 +24,7 @@ pub struct Noise {
 }
 
 /// A good meter.
-pub const TYPICAL: Noise =
-    Noise { voltage_dv: 2.0, current_da: 2.0, power_w: 20.0, temperature_dc: 0.3, time_ms: 2.0 };
+pub const TYPICAL: Noise = Noise { voltage_dv: 2.0, current_da: 2.0, power_w: 20.0, temperature_dc: 0.3, time_ms: 2.0 };
 
 /// A bad one behind a busy network.
 pub const HARD: Noise =

@@ -149,9 +149,8 @@ fn figures(
     let lock = |times: &Mutex<Histogram<u64>>| times.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let (of_samples, of_events) = (lock(&down.sample_times), lock(&down.event_times));
     let of_event = |quantile| (!of_events.is_empty()).then(|| ms(&of_events, quantile));
-    let of_disk = |of: fn(&DiskReading) -> u64| {
-        Some((of(after.disk.as_ref()?) - of(before.disk.as_ref()?)) as f64 / seconds)
-    };
+    let of_disk =
+        |of: fn(&DiskReading) -> u64| Some((of(after.disk.as_ref()?) - of(before.disk.as_ref()?)) as f64 / seconds);
     Figures {
         start_ms,
         samples_per_s: rate(|reading| reading.acknowledged),
@@ -582,7 +581,8 @@ async fn send_events(sink: Arc<dyn LinkSink>, down: Arc<Acknowledged>, gateways:
 fn note(down: Arc<Acknowledged>, path: PathBuf) {
     tokio::task::spawn_blocking(move || {
         loop {
-            let upto: Vec<[u64; 2]> = down.upto.iter().map(|of| [0, 1].map(|at| of[at].load(Ordering::Relaxed))).collect();
+            let upto: Vec<[u64; 2]> =
+                down.upto.iter().map(|of| [0, 1].map(|at| of[at].load(Ordering::Relaxed))).collect();
             let written = serde_json::to_vec(&upto).map_err(anyhow::Error::from).and_then(|bytes| {
                 let fresh = path.with_extension("new");
                 std::fs::write(&fresh, bytes)?;
@@ -596,4 +596,3 @@ fn note(down: Arc<Acknowledged>, path: PathBuf) {
         }
     });
 }
-

@@ -39,8 +39,7 @@ pub async fn hard_bytes_per_value(dir: &Path, chargers: usize) -> anyhow::Result
     let mut values = 0u64;
     {
         let store = SqliteTelemetry::open(&DataDir::lock(data.path())?)?;
-        let mut curves: Vec<Curve> =
-            (0..chargers).map(|number| Curve::new(number, HARD, 1_760_000_000_000)).collect();
+        let mut curves: Vec<Curve> = (0..chargers).map(|number| Curve::new(number, HARD, 1_760_000_000_000)).collect();
         for range in 0..10u64 {
             for (part, curves) in curves.chunks_mut(5_000).enumerate() {
                 let mut rows = Vec::with_capacity(curves.len());
@@ -133,8 +132,9 @@ pub fn row_per_sample(dir: &Path, time: Duration) -> anyhow::Result<(f64, f64)> 
     while began.elapsed() < time {
         let transaction = connection.transaction()?;
         {
-            let mut insert = transaction
-                .prepare_cached("INSERT INTO samples VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING")?;
+            let mut insert = transaction.prepare_cached(
+                "INSERT INTO samples VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING",
+            )?;
             for (charger, curve) in &mut curves {
                 for number in first..first + 5 {
                     let s = curve.next();

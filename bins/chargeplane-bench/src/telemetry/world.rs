@@ -80,8 +80,7 @@ pub async fn populate(store: &dyn CatalogueStore, chargers: usize) -> anyhow::Re
     catalogue.tariffs.insert(tariff.clone(), crate::ledger::tariff()?);
     for number in 0..chargers.div_ceil(CHILDREN) {
         let station: chargeplane_domain::ids::StationId = format!("main/s{number:04}").parse()?;
-        let limits =
-            vec![LimitNode { id: "grid".into(), parent: None, limit_w: Watts(12_000_000), base_w: Watts(0) }];
+        let limits = vec![LimitNode { id: "grid".into(), parent: None, limit_w: Watts(12_000_000), base_w: Watts(0) }];
         let place = Station {
             operator: "main/op".parse()?,
             city: String::new(),

@@ -504,4 +504,3 @@ fn deltas(values: &[i64], min: i64) -> Vec<u8> {
     }
     bytes
 }
-

@@ -58,8 +58,7 @@ struct Files {
 impl SqliteTelemetry {
     /// Opens the telemetry of a data directory and starts its threads.
     pub fn open(dir: &DataDir) -> Result<Self, OpenError> {
-        let files =
-            Files { days: Days::open(dir)?, promises: Promises::open(dir)?, rollups: Rollups::open(dir)? };
+        let files = Files { days: Days::open(dir)?, promises: Promises::open(dir)?, rollups: Rollups::open(dir)? };
         Ok(Self { files: Arc::new(files), waiting: Mutex::default(), committing: Arc::default() })
     }
 

@@ -46,8 +46,7 @@ pub(super) struct Table {
 impl Table {
     /// Of samples with their places, at most [`CHUNK_SAMPLES`], in ascending order.
     pub(super) fn of<'a>(samples: impl Iterator<Item = (u8, &'a Sample)>) -> Self {
-        let mut table =
-            Self { columns: [[0; CHUNK_SAMPLES]; COLUMNS], places: [0; CHUNK_SAMPLES], count: 0 };
+        let mut table = Self { columns: [[0; CHUNK_SAMPLES]; COLUMNS], places: [0; CHUNK_SAMPLES], count: 0 };
         for ((place, sample), at) in samples.zip(0..CHUNK_SAMPLES) {
             table.places[at] = place;
             for column in Column::ALL {

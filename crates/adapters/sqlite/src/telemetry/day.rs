@@ -169,9 +169,8 @@ impl Memory {
             self.learn(number, &parsed(&charger)?);
         }
         let mut dirty = transaction.prepare("SELECT charger, hour, shard FROM dirty")?;
-        let fields = |row: &Row<'_>| -> rusqlite::Result<(i64, i64, String)> {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        };
+        let fields =
+            |row: &Row<'_>| -> rusqlite::Result<(i64, i64, String)> { Ok((row.get(0)?, row.get(1)?, row.get(2)?)) };
         for row in dirty.query_map([], fields)? {
             let (charger, hour, shard) = row?;
             self.marks.insert((charger, Hour(hour)), Mark { shard: parsed(&shard)?, change: change() });
@@ -301,9 +300,8 @@ fn chunks(transaction: &Transaction<'_>, query: &ChunkQuery) -> Result<Vec<Chunk
         if rows.len() >= query.limit {
             break;
         }
-        let fields = |row: &Row<'_>| -> rusqlite::Result<(i64, i64, Vec<u8>)> {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        };
+        let fields =
+            |row: &Row<'_>| -> rusqlite::Result<(i64, i64, Vec<u8>)> { Ok((row.get(0)?, row.get(1)?, row.get(2)?)) };
         let (incarnation, epoch, bytes) = select.query_row([rowid], fields)?;
         let header = ChunkHeader::decode(&bytes).map_err(Fault::corrupt)?;
         if header.last_at() >= query.from && header.first_at() < query.to {

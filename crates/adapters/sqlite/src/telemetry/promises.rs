@@ -50,10 +50,7 @@ impl Promises {
     }
 
     /// Writes gaps and cursors of flushes whose chunks are in their files, in one transaction.
-    pub(super) async fn write(
-        &self,
-        promised: Vec<(ShardId, Vec<GapRow>, Vec<StreamCursor>)>,
-    ) -> Result<(), Fault> {
+    pub(super) async fn write(&self, promised: Vec<(ShardId, Vec<GapRow>, Vec<StreamCursor>)>) -> Result<(), Fault> {
         let write = move |transaction: &Transaction<'_>| {
             promised.iter().try_for_each(|(shard, gaps, cursors)| {
                 gaps.iter().try_for_each(|row| put_gap(transaction, row))?;

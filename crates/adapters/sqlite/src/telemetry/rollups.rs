@@ -75,9 +75,8 @@ fn read(transaction: &Transaction<'_>, charger: &ChargerId, from: Hour, to: Hour
     let mut select = transaction.prepare_cached(
         "SELECT hour, rollup FROM rollups WHERE charger = ?1 AND hour >= ?2 AND hour < ?3 ORDER BY hour",
     )?;
-    let rows = select.query_map(params![number, from.0, to.0], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))
-    })?;
+    let rows = select
+        .query_map(params![number, from.0, to.0], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
     rows.map(|row| {
         let (hour, bytes) = row?;
         Rollup::from_bytes(Hour(hour), &bytes).map_err(Fault::corrupt)
