@@ -73,6 +73,21 @@ need_python() {
     command -v python3 >/dev/null || install_packages python3
 }
 
+# need_python_packages FILE: a Python of our own in the cache with the packages of FILE, made again when FILE changes.
+# Its interpreter is in $CHARGEPLANE_PYTHON.
+need_python_packages() {
+    local wanted="$1" home="$CACHE/python"
+    export CHARGEPLANE_PYTHON="$home/bin/python"
+    cmp -s "$wanted" "$home/requirements.txt" && return
+    need_python
+    python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
+    say "installing the Python packages of $wanted"
+    rm -rf "$home"
+    python3 -m venv "$home"
+    "$home/bin/pip" install --quiet --disable-pip-version-check --requirement "$wanted"
+    cp "$wanted" "$home/requirements.txt"
+}
+
 install_packages() {
     [[ $# -gt 0 ]] || return 0
     command -v apt-get >/dev/null || fail "please install: $* (only Debian's apt-get is known here)"

@@ -172,6 +172,7 @@ mod accounts;
 mod audit;
 mod catalogue;
 mod chargers;
+mod enrolment;
 mod operations;
 mod operator_statement;
 mod payouts;

@@ -211,7 +211,7 @@ impl NodeHandle {
             id: id.clone(),
             station: gateway.station.clone(),
             online: online.contains(id),
-            enrolled: directory.gateway(id).is_some_and(|entry| entry.newest().is_some()),
+            enrolled: directory.gateway(id).is_some_and(|entry| entry.present().is_some()),
         };
         Ok(shown.into_iter().map(view).collect())
     }
