@@ -41,7 +41,8 @@ STREAMS = {"events": 0, "fast": 1, "slow": 2, "replay": 3, "beat": 4}
 TELEMETRY = ("fast", "slow", "replay")
 BATCH_ITEMS, BATCH_MS = 200, 500  # section 4
 EVENTS_UNDER_WAY = 32  # section 5
-RETRY_MS = {"events": 3_000, "fast": 60_000, "slow": 60_000, "replay": 60_000}
+KEPT = ("events", *TELEMETRY)  # the streams whose batches are kept until they are acknowledged
+EVENTS_RETRY_MS = 3_000
 RESUME_WAIT_MS, LOCAL_MS, FIRST_CREDIT = 1_000, 3_000, 64
 THINNED, DROPPED, REFUSED = 1, 2, 3  # reasons of gaps
 DONE, REFUSED_END, EXPIRED = 1, 2, 3  # ends of commands
@@ -241,7 +242,7 @@ class Gateway:
         self.ring.set_number("key_epoch", self.sealing.key_epoch)
         self.boot = self.ring.next_boot()
         self.seqs = dict.fromkeys(STREAMS, 0)
-        self.flying = {stream: {} for stream in RETRY_MS}  # (boot, seq) -> sent at
+        self.flying = {stream: {} for stream in KEPT}  # (boot, seq) -> sent at
         self.open_batches = {stream: ([], 0) for stream in TELEMETRY}  # rows, time of the first
         self.beats, self.nonce, self.last_beat, self.answered = {}, 0, -10_000, mono_ms()
         self.epoch, self.grant_seq, self.credit = 0, 0, FIRST_CREDIT
@@ -278,10 +279,13 @@ class Gateway:
     # --- the loop
 
     def run(self):
-        next_sample = mono_ms()
+        options, next_sample = self.options, mono_ms()
+        # A batch leaves when it is full or its time is over, whichever comes first; of two streams when some charge.
+        batch_ms = min(options.batch_ms, BATCH_ITEMS * options.sample_ms / max(1, len(self.chargers)))
+        tell("ring", batches=options.ring_batches, hours=round(options.ring_batches * batch_ms / 2 / 3_600_000, 1))
         while self.unfinished:
             try:
-                client, kind, payload = self.inbox.get(timeout=0.02)
+                client, kind, payload = self.inbox.get(timeout=0.01)
                 if client is not self.client:
                     continue
                 if kind == "message":
@@ -289,7 +293,7 @@ class Gateway:
                 elif kind == "up":
                     self.connected, self.answered = True, mono_ms()
                     self.hold_until = mono_ms() + RESUME_WAIT_MS
-                    self.flying = {stream: {} for stream in RETRY_MS}
+                    self.flying = {stream: {} for stream in KEPT}
                     tell("connected")
                     self.send_beat()
                 else:
@@ -327,7 +331,7 @@ class Gateway:
 
     def flush_due(self, now):
         for stream, (rows, first) in self.open_batches.items():
-            if rows and (len(rows) >= BATCH_ITEMS or now - first >= BATCH_MS):
+            if rows and (len(rows) >= BATCH_ITEMS or now - first >= self.options.batch_ms):
                 self.seal_samples(stream)
 
     def seal_samples(self, stream):
@@ -405,7 +409,8 @@ class Gateway:
         charging = any(charger.session for charger in self.chargers.values())
         if now - self.last_beat >= (1_000 if charging else 5_000):
             self.send_beat()
-        for stream, retry in RETRY_MS.items():
+        for stream in KEPT:
+            retry = EVENTS_RETRY_MS if stream == "events" else self.options.retry_ms
             flying = self.flying[stream]
             for key in [key for key, sent in flying.items() if now - sent >= retry]:
                 del flying[key]
@@ -431,7 +436,7 @@ class Gateway:
         beat.acked.extend(self.cursors(self.ring.db.execute(
             "SELECT stream, boot, key_epoch, seq FROM acked WHERE boot = ? OR EXISTS(SELECT 1 FROM batches b WHERE "
             "(b.stream, b.boot, b.key_epoch) = (acked.stream, acked.boot, acked.key_epoch))", (self.boot,))))
-        floors = {(stream, self.boot, self.sealing.key_epoch): self.seqs[stream] + 1 for stream in RETRY_MS}
+        floors = {(stream, self.boot, self.sealing.key_epoch): self.seqs[stream] + 1 for stream in KEPT}
         for stream, boot, key_epoch, lowest in self.ring.db.execute(
                 "SELECT stream, boot, key_epoch, min(seq) FROM batches GROUP BY 1, 2, 3"):
             floors[(stream, boot, key_epoch)] = lowest
@@ -480,7 +485,7 @@ class Gateway:
         if not self.heard(ack.epoch):
             return
         stream = next((name for name, number in STREAMS.items() if number == ack.stream), None)
-        if stream not in RETRY_MS:
+        if stream not in KEPT:
             return
         boot, key_epoch = ack.boot, ack.key_epoch
         with self.ring.together():
@@ -509,7 +514,7 @@ class Gateway:
             return
         self.hold_until, self.credit, now = 0, FIRST_CREDIT, mono_ms()
         known = {(c.stream, c.boot, c.key_epoch): c.seq for c in resume.cursors}
-        for stream in RETRY_MS:
+        for stream in KEPT:
             self.flying[stream] = {(boot, seq, key_epoch): now for boot, seq, key_epoch in self.ring.held(stream)
                                    if seq <= known.get((STREAMS[stream], boot, key_epoch), 0)}
         tell("resume", epoch=resume.epoch)
@@ -538,7 +543,7 @@ class Gateway:
         tell("notice", code=notice.code, detail=notice.detail)
         upto = min(notice.revoked_upto, self.sealing.key_epoch - 1)
         with self.ring.together():
-            for stream in RETRY_MS:
+            for stream in KEPT:
                 for boot, seq, key_epoch in self.ring.held(stream):
                     if key_epoch <= upto:
                         content = self.ring.take(stream, boot, seq, key_epoch)
@@ -625,6 +630,9 @@ def main():
     parser.add_argument("--broker", default="127.0.0.1:1883", metavar="HOST:PORT")
     parser.add_argument("--state", required=True, help="directory of the ring")
     parser.add_argument("--sample-ms", type=int, default=1_000, help="pause between two readings of a charger")
+    parser.add_argument("--batch-ms", type=int, default=BATCH_MS, help="how long a reading waits for others")
+    parser.add_argument("--retry-ms", type=int, default=60_000,
+                        help="when telemetry that nobody acknowledged is sent again")
     parser.add_argument("--ring-batches", type=int, default=200_000, help="batches of telemetry that the ring holds")
     parser.add_argument("--wire", default=str(pathlib.Path(__file__).parent / "../docs/reference/wire.md"),
                         help="the page with the messages")

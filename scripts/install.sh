@@ -135,6 +135,22 @@ without_services() {
     return $status
 }
 
+# cargo-fuzz, and a nightly toolchain for its sanitizers and coverage: this one, or one of that name that is there.
+readonly FUZZ_NIGHTLY=nightly-2026-05-20
+need_fuzzer() {
+    need_build
+    need_tool cargo-fuzz 0.13.2
+    FUZZ_TOOLCHAIN=$FUZZ_NIGHTLY
+    rustc "+$FUZZ_NIGHTLY" --version >/dev/null 2>&1 && return
+    if [[ $(rustc +nightly --version 2>/dev/null) == *"$(date -d "${FUZZ_NIGHTLY#nightly-} - 1 day" +%F)"* ]]; then
+        FUZZ_TOOLCHAIN=nightly
+        return
+    fi
+    command -v rustup >/dev/null || fail "fuzzing needs $FUZZ_NIGHTLY, by rustup"
+    say "installing $FUZZ_NIGHTLY"
+    rustup --quiet toolchain install "$FUZZ_NIGHTLY" --profile minimal
+}
+
 # need_tool NAME VERSION: a cargo subcommand of exactly this version, in the cache. Built without
 # optimisation and at low priority: it runs for seconds.
 need_tool() {

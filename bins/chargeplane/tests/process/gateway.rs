@@ -33,13 +33,18 @@ struct Gateway {
 
 impl Gateway {
     fn start(dir: &Path, node: &Node) -> Self {
+        Self::start_with(dir, &node.mqtt, &["--sample-ms", "50"])
+    }
+
+    fn start_with(dir: &Path, broker: &str, options: &[&str]) -> Self {
         let mut child = Command::new(python())
             .arg(format!("{ROOT}/examples/gateway.py"))
             .arg("--identity")
             .arg(dir.join("identity.json"))
             .arg("--state")
             .arg(dir.join("ring"))
-            .args(["--broker", &node.mqtt, "--sample-ms", "50"])
+            .args(["--broker", broker])
+            .args(options)
             .stdout(Stdio::piped())
             .spawn()
             .expect("the example starts");
@@ -101,6 +106,7 @@ fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 fn credentials(data: &Path, dir: &Path, command: &str) -> Value {
     let output = chargeplane(data, &["gateway", command, "main/gw-01", "-o", "json"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!output.stdout.is_empty());
     std::fs::write(dir.join("identity.new"), &output.stdout).expect("written");
     std::fs::rename(dir.join("identity.new"), dir.join("identity.json")).expect("renamed");
     serde_json::from_slice(&output.stdout).expect("JSON")
@@ -134,6 +140,22 @@ fn stored(node: &Node, charger: &str) -> Samples {
         assert_eq!(before, None, "{charger} has sample {number} twice");
     }
     samples
+}
+
+/// Everything that the gateway made so far is stored once, as it was made.
+fn all_is_stored(node: &Node, told: &[Value]) {
+    for (child, charger) in [(0, "main%2Fc-0001"), (1, "main%2Fc-0002")] {
+        let made = made(told, child);
+        assert!(made.len() > 20, "{} samples", made.len());
+        until("all samples are stored", || {
+            let found = stored(node, charger);
+            made.keys().all(|number| found.contains_key(number)).then_some(())
+        });
+        let found = stored(node, charger);
+        for (number, reading) in &made {
+            assert_eq!(&found[number], reading, "sample {number} of {charger}");
+        }
+    }
 }
 
 #[test]
@@ -181,20 +203,8 @@ fn a_gateway_in_another_language_is_stored_acknowledged_and_commanded() {
     let record = until("a charge record", || node.get(&records).ok()?["items"].as_array()?.first().cloned());
     assert_eq!(record["charger"], "main/c-0001", "{record}");
 
-    // Everything that it made is stored once, as it was made.
     told.extend(gateway.told());
-    for (child, charger) in [(0, "main%2Fc-0001"), (1, "main%2Fc-0002")] {
-        let made = made(&told, child);
-        assert!(made.len() > 20, "{} samples", made.len());
-        until("all samples are stored", || {
-            let found = stored(&node, charger);
-            made.keys().all(|number| found.contains_key(number)).then_some(())
-        });
-        let found = stored(&node, charger);
-        for (number, reading) in &made {
-            assert_eq!(&found[number], reading, "sample {number} of {charger}");
-        }
-    }
+    all_is_stored(&node, &told);
     assert!(gateway.told().iter().all(|told| told["what"] != "refused" && told["what"] != "gap"));
 
     // Revoked: cut off at once, and not let in again.
@@ -204,5 +214,115 @@ fn a_gateway_in_another_language_is_stored_acknowledged_and_commanded() {
     let told = gateway.told();
     let last = told.iter().rfind(|told| told["what"] == "connected" || told["what"] == "disconnected");
     assert_eq!(last.expect("some")["what"], "disconnected", "a revoked gateway was let in");
+    assert!(node.terminate().success());
+}
+
+const MOSQUITTO: &str = "/usr/sbin/mosquitto";
+
+/// A Mosquitto with the access rules of a deployment and a queue of a few messages a client. Beyond it, as beyond its
+/// default of a thousand, it confirms what is published and drops it. It keeps nothing on disk.
+struct Mosquitto {
+    dir: PathBuf,
+    address: String,
+    child: Option<Child>,
+}
+
+impl Mosquitto {
+    fn start(dir: &Path, gateway: &Value) -> Self {
+        assert!(Path::new(MOSQUITTO).exists(), "{MOSQUITTO} is not there; run the tests with ./dev test");
+        let port =
+            std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
+        let text = |field: &str| gateway[field].as_str().expect("text").to_owned();
+        let passwords = format!("node:secret\n{}:{}\n", text("username"), text("password"));
+        std::fs::write(dir.join("passwords"), passwords).expect("written");
+        let hashed = Command::new("mosquitto_passwd").arg("-U").arg(dir.join("passwords")).status();
+        assert!(hashed.is_ok_and(|status| status.success()), "mosquitto_passwd failed");
+        let topics = format!("cp/v1/{}/{}", text("gateway").replace('/', &format!("/{}/", text("shard"))), "");
+        let rules = format!(
+            "user node\ntopic readwrite cp/v1/#\n\nuser {}\ntopic write {topics}up/+\ntopic read {topics}down\n",
+            text("username"),
+        );
+        std::fs::write(dir.join("rules"), rules).expect("written");
+        let config = format!(
+            "listener {port} 127.0.0.1\nuser root\nallow_anonymous false\npassword_file {0}/passwords\nacl_file {0}/rules\n\
+             max_queued_messages 20\nlog_dest file {0}/broker.log\nlog_type all\n",
+            dir.display()
+        );
+        std::fs::write(dir.join("mosquitto.conf"), config).expect("written");
+        let mut broker = Self { dir: dir.to_owned(), address: format!("127.0.0.1:{port}"), child: None };
+        broker.start_again();
+        broker
+    }
+
+    fn start_again(&mut self) {
+        let mut command = Command::new(MOSQUITTO);
+        command.arg("-c").arg(self.dir.join("mosquitto.conf")).stdout(Stdio::null()).stderr(Stdio::null());
+        self.child = Some(command.spawn().expect("mosquitto starts"));
+        until("mosquitto listens", || std::net::TcpStream::connect(&self.address).ok());
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("broker.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[test]
+fn what_a_broker_drops_or_forgets_comes_again_from_the_ring() {
+    let (data, dir) = (temp_dir(), temp_dir());
+    let config = dir.path().join("node.toml");
+    std::fs::write(&config, "[telemetry]\nflush_ms = 500\n").expect("written");
+    // The gateway is enrolled first: the broker needs its password, the node a broker.
+    let node = Node::start_with_config(data.path(), &config);
+    let catalogue = format!("{ROOT}/scenarios/example-catalogue.yaml");
+    assert!(chargeplane(data.path(), &["apply", "-f", &catalogue]).status.success());
+    let identity = credentials(data.path(), dir.path(), "enroll");
+    assert!(node.terminate().success());
+    let mut broker = Mosquitto::start(dir.path(), &identity);
+    std::fs::write(dir.path().join("password"), "secret\n").expect("written");
+    let external = format!(
+        "[telemetry]\nflush_ms = 500\n[mqtt]\nmode = \"external\"\nbrokers = [\"{}\"]\nusername = \"node\"\n\
+         password_file = \"{}\"\n",
+        broker.address,
+        dir.path().join("password").display()
+    );
+    std::fs::write(&config, external).expect("written");
+    let node = Node::start_with_config(data.path(), &config);
+    let gateway = Gateway::start_with(
+        dir.path(),
+        &broker.address,
+        &["--sample-ms", "20", "--batch-ms", "20", "--retry-ms", "2000"],
+    );
+    gateway.until("acked", |told| told["stream"] == "slow");
+
+    // A node that does not read for a moment: the broker confirms what it then drops.
+    node.signal("STOP");
+    until("the broker drops messages", || broker.log().contains("being dropped").then_some(()));
+    node.signal("CONT");
+    // And a broker that forgets what it had taken, twice.
+    for _ in 0..2 {
+        let before = gateway.told().len();
+        broker.kill();
+        until("samples without a broker", || (gateway.told().len() > before + 40).then_some(()));
+        broker.start_again();
+        let connected = gateway.told().iter().filter(|told| told["what"] == "connected").count();
+        until("a new connection", || {
+            (gateway.told().iter().filter(|told| told["what"] == "connected").count() > connected).then_some(())
+        });
+    }
+    all_is_stored(&node, &gateway.told());
+    assert!(gateway.told().iter().all(|told| told["what"] != "refused" && told["what"] != "gap"));
     assert!(node.terminate().success());
 }

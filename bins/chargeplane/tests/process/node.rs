@@ -140,6 +140,12 @@ impl Node {
         self.ended().0
     }
 
+    /// Sends it a signal by name.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill").success());
+    }
+
     /// SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().expect("it runs");

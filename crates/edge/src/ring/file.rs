@@ -159,8 +159,8 @@ impl FileRing {
                     if !done {
                         live += 1;
                         let place = Place { log: class as u8, segment: number, offset: offset as u64 };
-                        let key_epoch = record::key_epoch(sealed);
-                        found.push(Found { meta, place, len: sealed.len() as u64, key_epoch });
+                        let (key_epoch, made_us) = record::sealed_under(sealed);
+                        found.push(Found { meta, place, len: sealed.len() as u64, key_epoch, made_us });
                     }
                 }
                 Some(Payload::Numbers(numbers)) => self.numbers.merge(&numbers),
