@@ -51,6 +51,11 @@ impl GatewayEntry {
         keys.filter(|keyring| keyring.key_epoch() >= self.confirmed).find(|keyring| keyring.key_epoch() == key_epoch)
     }
 
+    /// Whether a key waits for the gateway to be heard under it.
+    pub fn is_rotating(&self) -> bool {
+        self.present().is_some() && self.keys.iter().any(|(keyring, _)| keyring.key_epoch() > self.confirmed)
+    }
+
     /// Whether a packet under this key is the first word of a gateway that took a rotated key.
     pub fn confirms(&self, key_epoch: u32) -> bool {
         key_epoch > self.confirmed && self.accepted(key_epoch).is_some()

@@ -115,6 +115,8 @@ pub struct GatewayView {
     pub online: bool,
     /// It has a key.
     pub enrolled: bool,
+    /// A new key waits for it: it was not heard under it yet.
+    pub rotating: bool,
 }
 
 /// An account.

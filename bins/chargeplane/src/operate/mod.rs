@@ -117,8 +117,13 @@ const SHARDS: &[Column] = &[
     ("PARKED", "parked"),
     ("QUARANTINED", "quarantined"),
 ];
-const GATEWAYS: &[Column] =
-    &[("GATEWAY", "id"), ("STATION", "station"), ("ONLINE", "online"), ("ENROLLED", "enrolled")];
+const GATEWAYS: &[Column] = &[
+    ("GATEWAY", "id"),
+    ("STATION", "station"),
+    ("ONLINE", "online"),
+    ("ENROLLED", "enrolled"),
+    ("ROTATING", "rotating"),
+];
 const DEAD_LETTERS: &[Column] =
     &[("ID", "id"), ("ENTITY", "entity"), ("AT", "at"), ("ERROR", "error"), ("MESSAGE", "message")];
 const BALANCES: &[Column] =

@@ -195,6 +195,7 @@ fn a_gateway_in_another_language_is_stored_acknowledged_and_commanded() {
     gateway.until("rotated", |told| told["key_epoch"] == 2);
     gateway.until("acked", |told| told["stream"] == "fast" && told["boot"] == 3);
     assert_eq!(state(), Some(json!("charging")));
+    assert_eq!(node.get("/gateways").expect("gateways")["items"][0]["rotating"], false, "it was heard");
 
     // A stop is answered, and the session is settled.
     node.post(&format!("/sessions/{session}/stop"), "s2", json!({})).expect("accepted");

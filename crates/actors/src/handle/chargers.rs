@@ -212,6 +212,7 @@ impl NodeHandle {
             station: gateway.station.clone(),
             online: online.contains(id),
             enrolled: directory.gateway(id).is_some_and(|entry| entry.present().is_some()),
+            rotating: directory.gateway(id).is_some_and(|entry| entry.is_rotating()),
         };
         Ok(shown.into_iter().map(view).collect())
     }

@@ -126,12 +126,14 @@ pub struct GatewayDto {
     pub online: bool,
     /// It holds a key that is good.
     pub enrolled: bool,
+    /// A new key waits for it: it was not heard under it yet.
+    pub rotating: bool,
 }
 
 impl From<GatewayView> for GatewayDto {
     fn from(view: GatewayView) -> Self {
-        let GatewayView { id, station, online, enrolled } = view;
-        Self { id: id.to_string(), station: station.to_string(), online, enrolled }
+        let GatewayView { id, station, online, enrolled, rotating } = view;
+        Self { id: id.to_string(), station: station.to_string(), online, enrolled, rotating }
     }
 }
 

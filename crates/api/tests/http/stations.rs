@@ -208,6 +208,7 @@ async fn a_gateway_is_enrolled_and_revoked() {
         (StatusCode::CREATED, &"no-store".parse().unwrap())
     );
     assert_eq!((&rotated.body["key_epoch"], &rotated.body["incarnation"]), (&json!(2), &answer.body["incarnation"]));
+    assert_eq!(server.get("/gateways").await.ok()["items"][0]["rotating"], true);
     assert!(rotated.body["key"] != answer.body["key"] && rotated.body["password"] != answer.body["password"]);
     let revoke = server.ask(ALL, "DELETE", "/gateways/g1/enrolment", None, None).await;
     assert_eq!(revoke.status, StatusCode::NO_CONTENT);
