@@ -9,7 +9,7 @@ use super::down::KEPT;
 use super::{EdgeError, GatewayCore};
 use crate::batcher::Batcher;
 use crate::effect::Now;
-use crate::outbox::Held;
+use crate::outbox::{Held, Key, Lane};
 use chargeplane_domain::sample::{Gap, GapReason};
 use chargeplane_protocol::message::{SampleRun, Stream, UpBatch};
 use chargeplane_protocol::wire;
@@ -28,15 +28,21 @@ impl GatewayCore {
         }
         let older_than = now.wall.0.saturating_sub(policy.after_ms).saturating_mul(1_000);
         let Ok(older_than) = u64::try_from(older_than) else { return Ok(()) };
+        let old = self.oldest_whole(older_than);
+        // Many at a time leave fewer and longer gaps, which cost as much as samples.
+        let is_pressed = self.telemetry_bytes() > self.config.telemetry_capacity / 10 * 9;
+        if old.len() < AT_ONCE && !is_pressed {
+            return Ok(());
+        }
         let mut thinned = Batcher::default();
-        let (mut order, mut made_us) = (None, 0);
-        for _ in 0..AT_ONCE {
-            let lanes = self.lanes[1..].iter().enumerate();
-            let oldest =
-                lanes.filter_map(|(at, lane)| lane.oldest_whole().map(|(order, key)| (order, at + 1, key))).min();
-            let Some((age, lane, key)) = oldest else { break };
-            let Some(held) = self.lanes[lane].get_mut(key).filter(|held| held.made_us < older_than) else { break };
-            let (place, own) = (held.place, held.key_epoch == self.keys.key_epoch());
+        let mut eldest = None;
+        for (order, lane, key) in old {
+            let Some((place, key_epoch, made_us)) =
+                self.lanes[lane].get_mut(key).map(|held| (held.place, held.key_epoch, held.made_us))
+            else {
+                continue;
+            };
+            let own = key_epoch == self.keys.key_epoch();
             let runs = if own { self.runs(place)? } else { Vec::new() };
             self.lanes[lane].mark_thinned(key);
             let removed = runs.iter().flat_map(|run| thinned_of(run, policy.keep_one_in)).any(|(_, kept)| !kept);
@@ -44,16 +50,27 @@ impl GatewayCore {
                 continue;
             }
             let Some(held) = self.lanes[lane].remove(key) else { continue };
-            made_us = if order.is_none() { held.made_us } else { made_us };
-            order.get_or_insert(age);
+            eldest.get_or_insert((order, made_us));
             self.put(now, &mut thinned, held, &runs);
         }
-        let Some(order) = order else { return Ok(()) };
+        let Some((order, made_us)) = eldest else { return Ok(()) };
         // They take the place of what they are left of: still the first to go.
         while let Some(contents) = thinned.take(&self.config.policy) {
             self.seal_thinned(now, contents, order, made_us)?;
         }
         Ok(())
+    }
+
+    /// The oldest batches that were not thinned and were sealed before this moment, oldest first: age, lane, key.
+    fn oldest_whole(&self, before_us: u64) -> Vec<(u64, usize, Key)> {
+        let of_lane = |(lane, held): (usize, &Lane)| {
+            let whole = held.oldest_whole(before_us).take(AT_ONCE);
+            whole.map(move |(order, key)| (order, lane, key)).collect::<Vec<_>>()
+        };
+        let mut all: Vec<_> = self.lanes.iter().enumerate().skip(1).flat_map(of_lane).collect();
+        all.sort_unstable();
+        all.truncate(AT_ONCE);
+        all
     }
 
     /// What is kept of a batch, and its losses with those that it had declared itself.

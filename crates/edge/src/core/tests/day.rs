@@ -130,7 +130,8 @@ fn a_day_without_a_node_passes_through_the_ring() {
             drop(core);
             core = self::core(&size, dir.path(), now);
             let after = core.telemetry_bytes();
-            assert!(after >= before && after < before + before / 50, "{before} bytes were held, then {after}");
+            // What was thinned comes back where its segment is still needed for another batch.
+            assert!(after >= before && after < before + size.capacity / 8, "{before} bytes were held, then {after}");
         }
         if now % HOUR_MS == 0 {
             assert!(core.telemetry_bytes() <= size.capacity);

@@ -68,14 +68,14 @@ impl Known {
                     let seq = seqs.entry(*stream).or_default();
                     *seq += 1;
                     let meta = batch(*stream, *seq, known.appended.len() as u64);
-                    let segments_before = segments(dir).len();
+                    let segments_before = segments(dir);
                     places.push((meta.ticket, ring.append(&meta, &packet(*seq)).unwrap()));
                     known.appended.push(meta);
                     if *stream == Stream::Events {
                         known.note(dir, "events");
                     }
                     // A new segment begins durable, after the end of the one before.
-                    if segments(dir).len() > segments_before {
+                    if segments(dir) != segments_before {
                         known.note_begun(dir);
                     }
                 }
