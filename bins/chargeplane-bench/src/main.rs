@@ -2,10 +2,10 @@
 
 mod ledger;
 mod machine;
+mod power;
 mod records;
 mod redis_peer;
 mod report;
-mod tick;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -26,8 +26,8 @@ struct Cli {
 enum Command {
     /// Durable debits on one hot account, against a corrected Lua script in Redis
     Ledger(ledger::Args),
-    /// One power allocation of a station of 2,000 chargers, by HiGHS and by water-filling
-    Tick(tick::Args),
+    /// Power allocations of stations of 2,000 and of 50 chargers, by HiGHS and by water-filling
+    Power(power::Args),
     /// Pages of charge records out of ten million
     Records(records::Args),
     /// The node under load that `ledger` kills
@@ -49,7 +49,7 @@ struct Output {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Ledger(args) => ledger::run(&args),
-        Command::Tick(args) => tick::run(&args),
+        Command::Power(args) => power::run(&args),
         Command::Records(args) => records::run(&args),
         Command::LedgerNode(args) => ledger::run_node(&args),
         Command::LedgerCallers(args) => ledger::run_callers(&args),
