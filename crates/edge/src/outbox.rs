@@ -234,7 +234,7 @@ impl Lane {
 
     /// The batches that were not thinned and are not under way, sealed before this moment, oldest first.
     pub fn oldest_whole(&self, before_us: u64) -> impl Iterator<Item = (u64, Key)> + '_ {
-        let made = |key: &Key| self.held.get(key).is_some_and(|held| held.made_us < before_us);
+        let made = move |key: &Key| self.held.get(key).is_some_and(|held| held.made_us < before_us);
         let old = self.whole.iter().copied().take_while(move |(_, key)| made(key));
         old.filter(|(_, key)| self.unsent.contains(key))
     }
