@@ -210,7 +210,12 @@ pub enum GatewayCommand {
         /// The gateway
         gateway: String,
     },
-    /// Take its right to connect
+    /// Make a new key and broker password, printed this once; former ones are good until it was heard under the new key
+    Rotate {
+        /// The gateway
+        gateway: String,
+    },
+    /// Cut it off: nothing in its name is read until it is enrolled anew
     Revoke {
         /// The gateway
         gateway: String,

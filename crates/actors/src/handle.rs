@@ -175,6 +175,7 @@ mod accounts;
 mod audit;
 mod catalogue;
 mod chargers;
+mod enrolment;
 mod operations;
 mod operator_statement;
 mod payouts;

@@ -172,6 +172,9 @@ pub struct GatewayCredentials {
     pub root_key: [u8; 32],
     /// SHA-256 of the broker password.
     pub password_sha256: [u8; 32],
+    /// False between a rotation and the first packet under the new key: until then the key before it is the one
+    /// that the node seals with, and its password lets in.
+    pub confirmed: bool,
     /// True when it may no longer connect.
     pub revoked: bool,
 }
@@ -183,6 +186,7 @@ impl std::fmt::Debug for GatewayCredentials {
             .field("number", &self.number)
             .field("incarnation", &self.incarnation)
             .field("key_epoch", &self.key_epoch)
+            .field("confirmed", &self.confirmed)
             .field("revoked", &self.revoked)
             .finish_non_exhaustive()
     }

@@ -115,6 +115,8 @@ pub struct GatewayView {
     pub online: bool,
     /// It has a key.
     pub enrolled: bool,
+    /// A new key waits for it: it was not heard under it yet.
+    pub rotating: bool,
 }
 
 /// An account.
@@ -359,6 +361,19 @@ pub struct Enrolment {
     pub password: String,
     /// MQTT client id to use.
     pub client_id: String,
-    /// Its chargers: (child, charger).
-    pub children: Vec<(u16, ChargerId)>,
+    /// Its chargers: child, charger, and what the catalogue says of it that a gateway must know.
+    pub children: Vec<(u16, ChargerId, ChildTerms)>,
+}
+
+/// What a gateway must know of a charger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChildTerms {
+    /// Most power it can give.
+    pub rated: Watts,
+    /// Least power it can charge with.
+    pub min: Watts,
+    /// What it falls to when its grants have ended while it charges.
+    pub fallback: Watts,
+    /// Number of connectors, from 1.
+    pub connectors: u8,
 }

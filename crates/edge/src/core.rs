@@ -11,6 +11,7 @@
 mod down;
 mod drain;
 mod seal;
+mod thin;
 
 use crate::batcher::Batcher;
 use crate::commands::Commands;
@@ -162,7 +163,10 @@ impl GatewayCore {
 
     /// Takes what earlier boots left: their batches, and their numbers with the slack left out.
     fn take_over(&mut self, now: Now, recovered: Recovered) {
-        for found in recovered.batches {
+        let mut batches = recovered.batches;
+        // Age across streams: what is left of thinned batches has the age of the first of them.
+        batches.sort_by_key(|found| (found.made_us, found.meta.ticket));
+        for found in batches {
             if let Some(lane) = self.lanes.get_mut(found.meta.ticket.stream as usize) {
                 lane.insert(found, self.order, None);
                 self.order += 1;

@@ -118,8 +118,13 @@ const SHARDS: &[Column] = &[
     ("PARKED", "parked"),
     ("QUARANTINED", "quarantined"),
 ];
-const GATEWAYS: &[Column] =
-    &[("GATEWAY", "id"), ("STATION", "station"), ("ONLINE", "online"), ("ENROLLED", "enrolled")];
+const GATEWAYS: &[Column] = &[
+    ("GATEWAY", "id"),
+    ("STATION", "station"),
+    ("ONLINE", "online"),
+    ("ENROLLED", "enrolled"),
+    ("ROTATING", "rotating"),
+];
 const DEAD_LETTERS: &[Column] =
     &[("ID", "id"), ("ENTITY", "entity"), ("AT", "at"), ("ERROR", "error"), ("MESSAGE", "message")];
 const BALANCES: &[Column] =
@@ -315,10 +320,18 @@ impl Call {
                 let path = format!("/gateways/{}/enrolment", encode(gateway));
                 output::item(self.output, &self.api.call("POST", &path, None, Body::Empty)?)
             }
+            GatewayCommand::Rotate { gateway } => {
+                let path = format!("/gateways/{}/rotation", encode(gateway));
+                output::item(self.output, &self.api.call("POST", &path, None, Body::Empty)?)
+            }
             GatewayCommand::Revoke { gateway } => {
                 let path = format!("/gateways/{}/enrolment", encode(gateway));
                 self.api.call("DELETE", &path, None, Body::Empty)?;
-                output::done(self.output, &format!("{gateway} may no longer connect"), &json!({ "revoked": gateway }))
+                output::done(
+                    self.output,
+                    &format!("{gateway} is cut off and may no longer connect"),
+                    &json!({ "revoked": gateway }),
+                )
             }
         }
     }

@@ -250,7 +250,8 @@ impl NodeHandle {
             id: id.clone(),
             station: gateway.station.clone(),
             online: online.contains(id),
-            enrolled: directory.gateway(id).is_some_and(|entry| entry.newest().is_some()),
+            enrolled: directory.gateway(id).is_some_and(|entry| entry.present().is_some()),
+            rotating: directory.gateway(id).is_some_and(|entry| entry.is_rotating()),
         };
         Ok(shown.into_iter().map(view).collect())
     }

@@ -71,6 +71,7 @@ pub(crate) fn all() -> OpenApiRouter<ApiState> {
         .routes(routes!(operations::node))
         .routes(routes!(operations::gateways))
         .routes(routes!(operations::enroll, operations::revoke))
+        .routes(routes!(operations::rotate))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .merge(catalogue)
 }

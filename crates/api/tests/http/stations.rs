@@ -263,10 +263,23 @@ async fn a_gateway_is_enrolled_and_revoked() {
     assert_eq!(answer.status, StatusCode::CREATED);
     assert_eq!(answer.headers[header::CACHE_CONTROL], "no-store");
     assert_eq!(answer.body["key"].as_str().unwrap().len(), 64);
-    assert_eq!(answer.body["children"][1], json!({ "child": 1, "charger": "main/c2" }));
+    let child = &answer.body["children"][1];
+    assert_eq!((&child["child"], &child["charger"]), (&json!(1), &json!("main/c2")));
+    let watts = ["rated_w", "min_w", "fallback_w"].map(|field| child[field].as_i64().expect("watts"));
+    assert!(watts[0] >= watts[1] && watts[1] >= watts[2] && child["connectors"].as_u64() >= Some(1), "{child}");
     assert_eq!(enrolled(&server.get("/gateways").await.ok()), 1);
+    let rotated = server.post("/gateways/main%2Fg1/rotation", None, &json!({})).await;
+    assert_eq!(
+        (rotated.status, &rotated.headers[header::CACHE_CONTROL]),
+        (StatusCode::CREATED, &"no-store".parse().unwrap())
+    );
+    assert_eq!((&rotated.body["key_epoch"], &rotated.body["incarnation"]), (&json!(2), &answer.body["incarnation"]));
+    assert_eq!(server.get("/gateways").await.ok()["items"][0]["rotating"], true);
+    assert!(rotated.body["key"] != answer.body["key"] && rotated.body["password"] != answer.body["password"]);
     let revoke = server.ask(ALL, "DELETE", "/gateways/g1/enrolment", None, None).await;
     assert_eq!(revoke.status, StatusCode::NO_CONTENT);
     assert_eq!(enrolled(&server.get("/gateways").await.ok()), 0);
     server.post("/gateways/g7/enrolment", None, &json!({})).await.refused(404, "not_found");
+    // Revoked: it is enrolled anew, not rotated.
+    server.post("/gateways/g1/rotation", None, &json!({})).await.refused(404, "not_found");
 }
