@@ -10,6 +10,7 @@ use chargeplane_actors::node::Node;
 use chargeplane_actors::shared::{NodeConfig, Ports};
 use chargeplane_domain::catalogue::{Catalogue, Charger, Gateway, LimitNode, Station};
 use chargeplane_domain::ids::{ChargerId, GatewayId, StationId};
+use chargeplane_domain::tariff::fees::Fees;
 use chargeplane_domain::tariff::{PERIODS, Price, Slots, Tariff};
 use chargeplane_domain::units::{Currency, Money, Timestamp, WattHours, Watts};
 use chargeplane_edge::config::ChildConfig;
@@ -336,7 +337,7 @@ fn catalogue() -> anyhow::Result<Catalogue> {
     }
     let price = Price { energy: Money(8_000), service: Money(1_000) };
     let slots = Slots::uniform(0).context("period 0 exists")?;
-    let tariff = Tariff { currency: Currency::new("CNY")?, prices: [price; PERIODS], slots };
+    let tariff = Tariff { currency: Currency::new("CNY")?, prices: [price; PERIODS], slots, fees: Fees::NONE };
     catalogue.tariffs.insert("main/t1".parse()?, tariff);
     let station_of = Station {
         operator: "main/op".parse()?,
