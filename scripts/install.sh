@@ -73,6 +73,20 @@ need_python() {
     command -v python3 >/dev/null || install_packages python3
 }
 
+# A Python of its own for `./dev bench acn`, with the packages that its script runs on.
+need_acn() {
+    local venv="$CACHE/acn" wanted=scripts/acn/requirements.txt
+    need_python
+    if ! cmp -s "$wanted" "$venv/requirements.txt"; then
+        rm -rf "$venv"
+        python3 -m venv "$venv" >/dev/null 2>&1 || { rm -rf "$venv" && install_packages python3-venv && python3 -m venv "$venv"; }
+        say "installing acnportal and SciPy into $venv"
+        "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$wanted"
+        cp "$wanted" "$venv/requirements.txt"
+    fi
+    export CHARGEPLANE_ACN_PYTHON="$venv/bin/python"
+}
+
 # need_python_packages FILE: a Python of our own in the cache with the packages of FILE, made again when FILE changes.
 # Its interpreter is in $CHARGEPLANE_PYTHON.
 need_python_packages() {

@@ -262,6 +262,8 @@ async fn start_node(config: &Config, dir: &DataDir) -> Result<(Node, String), Fa
     let solver = HighsSolver::start(usize::try_from(config.power.solver_threads).unwrap_or(1))
         .map_err(|e| Failure::internal(format!("the solver cannot start: {e}")))?;
     let opened = journal::journal(config, stores.journal).await?;
+    let remedy = records::remedy(dir.path(), "statements");
+    records::refuse_ahead(&stores.statements, &*opened.journal, &remedy).await?;
     let ports = Ports {
         records: records::records(config, stores.records, &*opened.journal).await?,
         journal: opened.journal,

@@ -7,7 +7,7 @@ mod operator;
 mod records;
 
 pub use account::{AccountCommand, KeyArg};
-pub use charging::{ChargerCommand, ChargerOrder, Service, SessionCommand, StationCommand};
+pub use charging::{ChargerCommand, ChargerOrder, LimitCommand, Service, SessionCommand, StationCommand};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use ledger::{ArchiveArgs, LedgerCommand, TariffCommand, TariffPriceArgs, VerifyArgs};
 pub use operator::{OperatorCommand, PayoutArgs, StatementArgs};
@@ -78,6 +78,12 @@ pub enum Command {
         /// What to do
         #[command(subcommand)]
         command: StationCommand,
+    },
+    /// Limits of stations: list, set, lift, signals, schedule, history
+    Limit {
+        /// What to do
+        #[command(subcommand)]
+        command: LimitCommand,
     },
     /// Chargers
     Charger {
@@ -239,6 +245,9 @@ pub struct AllocateArgs {
     /// The problem as JSON; `-` reads standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+    /// Plan ahead to the departures: needs are what delivers most before they leave, not the average until then
+    #[arg(long)]
+    pub ahead: bool,
 }
 
 /// `chargeplane apply`.

@@ -351,7 +351,8 @@ pub(crate) fn moment(event: &GatewayEvent) -> Option<Timestamp> {
         | GatewayEvent::SessionStopped { at, .. }
         | GatewayEvent::CommandResult { at, .. }
         | GatewayEvent::Fault { at, .. }
-        | GatewayEvent::StatusChanged { at, .. } => Some(*at),
+        | GatewayEvent::StatusChanged { at, .. }
+        | GatewayEvent::FlowChanged { at, .. } => Some(*at),
         GatewayEvent::Gap { .. } => None,
     }
 }

@@ -88,6 +88,7 @@ impl Node {
             directory: ArcSwap::from_pointee(directory),
             downlink: Downlink::default(),
             beats: Beats::default(),
+            encoders: tokio::sync::Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
             catalogue_change: tokio::sync::Mutex::default(),
             cut_off: tokio::sync::broadcast::Sender::new(CUT_OFF_ROOM),
             rebuilds: Default::default(),

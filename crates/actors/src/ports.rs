@@ -14,6 +14,7 @@ use chargeplane_domain::chunk::EncodedChunk;
 use chargeplane_domain::gateway::BootId;
 use chargeplane_domain::ids::{ChargerId, GatewayId};
 use chargeplane_domain::placement::ShardId;
+use chargeplane_domain::rollup::{Hour, Rollup};
 use chargeplane_domain::sample::Gap;
 use chargeplane_domain::units::{Currency, Money, Timestamp};
 use futures_core::future::BoxFuture;
@@ -99,16 +100,61 @@ pub struct ChunkQuery {
     pub limit: usize,
 }
 
-/// Chunks, gaps and cursors of telemetry.
+/// An hour of a charger whose samples changed since its rollup was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirtyHour {
+    /// The charger.
+    pub charger: ChargerId,
+    /// The hour.
+    pub hour: Hour,
+    /// Which change it was marked at, as the store counts them.
+    pub mark: u64,
+}
+
+/// Chunks, gaps, cursors and rollups of telemetry.
+///
+/// Rollups follow from the chunks: a flush marks the hours that its chunks touch, whoever rolls up reads the marks,
+/// folds the chunks of a marked hour and hands the rollup in under the mark it has read.
 pub trait TelemetryStore: Send + Sync {
     /// All cursors of a shard's gateways.
     fn cursors(&self, shard: ShardId) -> BoxFuture<'_, Result<Vec<StreamCursor>, StoreError>>;
-    /// Writes one flush atomically.
+    /// Writes one flush: gaps and chunks, with a mark for every hour of a charger that a chunk touches, no later than
+    /// the cursors that promise them.
     fn write(&self, flush: Flush) -> BoxFuture<'_, Result<(), StoreError>>;
-    /// Chunks of a charger whose time range overlaps the query; several epochs of one range are all returned.
+    /// Chunks of a charger whose time range overlaps the query; several epochs, and several versions under one key,
+    /// of one range may all be returned: the reader unites them by number.
     fn chunks(&self, query: ChunkQuery) -> BoxFuture<'_, Result<Vec<ChunkRow>, StoreError>>;
     /// Declared gaps of a charger.
     fn gaps(&self, charger: ChargerId) -> BoxFuture<'_, Result<Vec<GapRow>, StoreError>>;
+    /// At most `limit` marked hours of a shard's chargers before `before`, in any order. A store that keeps no rollups
+    /// marks nothing: its hours are folded from chunks when they are asked for.
+    fn dirty_hours(
+        &self,
+        _shard: ShardId,
+        _before: Hour,
+        _limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<DirtyHour>, StoreError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+    /// Stores rollups in place of former ones of the same hour, then takes the marks away, but for hours that were
+    /// marked again meanwhile. No rollup: only the mark is taken away.
+    fn put_rollups(
+        &self,
+        _shard: ShardId,
+        _rollups: Vec<(DirtyHour, Option<Rollup>)>,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async { Ok(()) })
+    }
+    /// Stored rollups of a charger in `from..to`, by hour. An hour that is not over, or that was marked within the
+    /// last minute, may be missing or lag behind its chunks.
+    fn rollups(&self, _charger: ChargerId, _from: Hour, _to: Hour) -> BoxFuture<'_, Result<Vec<Rollup>, StoreError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+    /// Chunks of days that were over before this moment may be forgotten; rollups stay. Nothing to do for a store whose
+    /// rows end by themselves.
+    fn expire(&self, _before: Timestamp) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 /// What a gateway proves itself with. Never logged: `Debug` hides the secrets.

@@ -177,6 +177,8 @@ pub struct OperatorBalance {
     pub energy: Money,
     /// For service.
     pub service: Money,
+    /// For everything else: flat fees, minutes, least prices.
+    pub fees: Money,
     /// Metered and paid by no driver: zero or negative.
     pub overshoot: Money,
     /// Shares of revenue by agreement: received, less what was passed on.
@@ -188,7 +190,7 @@ pub struct OperatorBalance {
 impl OperatorBalance {
     /// Everything together: what is his and not paid out.
     pub fn total(&self) -> Money {
-        let parts = [self.energy, self.service, self.overshoot, self.shares, self.paid_out];
+        let parts = [self.energy, self.service, self.fees, self.overshoot, self.shares, self.paid_out];
         parts.into_iter().fold(Money::ZERO, Money::saturating_add)
     }
 }

@@ -5,17 +5,21 @@
 
 mod audit;
 mod charging;
+mod limits;
 mod money;
 mod operations;
 mod operators;
 mod power;
+mod power_why;
 
 pub use audit::*;
 pub use charging::*;
+pub use limits::*;
 pub use money::*;
 pub use operations::*;
 pub use operators::*;
 pub use power::*;
+pub use power_why::*;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

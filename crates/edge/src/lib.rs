@@ -17,6 +17,7 @@ pub mod stats;
 
 mod batcher;
 mod commands;
+mod flows;
 mod leases;
 mod outbox;
 

@@ -127,7 +127,10 @@ impl TinyNode {
             }
             GatewayEvent::CommandResult { outcome: CommandEnd::Done, .. } => known.done += 1,
             GatewayEvent::CommandResult { .. } => known.refused += 1,
-            GatewayEvent::Gap { .. } | GatewayEvent::Fault { .. } | GatewayEvent::StatusChanged { .. } => {}
+            GatewayEvent::Gap { .. }
+            | GatewayEvent::Fault { .. }
+            | GatewayEvent::StatusChanged { .. }
+            | GatewayEvent::FlowChanged { .. } => {}
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The operator's commands: each is one request (or the pages of a list) and one printed answer.
 
 mod operators;
+mod power;
 mod records;
 
 use crate::cli::*;
@@ -135,8 +136,14 @@ const MAX_AUDIT_PAGE: usize = 1_000;
 /// Runs an operator's command.
 pub fn run(connection: &Connection, command: &Command) -> Result<(), Failure> {
     let call = Call { api: Api::new(connection)?, output: connection.output };
+    answered(&call, command)?;
+    call.api.is_complete()
+}
+
+fn answered(call: &Call, command: &Command) -> Result<(), Failure> {
     match command {
         Command::Station { command } => call.station(command),
+        Command::Limit { command } => power::limit(&call, command),
         Command::Charger { command } => call.charger(command),
         Command::Account { command } => call.account(command),
         Command::Operator { command } => call.operator(command),
@@ -186,17 +193,6 @@ impl Call {
         match command {
             StationCommand::List => self.list("/stations", STATIONS),
             StationCommand::Show { station } => self.show(&format!("/stations/{}", encode(station))),
-            StationCommand::SetLimit { station, node, watts } => {
-                let path = format!("/stations/{}/limits/{}", encode(station), encode(node));
-                let body = json!({ "limit_w": watts });
-                self.api.call("PUT", &path, None, Body::Json(&body))?;
-                output::done(self.output, &format!("the limit of {node} is {watts} W"), &body)
-            }
-            StationCommand::LiftLimit { station, node } => {
-                let path = format!("/stations/{}/limits/{}", encode(station), encode(node));
-                self.api.call("DELETE", &path, None, Body::Empty)?;
-                output::done(self.output, &format!("{node} has the catalogue's limit"), &json!({ "lifted": node }))
-            }
         }
     }
 
@@ -207,6 +203,7 @@ impl Call {
                 self.list(&format!("/chargers?station={}", encode(station)), CHARGERS)
             }
             ChargerCommand::Show { charger } => self.show(&format!("/chargers/{}", encode(charger))),
+            ChargerCommand::Explain { charger } => power::explain(self, charger),
         }
     }
 

@@ -4,7 +4,7 @@ use crate::message::*;
 use chargeplane_domain::command::Action;
 use chargeplane_domain::ids::ConnectorNo;
 use chargeplane_domain::sample::{Gap, GapReason, Sample};
-use chargeplane_domain::session::StopReason;
+use chargeplane_domain::session::{Flow, StopReason};
 use chargeplane_domain::units::Mono;
 use proptest::prelude::*;
 
@@ -115,6 +115,9 @@ fn events() -> Vec<GatewayEvent> {
         GatewayEvent::Fault { child: 1, code: "E42".to_owned(), at: AT },
         GatewayEvent::StatusChanged { child: 1, plugged: true, available: false, at: AT },
     ];
+    for flow in Flow::ALL {
+        all.push(GatewayEvent::FlowChanged { child: 1, session: session(), flow, at: AT });
+    }
     for outcome in [CommandEnd::Done, CommandEnd::Refused("not_plugged".to_owned()), CommandEnd::Expired] {
         all.push(GatewayEvent::CommandResult { child: 1, command: "main/c1.c4".parse().unwrap(), outcome, at: AT });
     }
