@@ -52,13 +52,12 @@ pub struct Measured {
 
 /// Runs a station; `cuts` of its limit are measured, and its use for `seconds` at each of some limits.
 pub fn measure(cuts: u32, seconds: u32) -> anyhow::Result<Measured> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let dir = tempfile::tempdir()?;
+    // Dropped before the directory: the node's actors end with their runtime.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut world = World::start(dir.path()).await?;
-        let measured = world.measure(cuts, seconds).await;
-        world.node.kill();
-        measured
+        world.measure(cuts, seconds).await
     })
 }
 
