@@ -16,7 +16,9 @@ CRATES = {
     "edge": {"domain", "protocol"},
     "cluster": {"domain", "protocol"},
     "actors": {"domain", "protocol", "cluster"},
-    "api": {"domain", "protocol", "cluster", "actors"},
+    # Arrow and Parquet, apart because they take minutes to compile.
+    "columnar": {"domain"},
+    "api": {"domain", "protocol", "cluster", "actors", "columnar"},
     # Adapters implement ports of the crates they serve, and know no other adapter.
     "mqtt": {"protocol"},
     "sqlite": {"domain", "cluster", "actors"},
@@ -44,7 +46,9 @@ CONFINED = {
     "scylla": {"cql", "chargeplane", "drill", "bench"},
     "utoipa": {"api", "chargeplane", "bench"},
     "ractor": {"actors", "api", "sqlite", "cql", "chargeplane", "bench"},
-    "tokio": (set(CRATES) | set(BINARIES)) - {"domain", "protocol", "highs"},
+    "arrow": {"columnar", "api", "chargeplane", "bench"},
+    "parquet": {"columnar", "api", "chargeplane", "bench"},
+    "tokio": (set(CRATES) | set(BINARIES)) - {"domain", "protocol", "highs", "columnar"},
 }
 
 PREFIX = "chargeplane-"

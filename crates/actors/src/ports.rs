@@ -73,12 +73,12 @@ pub struct GapRow {
     pub gap: Gap,
 }
 
-/// What one flush writes, in one transaction: the data first, then the cursors that promise it.
+/// What one flush writes: the data first, then the cursors that promise it.
 #[derive(Debug, Clone)]
 pub struct Flush {
     /// The shard that owns the gateway.
     pub shard: ShardId,
-    /// Chunks. Under a key that exists the store keeps the union of both by sample number.
+    /// Chunks. Under a key that exists the store keeps both: their union, or one beside the other.
     pub chunks: Vec<ChunkRow>,
     /// Gaps. Writing one again changes nothing.
     pub gaps: Vec<GapRow>,
@@ -99,16 +99,43 @@ pub struct ChunkQuery {
     pub limit: usize,
 }
 
+/// What a chunk says of its time and size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkSpan {
+    /// Of its first sample by time.
+    pub first_at: Timestamp,
+    /// Of its last sample by time.
+    pub last_at: Timestamp,
+    /// How many samples.
+    pub samples: u64,
+}
+
 /// Chunks, gaps and cursors of telemetry.
 pub trait TelemetryStore: Send + Sync {
     /// All cursors of a shard's gateways.
     fn cursors(&self, shard: ShardId) -> BoxFuture<'_, Result<Vec<StreamCursor>, StoreError>>;
-    /// Writes one flush atomically.
+    /// Writes one flush: all of it before this returns, its cursors after its data. After a failure some of the data
+    /// may be there, which harms nothing, and a cursor only when all of it is.
     fn write(&self, flush: Flush) -> BoxFuture<'_, Result<(), StoreError>>;
-    /// Chunks of a charger whose time range overlaps the query; several epochs of one range are all returned.
+    /// Chunks of a charger whose time range overlaps the query; several versions of one range are all returned, and a
+    /// reader unites them by sample number. When there are more than the limit, some of them.
     fn chunks(&self, query: ChunkQuery) -> BoxFuture<'_, Result<Vec<ChunkRow>, StoreError>>;
-    /// Declared gaps of a charger.
+    /// The spans of what [`chunks`](Self::chunks) would return, in any order, at most the query's limit: what a range
+    /// will cost, before it is read. A store that keeps them apart from the samples reads less.
+    fn spans(&self, query: ChunkQuery) -> BoxFuture<'_, Result<Vec<ChunkSpan>, StoreError>> {
+        Box::pin(async move {
+            let span = |row: ChunkRow| ChunkSpan {
+                first_at: row.chunk.header.first_at(),
+                last_at: row.chunk.header.last_at(),
+                samples: row.chunk.header.count() as u64,
+            };
+            Ok(self.chunks(query).await?.into_iter().map(span).collect())
+        })
+    }
+    /// Declared gaps of a charger, in any order.
     fn gaps(&self, charger: ChargerId) -> BoxFuture<'_, Result<Vec<GapRow>, StoreError>>;
+    /// Every charger of which anything is stored, in order: for audits, which read all there is.
+    fn chargers(&self) -> BoxFuture<'_, Result<Vec<ChargerId>, StoreError>>;
 }
 
 /// What a gateway proves itself with. Never logged: `Debug` hides the secrets.

@@ -23,7 +23,7 @@ use crate::shared::NodeShared;
 use chargeplane_domain::gateway::BootId;
 use chargeplane_domain::ids::{ChargerId, GatewayId};
 use chargeplane_domain::placement::ShardId;
-use chargeplane_domain::sample::{Gap, Sample};
+use chargeplane_domain::sample::{Gap, Reading, Sample};
 use chargeplane_domain::units::Timestamp;
 use chargeplane_protocol::message::{Ack, Cursor, Down, Refusal, SampleRun, Stream};
 use columns::Columns;
@@ -87,7 +87,7 @@ pub enum TelemetryMessage {
     /// A write ended.
     Written { gateway: GatewayId, cursors: Vec<Cursor>, samples: u64, took: Duration, result: Result<(), StoreError> },
     /// Newest samples of these chargers.
-    Latest { of: Vec<ChargerId>, reply: Reply<BTreeMap<ChargerId, Sample>> },
+    Latest { of: Vec<ChargerId>, reply: Reply<BTreeMap<ChargerId, Reading>> },
     /// Take nothing more, write everything, then run this.
     Drain(Box<dyn FnOnce() + Send>),
 }
@@ -133,6 +133,13 @@ struct Newest {
     incarnation: u32,
     number: u64,
     sample: Sample,
+}
+
+impl Newest {
+    fn reading(&self) -> Reading {
+        let Self { incarnation, number, sample } = *self;
+        Reading { incarnation, number, sample }
+    }
 }
 
 /// State of the telemetry actor.
@@ -214,7 +221,7 @@ impl Actor for TelemetryActor {
                 on_look(state, &myself);
             }
             TelemetryMessage::Latest { of, reply } => {
-                let newest = |id: ChargerId| state.latest.get(&id).map(|newest| (id, newest.sample));
+                let newest = |id: ChargerId| state.latest.get(&id).map(|newest| (id, newest.reading()));
                 reply.answer(Ok(of.into_iter().filter_map(newest).collect()));
             }
             TelemetryMessage::Drain(done) => {

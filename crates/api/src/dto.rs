@@ -9,6 +9,7 @@ mod money;
 mod operations;
 mod operators;
 mod power;
+mod telemetry;
 
 pub use audit::*;
 pub use charging::*;
@@ -16,6 +17,7 @@ pub use money::*;
 pub use operations::*;
 pub use operators::*;
 pub use power::*;
+pub use telemetry::*;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -94,6 +94,18 @@ impl TelemetryStore for SqliteTelemetry {
     fn gaps(&self, charger: ChargerId) -> BoxFuture<'_, Result<Vec<GapRow>, StoreError>> {
         Box::pin(async move { Ok(self.database.read(move |transaction| gaps(transaction, &charger)).await?) })
     }
+
+    fn chargers(&self) -> BoxFuture<'_, Result<Vec<ChargerId>, StoreError>> {
+        Box::pin(async move { Ok(self.database.read(chargers).await?) })
+    }
+}
+
+fn chargers(transaction: &Transaction<'_>) -> Result<Vec<ChargerId>, Fault> {
+    let mut select = transaction.prepare_cached("SELECT charger FROM chunks UNION SELECT charger FROM gaps")?;
+    let rows = select.query_map([], |row| row.get::<_, String>(0))?;
+    let mut found: Vec<ChargerId> = rows.map(|row| parsed(&row?)).collect::<Result<_, _>>()?;
+    found.sort();
+    Ok(found)
 }
 
 fn put_chunk(transaction: &Transaction<'_>, row: &ChunkRow) -> Result<(), Fault> {

@@ -159,3 +159,14 @@ async fn what_was_flushed_is_there_after_a_restart() {
     let reopened = SqliteTelemetry::open(&data).expect("opens");
     assert_eq!(stored(&reopened, 0, i64::MAX).await, [(7, vec![3, 4])]);
 }
+
+#[tokio::test]
+async fn conforms() {
+    let dirs = std::sync::Mutex::new(Vec::new());
+    let make = || async {
+        let (dir, store) = open();
+        dirs.lock().expect("not poisoned").push(dir);
+        std::sync::Arc::new(store) as std::sync::Arc<dyn TelemetryStore>
+    };
+    chargeplane_actors::conformance::check_telemetry(make).await;
+}
