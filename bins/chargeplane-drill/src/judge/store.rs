@@ -6,7 +6,7 @@ use super::frame::{Chain, Frame};
 use super::outside::{ChargerSamples, Outside};
 use super::telemetry::{SampleTotals, Stored};
 use crate::finish::ReadBack;
-use crate::journal::COPY;
+use crate::journal::{COPY, SAMPLES};
 use anyhow::{Context, ensure};
 use rusqlite::{Connection, OpenFlags, params};
 use std::collections::BTreeSet;
@@ -41,6 +41,12 @@ fn shard_name(code: i64) -> String {
 pub fn journal_of(run_dir: &Path, data_dir: &Path) -> PathBuf {
     let copy = run_dir.join(COPY);
     if copy.is_file() { copy } else { data_dir.join(JOURNAL) }
+}
+
+/// The file that has the telemetry of a run: a copy in the run directory, or the node's own.
+pub fn telemetry_of(run_dir: &Path, data_dir: &Path) -> PathBuf {
+    let copy = run_dir.join(SAMPLES);
+    if copy.is_file() { copy } else { data_dir.join(TELEMETRY) }
 }
 
 /// Hands every frame of every shard to `take`, in order, and judges the logs themselves (OWN-1).
@@ -85,12 +91,12 @@ pub fn walk_journal(
 /// # Errors
 /// A file cannot be read at all.
 pub fn judge_telemetry(
-    data_dir: &Path,
+    file: &Path,
     outside: &Outside,
     served: &[ReadBack],
     findings: &mut Findings,
 ) -> anyhow::Result<SampleTotals> {
-    let connection = open(&data_dir.join(TELEMETRY))?;
+    let connection = open(file)?;
     let store = connection.unchecked_transaction()?;
     let mut totals = SampleTotals::default();
     for sent in &outside.samples {
