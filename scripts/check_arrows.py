@@ -16,7 +16,7 @@ CRATES = {
     "edge": {"domain", "protocol"},
     "cluster": {"domain", "protocol"},
     "actors": {"domain", "protocol", "cluster"},
-    # Arrow and Parquet, apart because they take minutes to compile.
+    # Arrow, apart because it takes a minute to compile.
     "columnar": {"domain"},
     "api": {"domain", "protocol", "cluster", "actors", "columnar"},
     # Adapters implement ports of the crates they serve, and know no other adapter.
@@ -47,7 +47,6 @@ CONFINED = {
     "utoipa": {"api", "chargeplane", "bench"},
     "ractor": {"actors", "api", "sqlite", "cql", "chargeplane", "bench"},
     "arrow": {"columnar", "api", "chargeplane", "bench"},
-    "parquet": {"columnar", "api", "chargeplane", "bench"},
     "tokio": (set(CRATES) | set(BINARIES)) - {"domain", "protocol", "highs", "columnar"},
 }
 

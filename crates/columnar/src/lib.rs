@@ -1,6 +1,6 @@
-//! Readings as Arrow IPC streams and as Parquet files, batch by batch, in bounded memory.
+//! Readings as Arrow IPC streams, batch by batch, in bounded memory.
 //!
-//! A crate of its own because Arrow and Parquet take minutes to compile: nothing that does not export needs them.
+//! A crate of its own because Arrow takes a minute to compile: nothing that does not export needs it.
 //! The columns and their units are those of the readings everywhere else; see `docs/reference/telemetry.md`.
 
 #[cfg(test)]
@@ -11,23 +11,14 @@ use arrow_array::{ArrayRef, PrimitiveArray, RecordBatch, StringArray};
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{ArrowError, DataType, Field, Schema, TimeUnit};
 use chargeplane_domain::sample::Reading;
-use parquet::arrow::ArrowWriter;
-use parquet::basic::Compression;
-use parquet::errors::ParquetError;
-use parquet::file::properties::WriterProperties;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// Readings of one Parquet row group: what a writer holds in memory, some 6 MB.
-const ROW_GROUP: usize = 100_000;
 
 /// The form of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// Arrow IPC, the streaming format.
     ArrowStream,
-    /// Parquet, compressed with Snappy.
-    Parquet,
 }
 
 /// Why nothing can be written.
@@ -36,9 +27,6 @@ pub enum ColumnarError {
     /// Arrow refuses.
     #[error("arrow: {0}")]
     Arrow(#[from] ArrowError),
-    /// Parquet refuses.
-    #[error("parquet: {0}")]
-    Parquet(#[from] ParquetError),
 }
 
 /// A file on its way: what [`write`](Self::write) and [`finish`](Self::finish) return, one after the other, is the file.
@@ -50,7 +38,6 @@ pub struct ColumnarWriter {
 
 enum Writer {
     Arrow(Box<StreamWriter<Pipe>>),
-    Parquet(Box<ArrowWriter<Pipe>>),
 }
 
 /// Bytes that were written and not yet taken. Shared with the writer that the libraries own.
@@ -83,13 +70,6 @@ impl ColumnarWriter {
         let (schema, out) = (Arc::new(schema()), Pipe::default());
         let writer = match format {
             Format::ArrowStream => Writer::Arrow(Box::new(StreamWriter::try_new(out.clone(), &schema)?)),
-            Format::Parquet => {
-                let properties = WriterProperties::builder()
-                    .set_compression(Compression::SNAPPY)
-                    .set_max_row_group_row_count(Some(ROW_GROUP))
-                    .build();
-                Writer::Parquet(Box::new(ArrowWriter::try_new(out.clone(), Arc::clone(&schema), Some(properties))?))
-            }
         };
         Ok(Self { schema, out, writer })
     }
@@ -103,7 +83,6 @@ impl ColumnarWriter {
             let batch = batch(&self.schema, charger, readings)?;
             match &mut self.writer {
                 Writer::Arrow(writer) => writer.write(&batch)?,
-                Writer::Parquet(writer) => writer.write(&batch)?,
             }
         }
         Ok(self.out.take())
@@ -116,7 +95,6 @@ impl ColumnarWriter {
     pub fn finish(self) -> Result<Vec<u8>, ColumnarError> {
         match self.writer {
             Writer::Arrow(mut writer) => writer.finish()?,
-            Writer::Parquet(writer) => drop(writer.close()?),
         }
         Ok(self.out.take())
     }

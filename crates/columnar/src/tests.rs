@@ -3,8 +3,6 @@ use arrow_array::cast::AsArray;
 use arrow_ipc::reader::StreamReader;
 use chargeplane_domain::sample::Sample;
 use chargeplane_domain::units::{Timestamp, WattHours, Watts};
-use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::record::Field as Value;
 
 fn readings(of: std::ops::Range<u64>) -> Vec<Reading> {
     let one = |number: u64| {
@@ -47,36 +45,7 @@ fn an_arrow_stream_reads_back() {
 }
 
 #[test]
-fn a_parquet_file_reads_back() {
-    let file = SerializedFileReader::new(bytes_of(file(Format::Parquet))).expect("a file");
-    assert_eq!(file.metadata().file_metadata().num_rows(), 500);
-    let rows: Vec<_> = file.get_row_iter(None).expect("rows").map(|row| row.expect("a row")).collect();
-    let value = |row: usize, name: &str| {
-        let found = rows[row].get_column_iter().find(|(column, _)| *column == name);
-        found.map(|(_, value)| value.clone()).expect("a column")
-    };
-    assert_eq!(value(299, "charger"), Value::Str("main/c1".to_owned()));
-    assert_eq!(value(300, "charger"), Value::Str("main/c2".to_owned()));
-    assert_eq!(value(300, "at"), Value::TimestampMillis(1_767_600_030_000));
-    assert_eq!(value(499, "power_w"), Value::Long(499 * 7));
-    assert_eq!(value(499, "incarnation"), Value::UInt(3));
-}
-
-#[test]
 fn a_file_of_nothing_is_a_file() {
-    for format in [Format::ArrowStream, Format::Parquet] {
-        let bytes = ColumnarWriter::new(format).expect("begins").finish().expect("ends");
-        assert!(!bytes.is_empty());
-        match format {
-            Format::ArrowStream => assert_eq!(StreamReader::try_new(&bytes[..], None).expect("a stream").count(), 0),
-            Format::Parquet => {
-                let file = SerializedFileReader::new(bytes_of(bytes)).expect("a file");
-                assert_eq!(file.metadata().file_metadata().num_rows(), 0);
-            }
-        }
-    }
-}
-
-fn bytes_of(file: Vec<u8>) -> bytes::Bytes {
-    file.into()
+    let bytes = ColumnarWriter::new(Format::ArrowStream).expect("begins").finish().expect("ends");
+    assert_eq!(StreamReader::try_new(&bytes[..], None).expect("a stream").count(), 0);
 }

@@ -34,8 +34,6 @@ pub enum ReadingFormat {
     JsonLines,
     /// Arrow IPC, the streaming format
     Arrow,
-    /// Parquet
-    Parquet,
 }
 
 /// `chargeplane telemetry`.

@@ -58,7 +58,6 @@ impl Call {
                     ReadingFormat::Csv => "csv",
                     ReadingFormat::JsonLines => "json_lines",
                     ReadingFormat::Arrow => "arrow",
-                    ReadingFormat::Parquet => "parquet",
                 };
                 let mut path = format!("{}/telemetry/export?format={format}&{}", whose(of), between(range));
                 if let Some(limit) = limit {

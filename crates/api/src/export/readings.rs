@@ -1,4 +1,4 @@
-//! Readings as files: CSV, a JSON document a line, Arrow IPC, Parquet; charger after charger, each by time.
+//! Readings as files: CSV, a JSON document a line, Arrow IPC; charger after charger, each by time.
 //!
 //! A range is read part after part, so that memory is bounded whatever its length; with `points` each charger is
 //! thinned first.
@@ -31,8 +31,6 @@ pub enum ReadingFormat {
     JsonLines,
     /// Arrow IPC, the streaming format.
     Arrow,
-    /// Parquet.
-    Parquet,
 }
 
 const CSV_HEADER: &str = "charger,incarnation,number,at,voltage_dv,current_da,temperature_dc,soc_permille,power_w,\
@@ -44,7 +42,6 @@ impl ReadingFormat {
             Self::Csv => "text/csv; charset=utf-8; header=present",
             Self::JsonLines => "application/x-ndjson",
             Self::Arrow => "application/vnd.apache.arrow.stream",
-            Self::Parquet => "application/vnd.apache.parquet",
         }
     }
 
@@ -53,7 +50,6 @@ impl ReadingFormat {
             Self::Csv => "attachment; filename=\"telemetry.csv\"",
             Self::JsonLines => "attachment; filename=\"telemetry.jsonl\"",
             Self::Arrow => "attachment; filename=\"telemetry.arrows\"",
-            Self::Parquet => "attachment; filename=\"telemetry.parquet\"",
         }
     }
 }
@@ -151,7 +147,6 @@ impl File {
             ReadingFormat::Csv => Ok(Self::Csv { begun: false }),
             ReadingFormat::JsonLines => Ok(Self::JsonLines),
             ReadingFormat::Arrow => columnar(Columnar::ArrowStream),
-            ReadingFormat::Parquet => columnar(Columnar::Parquet),
         }
     }
 

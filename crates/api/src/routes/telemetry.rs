@@ -73,7 +73,7 @@ pub(crate) struct ReadingsQuery {
     pub from: String,
     /// ... to before this one.
     pub to: String,
-    /// `csv`, `json_lines`, `arrow` (the IPC stream) or `parquet`.
+    /// `csv`, `json_lines` or `arrow` (the IPC stream).
     pub format: ReadingFormat,
     /// Refuse a range with more readings than this; 10,000,000 when left out.
     pub limit: Option<u64>,
