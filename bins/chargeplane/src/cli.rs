@@ -14,7 +14,7 @@ pub use ledger::{ArchiveArgs, LedgerCommand, TariffCommand, TariffPriceArgs, Ver
 pub use operator::{OperatorCommand, PayoutArgs, StatementArgs};
 pub use records::{ReadModel, RecordCommand, RecordFilters, RecordFormat};
 use std::path::PathBuf;
-pub use telemetry::{OfArgs, RangeArgs, ReadingFormat, TelemetryAuditArgs, TelemetryCommand};
+pub use telemetry::{OfArgs, RangeArgs, ReadingFormat, TelemetryAuditArgs, TelemetryCommand, TelemetryPlotArgs};
 
 /// Where a development node keeps its data unless told otherwise.
 pub const DEFAULT_DATA_DIR: &str = "chargeplane-data";

@@ -10,6 +10,7 @@ mod data_dir;
 mod exit;
 mod operate;
 mod output;
+mod plot;
 mod store;
 mod tariff;
 mod verify;

@@ -60,7 +60,8 @@ fn the_dashboard_asks_for_what_there_is() {
         }
         if let Some(url) = target["url"].as_str() {
             let path = url.strip_prefix("${url}").unwrap();
-            let path = path.replace("${charger:percentencode}", "{charger}").replace("${station:percentencode}", "{station}");
+            let path =
+                path.replace("${charger:percentencode}", "{charger}").replace("${station:percentencode}", "{station}");
             let route = &document["paths"][&path]["get"];
             assert!(route.is_object(), "{path}");
             let known: Vec<&str> =

@@ -117,11 +117,7 @@ fn schema() -> Schema {
     ])
 }
 
-fn batch(
-    schema: &Arc<Schema>,
-    charger: &str,
-    readings: &[Reading],
-) -> Result<RecordBatch, ColumnarError> {
+fn batch(schema: &Arc<Schema>, charger: &str, readings: &[Reading]) -> Result<RecordBatch, ColumnarError> {
     let samples = || readings.iter().map(|reading| &reading.sample);
     let at: PrimitiveArray<TimestampMillisecondType> = samples().map(|sample| sample.at.0).collect::<Vec<_>>().into();
     let columns: Vec<ArrayRef> = vec![

@@ -92,8 +92,35 @@ pub enum TelemetryCommand {
         #[arg(long)]
         points: Option<usize>,
     },
+    /// Draw the readings of a charger, thinned to what a picture shows: an SVG or a PNG
+    Plot(TelemetryPlotArgs),
     /// Read the store itself, beside the node or without it, and account for every sample: stored, lost, open
     Audit(TelemetryAuditArgs),
+}
+
+/// `chargeplane telemetry plot`.
+#[derive(Debug, Args)]
+pub struct TelemetryPlotArgs {
+    /// The charger
+    pub charger: String,
+    /// The range
+    #[command(flatten)]
+    pub range: RangeArgs,
+    /// The file, FILE.svg or FILE.png
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// A panel for each: power, voltage, current, soc, temperature, register, with commas between
+    #[arg(long, default_value = "power,voltage,current,soc")]
+    pub columns: String,
+    /// Width in pixels
+    #[arg(long, default_value_t = 1_200)]
+    pub width: u32,
+    /// Height in pixels
+    #[arg(long, default_value_t = 900)]
+    pub height: u32,
+    /// TrueType font of a PNG's letters, where none is found
+    #[arg(long, value_name = "FILE")]
+    pub font: Option<PathBuf>,
 }
 
 /// `chargeplane telemetry audit`.

@@ -1,6 +1,7 @@
 //! The operator's commands: each is one request (or the pages of a list) and one printed answer.
 
 mod operators;
+mod plot;
 mod records;
 mod telemetry;
 

@@ -68,6 +68,7 @@ impl Call {
                 }
                 self.download(&path, out.as_deref())
             }
+            TelemetryCommand::Plot(args) => self.plot(args),
             TelemetryCommand::Audit(_) => Err(Failure::internal("this command does not talk to a node")),
         }
     }
@@ -79,7 +80,7 @@ impl Call {
     }
 }
 
-fn between(range: &RangeArgs) -> String {
+pub(super) fn between(range: &RangeArgs) -> String {
     format!("from={}&to={}", encode(&range.from), encode(&range.to))
 }
 

@@ -206,7 +206,8 @@ async fn many_flushes_at_once_lose_nothing(store: Arc<dyn TelemetryStore>) {
         running.push(tokio::spawn(async move {
             let name = format!("c{n}");
             for upto in [40, 256] {
-                let mut chunks: Vec<_> = (0..6u64).map(|range| row_of(&name, 1, 1, range * 256..range * 256 + upto)).collect();
+                let mut chunks: Vec<_> =
+                    (0..6u64).map(|range| row_of(&name, 1, 1, range * 256..range * 256 + upto)).collect();
                 chunks.push(row_of(&name, 2, 1, 0..upto));
                 store.write(flush(chunks)).await.expect("writes");
                 let of = ChunkQuery { charger: charger(&name), ..query(ALL.0, ALL.1) };

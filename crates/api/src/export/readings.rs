@@ -85,13 +85,7 @@ impl Exports {
 
 type Sender = mpsc::Sender<io::Result<Bytes>>;
 
-async fn run(
-    handle: NodeHandle,
-    wanted: Wanted,
-    format: ReadingFormat,
-    chunks: Sender,
-    _room: OwnedSemaphorePermit,
-) {
+async fn run(handle: NodeHandle, wanted: Wanted, format: ReadingFormat, chunks: Sender, _room: OwnedSemaphorePermit) {
     if let Err(error) = write(&handle, &wanted, format, &chunks).await {
         tracing::warn!(%error, "an export of telemetry broke off");
         // The body ends without its end. Should nobody listen, it has ended already.
@@ -103,8 +97,7 @@ async fn write(handle: &NodeHandle, wanted: &Wanted, format: ReadingFormat, chun
     let mut file = File::begin(format)?;
     for range in &wanted.ranges {
         let charger = &range.charger;
-        let mut thinner =
-            wanted.points.map(|points| Thinner::new(wanted.from, wanted.to, points, &wanted.columns));
+        let mut thinner = wanted.points.map(|points| Thinner::new(wanted.from, wanted.to, points, &wanted.columns));
         for (from, to) in &range.parts {
             let part = handle.telemetry_part(charger, *from, *to).await.map_err(|error| error.to_string())?;
             match &mut thinner {

@@ -94,9 +94,7 @@ fn range(from: &str, to: &str) -> Result<(Timestamp, Timestamp), Problem> {
 fn points_of(points: Option<usize>) -> Result<Option<usize>, Problem> {
     match points {
         None | Some(MIN_POINTS..=MAX_POINTS) => Ok(points),
-        Some(points) => {
-            Err(Problem::new("bad_query", format!("points {points}: write {MIN_POINTS} to {MAX_POINTS}")))
-        }
+        Some(points) => Err(Problem::new("bad_query", format!("points {points}: write {MIN_POINTS} to {MAX_POINTS}"))),
     }
 }
 
@@ -109,9 +107,8 @@ fn columns_of(text: Option<&str>) -> Result<Vec<Column>, Problem> {
         "power" => Ok(Column::Power),
         "register" => Ok(Column::Register),
         other => {
-            let what = format!(
-                "columns: `{other:.40}` is none of voltage, current, temperature, soc, power and register"
-            );
+            let what =
+                format!("columns: `{other:.40}` is none of voltage, current, temperature, soc, power and register");
             Err(Problem::new("bad_query", what))
         }
     };

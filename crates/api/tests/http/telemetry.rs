@@ -65,8 +65,11 @@ async fn an_export_has_every_reading_once_in_every_form() {
     assert_eq!(numbers, (0..20_000).collect::<Vec<_>>(), "by time, each once");
     assert!(csv.lines().nth(1).unwrap().starts_with("main/c1,1,0,2026-01-05T08:00:00.000Z,4000,100,-5,500,60000,0"));
     let lines = bytes(&server, &format!("/stations/s1/telemetry/export?format=json_lines&{ALL_OF_IT}")).await;
-    let lines: Vec<Value> = lines.split(|b| *b == b'\n').filter(|line| !line.is_empty())
-        .map(|line| serde_json::from_slice(line).unwrap()).collect();
+    let lines: Vec<Value> = lines
+        .split(|b| *b == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect();
     assert_eq!(lines.len(), 20_300, "charger after charger");
     assert_eq!((&lines[20_299]["charger"], &lines[20_299]["number"]), (&json!("main/c2"), &json!(299)));
     let arrow = bytes(&server, &format!("/stations/s1/telemetry/export?format=arrow&{ALL_OF_IT}")).await;

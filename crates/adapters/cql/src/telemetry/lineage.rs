@@ -56,9 +56,9 @@ impl Lineages {
             self.written.clear();
         }
         let versions = self.written.entry((charger.clone(), incarnation)).or_default();
-        let known = versions.iter_mut().find(|version| {
-            version.range == range && version.epoch == epoch && present.covers(&version.present)
-        });
+        let known = versions
+            .iter_mut()
+            .find(|version| version.range == range && version.epoch == epoch && present.covers(&version.present));
         if let Some(version) = known {
             version.present = present;
             return version.lineage;
