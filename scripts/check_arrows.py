@@ -32,14 +32,14 @@ BINARIES = {
     "chargeplane": set(CRATES),
     "fleet": {"domain", "protocol", "edge", "mqtt"},
     "drill": set(),
-    "bench": {"domain", "protocol", "cluster", "actors", "api", "sqlite", "highs", "redis", "cql"},
+    "bench": {"domain", "protocol", "cluster", "actors", "api", "mqtt", "sqlite", "highs", "redis", "cql"},
 }
 
 # Foreign crates, by the beginning of their name, and who alone may have them anywhere below:
 # through whatever chain of dependencies, features included.
 CONFINED = {
     "highs": {"highs", "chargeplane", "bench"},
-    "rumqtt": {"mqtt", "chargeplane", "fleet"},
+    "rumqtt": {"mqtt", "chargeplane", "fleet", "bench"},
     "rusqlite": {"sqlite", "chargeplane", "drill", "bench"},
     "libsqlite3": {"sqlite", "chargeplane", "drill", "bench"},
     "redis": {"redis", "chargeplane", "drill", "bench"},

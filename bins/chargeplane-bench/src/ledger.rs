@@ -14,6 +14,7 @@ mod world;
 
 pub use load::{NodeArgs, run_node};
 pub use tcp::{CallersArgs, run_callers};
+pub(crate) use world::{ports, tariff};
 
 use crate::Output;
 use crate::redis_peer::RedisServer;

@@ -5,6 +5,7 @@ mod machine;
 mod records;
 mod redis_peer;
 mod report;
+mod telemetry;
 mod tick;
 
 use clap::{Parser, Subcommand};
@@ -30,12 +31,22 @@ enum Command {
     Tick(tick::Args),
     /// Pages of charge records out of ten million
     Records(records::Args),
+    /// Samples from sealed batches to durable chunks, against a row a sample
+    Telemetry(telemetry::Args),
+    /// Bytes and time a value of the chunk's codec, against pco and varints
+    Codec(telemetry::codec::Args),
     /// The node under load that `ledger` kills
     #[command(hide = true)]
     LedgerNode(ledger::NodeArgs),
     /// The callers of that node, when they come over TCP
     #[command(hide = true)]
     LedgerCallers(ledger::CallersArgs),
+    /// The node under load that `telemetry` kills
+    #[command(hide = true)]
+    TelemetryNode(telemetry::NodeArgs),
+    /// The look at what it left
+    #[command(hide = true)]
+    TelemetryAudit(telemetry::AuditArgs),
 }
 
 /// Where the result goes.
@@ -53,5 +64,9 @@ fn main() -> anyhow::Result<()> {
         Command::Records(args) => records::run(&args),
         Command::LedgerNode(args) => ledger::run_node(&args),
         Command::LedgerCallers(args) => ledger::run_callers(&args),
+        Command::Telemetry(args) => telemetry::run(&args),
+        Command::Codec(args) => telemetry::codec::run(&args),
+        Command::TelemetryNode(args) => telemetry::run_node(&args),
+        Command::TelemetryAudit(args) => telemetry::run_audit(&args),
     }
 }

@@ -25,7 +25,7 @@ use chargeplane_domain::chunk::Chunk;
 use chargeplane_domain::command::{Action, Command};
 use chargeplane_domain::ids::{AccountId, ChargerId, CommandId, GatewayId, SessionId, StationId};
 use chargeplane_domain::placement::{Family, ShardId};
-use chargeplane_domain::rollup::{Hour, Rollup, StoredChunk, rollup};
+use chargeplane_domain::rollup::{Hour, Rollup};
 use chargeplane_domain::sample::{NumberedSample, Reading};
 use chargeplane_domain::session::{ChargingSession, SessionState};
 use chargeplane_domain::station::LimitCommand;

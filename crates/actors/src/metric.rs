@@ -74,6 +74,8 @@ pub const SAMPLES_BUFFERED: &str = "chargeplane_samples_buffered";
 pub const FLUSH_SECONDS: &str = "chargeplane_telemetry_flush_seconds";
 /// Chunks written.
 pub const CHUNKS_TOTAL: &str = "chargeplane_chunks_written_total";
+/// Hours of chargers rolled up, again after late data.
+pub const ROLLUPS_TOTAL: &str = "chargeplane_rollups_total";
 /// Batches that were not used, label `reason`; `repeated` is an exact re-delivery, which is answered.
 pub const BATCHES_REFUSED_TOTAL: &str = "chargeplane_batches_refused_total";
 /// Batches taken in, label `stream`.

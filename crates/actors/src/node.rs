@@ -83,6 +83,7 @@ impl Node {
             directory: ArcSwap::from_pointee(directory),
             downlink: Downlink::default(),
             beats: Beats::default(),
+            encoders: tokio::sync::Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
             catalogue_change: tokio::sync::Mutex::default(),
             rebuilds: Default::default(),
             fatal: FatalSignal::default(),

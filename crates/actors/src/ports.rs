@@ -14,6 +14,7 @@ use chargeplane_domain::chunk::EncodedChunk;
 use chargeplane_domain::gateway::BootId;
 use chargeplane_domain::ids::{ChargerId, GatewayId};
 use chargeplane_domain::placement::ShardId;
+use chargeplane_domain::rollup::{Hour, Rollup};
 use chargeplane_domain::sample::Gap;
 use chargeplane_domain::units::{Currency, Money, Timestamp};
 use futures_core::future::BoxFuture;
@@ -99,26 +100,42 @@ pub struct ChunkQuery {
     pub limit: usize,
 }
 
-/// What a chunk says of its time and size.
+/// What a chunk says of its time and size. A store may know the times to the second only: then they are those around it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkSpan {
-    /// Of its first sample by time.
+    /// Of its first sample by time, or less than a second before.
     pub first_at: Timestamp,
-    /// Of its last sample by time.
+    /// Of its last sample by time, or less than a second after.
     pub last_at: Timestamp,
     /// How many samples.
     pub samples: u64,
 }
 
-/// Chunks, gaps and cursors of telemetry.
+/// An hour of a charger whose samples changed since its rollup was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirtyHour {
+    /// The charger.
+    pub charger: ChargerId,
+    /// The hour.
+    pub hour: Hour,
+    /// Which change it was marked at, as the store counts them.
+    pub mark: u64,
+}
+
+/// Chunks, gaps, cursors and rollups of telemetry.
+///
+/// Rollups follow from the chunks: a flush marks the hours that its chunks touch, whoever rolls up reads the marks,
+/// folds the chunks of a marked hour and hands the rollup in under the mark it has read.
 pub trait TelemetryStore: Send + Sync {
     /// All cursors of a shard's gateways.
     fn cursors(&self, shard: ShardId) -> BoxFuture<'_, Result<Vec<StreamCursor>, StoreError>>;
-    /// Writes one flush: all of it before this returns, its cursors after its data. After a failure some of the data
-    /// may be there, which harms nothing, and a cursor only when all of it is.
+    /// Writes one flush: gaps and chunks, with a mark for every hour of a charger that a chunk touches, no later than
+    /// the cursors that promise them; all of it before this returns. After a failure some of the data may be there,
+    /// which harms nothing, and a cursor only when all of it is.
     fn write(&self, flush: Flush) -> BoxFuture<'_, Result<(), StoreError>>;
-    /// Chunks of a charger whose time range overlaps the query; several versions of one range are all returned, and a
-    /// reader unites them by sample number. When there are more than the limit, some of them.
+    /// Chunks of a charger whose time range overlaps the query; several epochs, and several versions under one key,
+    /// of one range may all be returned: the reader unites them by number. When there are more than the limit, some of
+    /// them.
     fn chunks(&self, query: ChunkQuery) -> BoxFuture<'_, Result<Vec<ChunkRow>, StoreError>>;
     /// The spans of what [`chunks`](Self::chunks) would return, in any order, at most the query's limit: what a range
     /// will cost, before it is read. A store that keeps them apart from the samples reads less.
@@ -136,6 +153,25 @@ pub trait TelemetryStore: Send + Sync {
     fn gaps(&self, charger: ChargerId) -> BoxFuture<'_, Result<Vec<GapRow>, StoreError>>;
     /// Every charger of which anything is stored, in order: for audits, which read all there is.
     fn chargers(&self) -> BoxFuture<'_, Result<Vec<ChargerId>, StoreError>>;
+    /// At most `limit` marked hours of a shard's chargers before `before`, in any order.
+    fn dirty_hours(
+        &self,
+        shard: ShardId,
+        before: Hour,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<DirtyHour>, StoreError>>;
+    /// Stores rollups in place of former ones of the same hour, then takes the marks away, but for hours that were
+    /// marked again meanwhile. No rollup: only the mark is taken away.
+    fn put_rollups(
+        &self,
+        shard: ShardId,
+        rollups: Vec<(DirtyHour, Option<Rollup>)>,
+    ) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Stored rollups of a charger in `from..to`, by hour. An hour that is not over, or that was marked within the
+    /// last minute, may be missing or lag behind its chunks.
+    fn rollups(&self, charger: ChargerId, from: Hour, to: Hour) -> BoxFuture<'_, Result<Vec<Rollup>, StoreError>>;
+    /// Chunks of days that were over before this moment may be forgotten; rollups stay.
+    fn expire(&self, before: Timestamp) -> BoxFuture<'_, Result<(), StoreError>>;
 }
 
 /// What a gateway proves itself with. Never logged: `Debug` hides the secrets.

@@ -77,7 +77,7 @@ impl NodeConfig {
             lease: Duration::from_secs(30),
             solve_limit: Duration::from_millis(200),
             flush_every: Duration::from_secs(30),
-            max_buffered_samples: 4_000_000,
+            max_buffered_samples: 1_000_000,
             hold_wh: 4_000,
             stop_time: Duration::from_secs(5),
             debit_every: Duration::from_secs(15),
@@ -182,6 +182,8 @@ pub struct NodeShared {
     pub downlink: Downlink,
     /// The last heartbeat of each gateway.
     pub beats: Beats,
+    /// Taken while columns are compressed: as many at once as there are cores.
+    pub(crate) encoders: tokio::sync::Semaphore,
     /// Held by who changes the catalogue or a key, from reading the directory to replacing it.
     pub(crate) catalogue_change: tokio::sync::Mutex<()>,
     /// Read models that are built again.

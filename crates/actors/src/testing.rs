@@ -22,6 +22,8 @@ use chargeplane_domain::chunk::{Chunk, ChunkHeader};
 use chargeplane_domain::gateway::BootId;
 use chargeplane_domain::ids::{ChargerId, GatewayId};
 use chargeplane_domain::placement::ShardId;
+use chargeplane_domain::rollup::{Hour, Rollup, hours_of};
+use chargeplane_domain::units::Timestamp;
 use chargeplane_protocol::link::{Link, LinkRefused};
 use futures_core::future::BoxFuture;
 use ractor::ActorProcessingErr;
@@ -85,6 +87,8 @@ pub struct MemoryTelemetry {
     chunks: Mutex<BTreeMap<(ChargerId, u32, u64, u64), ChunkRow>>,
     gaps: Mutex<Vec<GapRow>>,
     cursors: Mutex<BTreeMap<(ShardId, String, u8, BootId), StreamCursor>>,
+    marks: Mutex<BTreeMap<(ChargerId, Hour), (ShardId, u64)>>,
+    rollups: Mutex<BTreeMap<(ChargerId, Hour), Rollup>>,
     /// When set, every write fails with it.
     pub fail: Mutex<Option<StoreError>>,
     /// Every write takes this long.
@@ -109,6 +113,10 @@ impl TelemetryStore for MemoryTelemetry {
             }
             for row in flush.chunks {
                 let header = ChunkHeader::decode(&row.chunk.bytes).map_err(|e| StoreError::Corrupt(e.to_string()))?;
+                for hour in hours_of(&header, 240) {
+                    let mut marks = lock(&self.marks);
+                    marks.entry((row.charger.clone(), hour)).or_insert((flush.shard, 0)).1 += 1;
+                }
                 let key = (row.charger.clone(), row.incarnation, header.range, row.epoch);
                 let mut chunks = lock(&self.chunks);
                 let row = match chunks.get(&key) {
@@ -160,6 +168,49 @@ impl TelemetryStore for MemoryTelemetry {
     fn gaps(&self, charger: ChargerId) -> BoxFuture<'_, Result<Vec<GapRow>, StoreError>> {
         let found = lock(&self.gaps).iter().filter(|gap| gap.charger == charger).cloned().collect();
         Box::pin(async move { Ok(found) })
+    }
+
+    fn dirty_hours(
+        &self,
+        shard: ShardId,
+        before: Hour,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<DirtyHour>, StoreError>> {
+        let marks = lock(&self.marks);
+        let due = marks.iter().filter(|((_, hour), (of, _))| *of == shard && *hour < before).take(limit);
+        let due: Vec<_> =
+            due.map(|((id, hour), (_, mark))| DirtyHour { charger: id.clone(), hour: *hour, mark: *mark }).collect();
+        Box::pin(async move { Ok(due) })
+    }
+
+    fn put_rollups(
+        &self,
+        _shard: ShardId,
+        rollups: Vec<(DirtyHour, Option<Rollup>)>,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        for (dirty, rollup) in rollups {
+            let key = (dirty.charger, dirty.hour);
+            let mut marks = lock(&self.marks);
+            if marks.get(&key).is_some_and(|(_, mark)| *mark == dirty.mark) {
+                marks.remove(&key);
+            }
+            if let Some(rollup) = rollup {
+                lock(&self.rollups).insert(key, rollup);
+            }
+        }
+        Box::pin(async { Ok(()) })
+    }
+
+    fn rollups(&self, charger: ChargerId, from: Hour, to: Hour) -> BoxFuture<'_, Result<Vec<Rollup>, StoreError>> {
+        let rollups = lock(&self.rollups);
+        let found = rollups.range((charger.clone(), from)..(charger, to)).map(|(_, rollup)| rollup.clone()).collect();
+        Box::pin(async move { Ok(found) })
+    }
+
+    fn expire(&self, before: Timestamp) -> BoxFuture<'_, Result<(), StoreError>> {
+        let old = |row: &ChunkRow| row.chunk.header.last_at() < before;
+        lock(&self.chunks).retain(|_, row| !old(row));
+        Box::pin(async { Ok(()) })
     }
 }
 

@@ -8,7 +8,8 @@
 //! [`Columns`] is the open range a charger's samples are appended to; [`Chunk`] is the sorted value;
 //! [`EncodedChunk`] its bytes, laid out as `codec` describes.
 
-mod codec;
+pub(crate) mod codec;
+mod rice;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ use crate::sample::{NumberedSample, Sample};
 use crate::units::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use codec::Table;
 pub use codec::{CHUNK_VERSION, MAX_CHUNK_BYTES};
 
 /// Sample numbers in one range.
@@ -69,11 +71,6 @@ impl Column {
         self as usize
     }
 
-    /// True for the columns of 32 bits.
-    fn is_narrow(self) -> bool {
-        matches!(self, Self::Voltage | Self::Current | Self::Temperature | Self::Soc)
-    }
-
     /// This column's value of a sample.
     pub fn of(self, sample: &Sample) -> i64 {
         match self {
@@ -104,6 +101,21 @@ pub struct ColumnStats {
 impl ColumnStats {
     /// Of no values: the neutral element of [`fold`](Self::fold).
     pub const EMPTY: Self = Self { count: 0, sum: 0, min: i64::MAX, max: i64::MIN };
+
+    /// Of these values.
+    pub fn of(values: &[i64]) -> Self {
+        let mut stats = Self { count: values.len() as u64, ..Self::EMPTY };
+        // Small values are summed in 64 bits, of which 256 times 2^48 leaves room.
+        let small = values.iter().all(|value| value.unsigned_abs() < 1 << 48) && values.len() <= CHUNK_SAMPLES;
+        let mut sum = 0i64;
+        for value in values {
+            stats.min = stats.min.min(*value);
+            stats.max = stats.max.max(*value);
+            sum = sum.wrapping_add(*value);
+        }
+        stats.sum = if small { sum.into() } else { values.iter().map(|value| i128::from(*value)).sum() };
+        stats
+    }
 
     /// Of one value more.
     pub fn with(self, value: i64) -> Self {
@@ -253,9 +265,9 @@ pub enum ChunkError {
     /// A field has a value it cannot have.
     #[error("the chunk's {0} is impossible")]
     Field(&'static str),
-    /// A column could not be compressed or decompressed.
-    #[error("column {column:?} of the chunk: {what}")]
-    Column { column: Column, what: String },
+    /// A column's bytes are not one value for each sample.
+    #[error("column {0:?} of the chunk does not decode to a value for each sample")]
+    Column(Column),
     /// A column's values are not those the header counts.
     #[error("column {0:?} of the chunk does not add up to its header")]
     Statistics(Column),
@@ -295,14 +307,13 @@ impl Chunk {
         &self.samples
     }
 
+    fn table(&self) -> Table {
+        Table::of(self.samples.iter().map(|sample| (offset_of(sample.number), &sample.sample)))
+    }
+
     /// What [`encode`](Self::encode) would say of this chunk.
     pub fn header(&self) -> ChunkHeader {
-        let mut present = Present::default();
-        for sample in &self.samples {
-            present.insert(offset_of(sample.number));
-        }
-        let columns = stats_of(self.samples.iter().map(|sample| &sample.sample));
-        ChunkHeader { range: self.range, present, columns }
+        self.table().header(self.range)
     }
 
     /// The union by number. Where both have a number, this chunk's sample stays; they are equal unless a
@@ -321,7 +332,7 @@ impl Chunk {
 
     /// Compresses. Fails on a chunk of no samples.
     pub fn encode(&self) -> Result<EncodedChunk, ChunkError> {
-        codec::encode(self.header(), &self.samples)
+        codec::encode(self.range, &self.table())
     }
 
     /// Reads and verifies: checksum, bounds, and that the columns are those the header counts.
@@ -380,6 +391,25 @@ impl Columns {
         Append::Appended
     }
 
+    /// Adds consecutive samples, the first with this number, as far as they belong to this range. Returns how many
+    /// of them belong here, and how many of those were new.
+    pub fn append_run(&mut self, first_number: u64, samples: &[Sample]) -> (usize, usize) {
+        if range_of(first_number) != self.range {
+            return (0, 0);
+        }
+        let first = offset_of(first_number);
+        let before = self.samples.len();
+        let mut belong = 0;
+        for (offset, sample) in (first..=u8::MAX).zip(samples) {
+            if self.present.insert(offset) {
+                self.offsets.push(offset);
+                self.samples.push(*sample);
+            }
+            belong += 1;
+        }
+        (belong, self.samples.len() - before)
+    }
+
     /// The range.
     pub fn range(&self) -> u64 {
         self.range
@@ -426,6 +456,9 @@ impl Columns {
 
     /// Compresses what is there. Fails on an empty range.
     pub fn encode(&self) -> Result<EncodedChunk, ChunkError> {
-        self.to_chunk().encode()
+        if !self.offsets.is_sorted() {
+            return self.to_chunk().encode();
+        }
+        codec::encode(self.range, &Table::of(self.offsets.iter().copied().zip(&self.samples)))
     }
 }

@@ -30,12 +30,15 @@ impl Slot {
     }
 }
 
-/// Starts a node on the stores of a data directory and this journal, with the defaults of the product, and waits for
-/// its shards.
-pub async fn start_node(data: &Path, journal: &JournalAt) -> anyhow::Result<Node> {
+/// The stores of a data directory as a node's ports.
+pub async fn ports(data: &Path) -> anyhow::Result<Ports> {
+    with_journal(data, &JournalAt::Sqlite).await
+}
+
+async fn with_journal(data: &Path, journal: &JournalAt) -> anyhow::Result<Ports> {
     let dir = DataDir::lock(data)?;
     let stores = tokio::task::spawn_blocking(move || Stores::open(&dir)).await??;
-    let ports = Ports {
+    Ok(Ports {
         journal: journal.connect(stores.journal).await?,
         coordination: Arc::new(stores.coordination),
         telemetry: Arc::new(stores.telemetry),
@@ -43,7 +46,13 @@ pub async fn start_node(data: &Path, journal: &JournalAt) -> anyhow::Result<Node
         records: Arc::new(stores.records),
         statements: Arc::new(stores.statements),
         solver: Arc::new(NoSolver),
-    };
+    })
+}
+
+/// Starts a node on the stores of a data directory and this journal, with the defaults of the product, and waits for
+/// its shards.
+pub async fn start_node(data: &Path, journal: &JournalAt) -> anyhow::Result<Node> {
+    let ports = with_journal(data, journal).await?;
     // The load counts its own time from zero: by the node's clock all its holds would have ended long ago.
     let config = NodeConfig { hold_lasts: Duration::MAX, ..NodeConfig::new("bench") };
     let node = Node::start(config, ports).await?;

@@ -24,19 +24,22 @@ pub fn copy(keyspace: &Keyspace, file: &Path) -> anyhow::Result<()> {
     let mut database = Connection::open(file).with_context(|| format!("cannot make {}", file.display()))?;
     let all = database.transaction()?;
     all.execute_batch(
-        "CREATE TABLE chunks(charger TEXT, incarnation INTEGER, chunk BLOB) STRICT;
+        "CREATE TABLE chargers(number INTEGER PRIMARY KEY, charger TEXT UNIQUE) STRICT;
+         CREATE TABLE chunks(charger INTEGER, incarnation INTEGER, chunk BLOB) STRICT;
          CREATE TABLE gaps(charger TEXT, incarnation INTEGER, first INTEGER, last INTEGER) STRICT;
          CREATE INDEX chunks_by_charger ON chunks(charger, incarnation);
          CREATE INDEX gaps_by_charger ON gaps(charger, incarnation);",
     )?;
-    let mut insert = all.prepare("INSERT INTO chunks VALUES (?1, ?2, ?3)")?;
+    let mut name = all.prepare("INSERT INTO chargers(charger) VALUES (?1) ON CONFLICT DO NOTHING")?;
+    let mut insert = all.prepare("INSERT INTO chunks SELECT number, ?2, ?3 FROM chargers WHERE charger = ?1")?;
     reader.scan("SELECT charger, incarnation, chunk FROM %k.telemetry_chunks", &mut |row: ChunkRow| {
         let (charger, incarnation, chunk) = row;
         let chunk = chunk.with_context(|| format!("{charger}: a chunk without bytes"))?;
+        name.execute([&charger])?;
         insert.execute(params![charger, incarnation, chunk])?;
         Ok(())
     })?;
-    drop(insert);
+    drop((name, insert));
     let mut insert = all.prepare("INSERT INTO gaps VALUES (?1, ?2, ?3, ?4)")?;
     reader.scan("SELECT charger, incarnation, first, last FROM %k.telemetry_gaps", &mut |row: GapRow| {
         let (charger, incarnation, first, last) = row;

@@ -1,14 +1,14 @@
 //! Telemetry chunks by our own reader, after the layout in `docs/reference/storage.md`.
 //!
 //! ```text
-//! u8 version (1) | varint range | presence | 7 statistics | 7 columns | u32 CRC-32C of all before
+//! u8 version (2) | varint range | presence | 7 statistics | 7 columns | u32 CRC-32C of all before
 //! presence:   0, u8 first place, u8 count - 1   or   1, bitmap of 32 bytes (four little-endian u64)
 //! statistics: zigzag min, varint max - min, varint sum - min * count
-//! column:     0 (every value is min)   or   1, length, zigzag deltas from min   or   2, length, pco page
+//! column:     0 (every value is min)   or   1, length, zigzag deltas from min   or   2, length, Rice codes
+//! Rice codes: u8 predictor (0 previous, 1 drift, 2 line; 128 more: of what is left of voltage x current / 100)
+//!             | zigzag slope, of drift and line | zigzag level, of 128 | blocks of 64 values
+//! block:      6 bits k (63: all as predicted) | a value: quotient in ones, a zero, k bits; or 24 ones, 64 bits
 //! ```
-
-use pco::data_types::Number;
-use pco::wrapped::FileDecompressor;
 
 /// Samples in a range of numbers.
 pub const RANGE: u64 = 256;
@@ -22,8 +22,8 @@ pub const TIME: usize = 0;
 /// Index of the register's column.
 pub const REGISTER: usize = 6;
 
-/// Columns stored as 32-bit values.
-const NARROW: [bool; COLUMNS] = [false, true, true, true, true, false, false];
+/// Index of the column of power, which may be told by what it differs from voltage times current.
+const POWER: usize = 5;
 
 /// A decoded chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub fn decode(bytes: &[u8]) -> Result<Chunk, String> {
     }
     let mut reader = Reader(body);
     let version = reader.byte()?;
-    if version != 1 {
+    if version != 2 {
         return Err(format!("chunk version {version} is not known"));
     }
     let first = reader.varint()?.checked_mul(u128::from(RANGE)).ok_or("range too large")?;
@@ -57,14 +57,19 @@ pub fn decode(bytes: &[u8]) -> Result<Chunk, String> {
         let max = i64::try_from(i128::from(min) + int(reader.varint()?)?).map_err(|_| "maximum too large")?;
         *stat = (min, max, i128::from(min) * numbers.len() as i128 + int(reader.varint()?)?);
     }
+    let places: Vec<i64> = numbers.iter().map(|number| (number - first) as i64).collect();
     let mut columns: [Vec<i64>; COLUMNS] = Default::default();
-    for (index, (column, (min, max, sum))) in columns.iter_mut().zip(stats).enumerate() {
-        *column = reader.column(min, NARROW[index], numbers.len())?;
+    for (index, (min, max, sum)) in stats.into_iter().enumerate() {
+        let product: Option<Vec<i64>> = (index == POWER)
+            .then(|| columns[1].iter().zip(&columns[2]).map(|(v, i)| v.wrapping_mul(*i) / 100).collect());
+        let above = sum - i128::from(min) * numbers.len() as i128;
+        let column = reader.column(&Known { places: &places, min, above, product })?;
         let (least, most) = (column.iter().min().copied(), column.iter().max().copied());
         let total: i128 = column.iter().copied().map(i128::from).sum();
         if (least, most, total) != (Some(min), Some(max), sum) {
             return Err(format!("column {index} does not add up to its statistics"));
         }
+        columns[index] = column;
     }
     if reader.0.is_empty() { Ok(Chunk { numbers, columns }) } else { Err("bytes after the last column".to_owned()) }
 }
@@ -121,19 +126,115 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn column(&mut self, min: i64, narrow: bool, count: usize) -> Result<Vec<i64>, String> {
+    fn column(&mut self, known: &Known<'_>) -> Result<Vec<i64>, String> {
         let method = self.byte()?;
         if method == 0 {
-            return Ok(vec![min; count]);
+            return Ok(vec![known.min; known.places.len()]);
         }
         let length = usize::try_from(self.varint()?).map_err(|_| "column too long")?;
         let bytes = self.take(length)?;
         match method {
-            1 => deltas(bytes, min, count),
-            2 if narrow => Ok(unpack::<i32>(bytes, count)?.into_iter().map(i64::from).collect()),
-            2 => unpack::<i64>(bytes, count),
+            1 => deltas(bytes, known.min, known.places.len()),
+            2 => rice(bytes, known),
             other => Err(format!("column method {other} is not known")),
         }
+    }
+}
+
+/// What is known of a column before its bytes are read.
+struct Known<'a> {
+    places: &'a [i64],
+    min: i64,
+    /// The sum of the values less their minimum each.
+    above: i128,
+    product: Option<Vec<i64>>,
+}
+
+fn rice(bytes: &[u8], known: &Known<'_>) -> Result<Vec<i64>, String> {
+    let mut reader = Reader(bytes);
+    let head = reader.byte()?;
+    let (predictor, of_product) = (head & 127, head & 128 != 0);
+    let slope = match predictor {
+        0 => 0,
+        1 | 2 => reader.signed()?,
+        other => return Err(format!("predictor {other} is not known")),
+    };
+    let product = known.product.as_deref().filter(|_| of_product);
+    let level = match (of_product, predictor) {
+        (true, _) if product.is_none() => return Err("no product of this column is known".to_owned()),
+        (true, 2) => reader.signed()?.wrapping_mul(4_096),
+        (true, _) => reader.signed()?,
+        (false, 2) => line_through_the_mean(known, slope),
+        (false, _) => known.min,
+    };
+    let mut bits = Bits { bytes: reader.0, next: 0 };
+    let (mut k, mut values, mut before) = (0, Vec::new(), None);
+    for (at, &place) in known.places.iter().enumerate() {
+        if at % 64 == 0 {
+            k = bits.number(6)?;
+        }
+        let missed = if k == 63 { 0 } else { bits.code(k)? };
+        let predicted = match (predictor, before) {
+            (2, _) => level.wrapping_add(slope.wrapping_mul(place)) >> 12,
+            (1, Some((at, value))) => slope.wrapping_mul(place - at).wrapping_shr(12).wrapping_add(value),
+            (_, Some((_, value))) => value,
+            (_, None) => level,
+        };
+        let value = predicted.wrapping_add((missed >> 1).cast_signed() ^ -((missed & 1).cast_signed()));
+        before = Some((place, value));
+        // A line is of what lies above the minimum.
+        let origin = if predictor == 2 && !of_product { known.min } else { 0 };
+        let added = product.and_then(|product| product.get(at)).copied().unwrap_or(origin);
+        values.push(value.wrapping_add(added));
+    }
+    bits.finish()?;
+    Ok(values)
+}
+
+/// The value at place 0, in 4,096ths and half a unit up, of the line with this slope through the mean of values and
+/// places.
+fn line_through_the_mean(known: &Known<'_>, slope: i64) -> i64 {
+    let places: i64 = known.places.iter().sum();
+    let sum = (known.above as i64).wrapping_mul(4_096).wrapping_sub(slope.wrapping_mul(places));
+    sum.div_euclid(known.places.len() as i64).wrapping_add(2_048)
+}
+
+/// Bits, the lowest of each byte first.
+struct Bits<'a> {
+    bytes: &'a [u8],
+    next: usize,
+}
+
+impl Bits<'_> {
+    fn bit(&mut self) -> Result<u64, String> {
+        let byte = self.bytes.get(self.next / 8).ok_or("the codes end too early")?;
+        let bit = byte >> (self.next % 8) & 1;
+        self.next += 1;
+        Ok(bit.into())
+    }
+
+    fn number(&mut self, bits: u64) -> Result<u64, String> {
+        (0..bits).try_fold(0, |number, place| Ok(number | self.bit()? << place))
+    }
+
+    fn code(&mut self, k: u64) -> Result<u64, String> {
+        let mut quotient = 0;
+        while self.bit()? == 1 {
+            quotient += 1;
+            if quotient == 24 {
+                return self.number(64);
+            }
+        }
+        Ok(quotient << k | self.number(k)?)
+    }
+
+    /// What is left are zeros that fill the last byte.
+    fn finish(mut self) -> Result<(), String> {
+        if self.next.div_ceil(8) != self.bytes.len() {
+            return Err("bytes after the last code".to_owned());
+        }
+        let left = (self.bytes.len() * 8 - self.next) as u64;
+        if self.number(left)? == 0 { Ok(()) } else { Err("the last byte is not filled with zeros".to_owned()) }
     }
 }
 
@@ -146,14 +247,4 @@ fn deltas(bytes: &[u8], min: i64, count: usize) -> Result<Vec<i64>, String> {
     };
     let values: Result<Vec<i64>, String> = (0..count).map(step).collect();
     if reader.0.is_empty() { values } else { Err("bytes after the last delta".to_owned()) }
-}
-
-fn unpack<T: Number>(bytes: &[u8], count: usize) -> Result<Vec<T>, String> {
-    let words = |error: pco::errors::PcoError| format!("pco: {error}");
-    let (file, rest) = FileDecompressor::new(bytes).map_err(words)?;
-    let (mut chunk, rest) = file.chunk_decompressor::<T, _>(rest).map_err(words)?;
-    let mut page = chunk.page_decompressor(rest, count).map_err(words)?;
-    let mut values = vec![T::default(); count];
-    let progress = page.read(&mut values).map_err(words)?;
-    if progress.n_processed == count { Ok(values) } else { Err("a pco page of another length".to_owned()) }
 }

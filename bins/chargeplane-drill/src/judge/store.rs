@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// The journal's file within the data directory.
 pub const JOURNAL: &str = "journal.sqlite";
 
-/// The telemetry's file within the data directory.
+/// The file of declared gaps within the data directory.
 pub const TELEMETRY: &str = "telemetry.sqlite";
 
 /// Opens a store for reading; a node may have it open as well.
@@ -43,10 +43,32 @@ pub fn journal_of(run_dir: &Path, data_dir: &Path) -> PathBuf {
     if copy.is_file() { copy } else { data_dir.join(JOURNAL) }
 }
 
-/// The file that has the telemetry of a run: a copy in the run directory, or the node's own.
-pub fn telemetry_of(run_dir: &Path, data_dir: &Path) -> PathBuf {
+/// The files that have the telemetry of a run.
+pub struct TelemetryFiles {
+    /// Those of chunks.
+    days: Vec<PathBuf>,
+    /// The one of declared gaps.
+    gaps: PathBuf,
+}
+
+/// A copy in the run directory, or the node's own files: one of chunks for each day.
+///
+/// # Errors
+/// The data directory cannot be read.
+pub fn telemetry_of(run_dir: &Path, data_dir: &Path) -> anyhow::Result<TelemetryFiles> {
     let copy = run_dir.join(SAMPLES);
-    if copy.is_file() { copy } else { data_dir.join(TELEMETRY) }
+    if copy.is_file() {
+        return Ok(TelemetryFiles { days: vec![copy.clone()], gaps: copy });
+    }
+    let mut days = Vec::new();
+    for entry in std::fs::read_dir(data_dir)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with("telemetry-") && name.ends_with(".sqlite") {
+            days.push(path);
+        }
+    }
+    Ok(TelemetryFiles { days, gaps: data_dir.join(TELEMETRY) })
 }
 
 /// Hands every frame of every shard to `take`, in order, and judges the logs themselves (OWN-1).
@@ -91,16 +113,17 @@ pub fn walk_journal(
 /// # Errors
 /// A file cannot be read at all.
 pub fn judge_telemetry(
-    file: &Path,
+    source: &TelemetryFiles,
     outside: &Outside,
     served: &[ReadBack],
     findings: &mut Findings,
 ) -> anyhow::Result<SampleTotals> {
-    let connection = open(file)?;
-    let store = connection.unchecked_transaction()?;
+    let connection = open(&source.gaps)?;
+    let promises = connection.unchecked_transaction()?;
+    let days: Vec<Connection> = source.days.iter().map(|path| open(path)).collect::<Result<_, _>>()?;
     let mut totals = SampleTotals::default();
     for sent in &outside.samples {
-        let stored = stored(&store, sent, findings)?;
+        let stored = stored(&days, &promises, sent, findings)?;
         stored.judge(sent, &mut totals, findings);
         for range in served.iter().filter(|range| range.charger == sent.charger) {
             stored.judge_served(range, &mut totals, findings);
@@ -109,25 +132,38 @@ pub fn judge_telemetry(
     findings.needs("DATA-1", totals.hashed > 0, "no range was compared with what was made");
     findings.needs("DATA-1", totals.served > 0, "nothing was read back over the API");
     let known: BTreeSet<(&str, u32)> = outside.samples.iter().map(|s| (s.charger.as_str(), s.incarnation)).collect();
-    let mut keys = store.prepare("SELECT DISTINCT charger, incarnation FROM chunks")?;
-    let mut rows = keys.query([])?;
-    while let Some(row) = rows.next()? {
-        let (charger, incarnation): (String, u32) = (row.get(0)?, row.get(1)?);
-        findings.check("DATA-1", known.contains(&(charger.as_str(), incarnation)), || {
-            format!("{charger}, enrolment {incarnation}: stored, but nobody sent it")
-        });
+    for day in &days {
+        let names = "SELECT DISTINCT c.charger, k.incarnation FROM chunks k JOIN chargers c ON c.number = k.charger";
+        let mut keys = day.prepare(names)?;
+        let mut rows = keys.query([])?;
+        while let Some(row) = rows.next()? {
+            let (charger, incarnation): (String, u32) = (row.get(0)?, row.get(1)?);
+            findings.check("DATA-1", known.contains(&(charger.as_str(), incarnation)), || {
+                format!("{charger}, enrolment {incarnation}: stored, but nobody sent it")
+            });
+        }
     }
     Ok(totals)
 }
 
-fn stored(store: &Connection, sent: &ChargerSamples, findings: &mut Findings) -> anyhow::Result<Stored> {
+fn stored(
+    days: &[Connection],
+    promises: &Connection,
+    sent: &ChargerSamples,
+    findings: &mut Findings,
+) -> anyhow::Result<Stored> {
     let mut stored = Stored::default();
-    let mut chunks = store.prepare_cached("SELECT chunk FROM chunks WHERE charger = ?1 AND incarnation = ?2")?;
-    let mut rows = chunks.query(params![sent.charger, sent.incarnation])?;
-    while let Some(row) = rows.next()? {
-        stored.take_chunk(&sent.charger, row.get_ref(0)?.as_blob()?, findings);
+    for day in days {
+        let mut chunks = day.prepare_cached(
+            "SELECT chunk FROM chunks WHERE charger = (SELECT number FROM chargers WHERE charger = ?1)
+             AND incarnation = ?2",
+        )?;
+        let mut rows = chunks.query(params![sent.charger, sent.incarnation])?;
+        while let Some(row) = rows.next()? {
+            stored.take_chunk(&sent.charger, row.get_ref(0)?.as_blob()?, findings);
+        }
     }
-    let mut gaps = store.prepare_cached("SELECT first, last FROM gaps WHERE charger = ?1 AND incarnation = ?2")?;
+    let mut gaps = promises.prepare_cached("SELECT first, last FROM gaps WHERE charger = ?1 AND incarnation = ?2")?;
     let mut rows = gaps.query(params![sent.charger, sent.incarnation])?;
     while let Some(row) = rows.next()? {
         let span: (i64, i64) = (row.get(0)?, row.get(1)?);

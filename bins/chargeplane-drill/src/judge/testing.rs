@@ -285,12 +285,21 @@ impl Story {
     }
 
     fn write_telemetry(&self, data: &Path) {
+        // Chunks alternate between two days' files, as when a day ends while they grow.
+        let days = ["20260101", "20260102"].map(|day| {
+            let db = Connection::open(data.join(format!("telemetry-{day}.sqlite"))).expect("opens");
+            db.execute_batch(DAY_TABLES).expect("made");
+            db
+        });
+        for (at, (charger, incarnation, epoch, first, registers)) in self.chunks.iter().enumerate() {
+            let day = &days[at % 2];
+            day.execute("INSERT OR IGNORE INTO chargers(charger) VALUES (?1)", [charger]).expect("in");
+            let row = params![charger, incarnation, (first / 256) as i64, *epoch as i64, chunk(*first, registers)];
+            let insert = "INSERT INTO chunks SELECT number, ?2, ?3, ?4, ?5 FROM chargers WHERE charger = ?1";
+            day.execute(insert, row).expect("in");
+        }
         let db = Connection::open(data.join("telemetry.sqlite")).expect("opens");
         db.execute_batch(TELEMETRY_TABLES).expect("made");
-        for (charger, incarnation, epoch, first, registers) in &self.chunks {
-            let row = params![charger, incarnation, (first / 256) as i64, *epoch as i64, chunk(*first, registers)];
-            db.execute("INSERT INTO chunks VALUES (?1, ?2, ?3, ?4, ?5)", row).expect("in");
-        }
         for (charger, incarnation, first, last) in &self.gaps {
             let row = params![charger, incarnation, *first as i64, *last as i64];
             db.execute("INSERT INTO gaps VALUES (?1, ?2, ?3, ?4)", row).expect("in");
@@ -298,8 +307,11 @@ impl Story {
     }
 }
 
+const DAY_TABLES: &str = "
+    CREATE TABLE chargers(number INTEGER PRIMARY KEY, charger TEXT UNIQUE);
+    CREATE TABLE chunks(charger INTEGER, incarnation INTEGER, range INTEGER, epoch INTEGER, chunk BLOB);";
+
 const TELEMETRY_TABLES: &str = "
-    CREATE TABLE chunks(charger TEXT, incarnation INTEGER, range INTEGER, epoch INTEGER, chunk BLOB);
     CREATE TABLE gaps(charger TEXT, incarnation INTEGER, first INTEGER, last INTEGER);";
 
 /// A second in which the cut-off cabinet and the grid draw `watts`.
@@ -392,12 +404,12 @@ pub fn chunk(first: u64, registers: &[i64]) -> Vec<u8> {
     let constant = |value| vec![value; registers.len()];
     let [a, b, c, d, e, f] = [0, 1, 2, 3, 4, 5].map(constant);
     let run = [0, (first % 256) as u8, (registers.len() - 1) as u8];
-    chunk_of(first / 256, &run, &[a, b, c, d, e, f, registers.to_vec()], false)
+    chunk_of(first / 256, &run, &[a, b, c, d, e, f, registers.to_vec()], None)
 }
 
-/// A chunk of any presence and columns; columns that are not constant as deltas, or as pco pages.
-pub fn chunk_of(range: u64, presence: &[u8], columns: &[Vec<i64>; 7], pco: bool) -> Vec<u8> {
-    let mut bytes = vec![1];
+/// A chunk of any presence and columns; columns that are not constant as deltas, or as Rice codes of this predictor.
+pub fn chunk_of(range: u64, presence: &[u8], columns: &[Vec<i64>; 7], rice: Option<Rice<'_>>) -> Vec<u8> {
+    let mut bytes = vec![2];
     varint(&mut bytes, u128::from(range));
     bytes.extend(presence);
     let least = |column: &Vec<i64>| column.iter().min().copied().unwrap_or(0);
@@ -413,11 +425,10 @@ pub fn chunk_of(range: u64, presence: &[u8], columns: &[Vec<i64>; 7], pco: bool)
             bytes.push(0);
             continue;
         }
-        let narrow = (1..5).contains(&index);
-        let (method, packed) = match (pco, narrow) {
-            (false, _) => (1, deltas(column, min)),
-            (true, true) => (2, pco_page(&column.iter().map(|v| *v as i32).collect::<Vec<i32>>())),
-            (true, false) => (2, pco_page(column)),
+        let of_power: Vec<i64> = columns[1].iter().zip(&columns[2]).map(|(v, i)| v * i / 100).collect();
+        let (method, packed) = match rice {
+            None => (1, deltas(column, min)),
+            Some(rice) => (2, rice.codes(column, min, (index == 5 && rice.product).then_some(&of_power))),
         };
         bytes.push(method);
         varint(&mut bytes, packed.len() as u128);
@@ -425,6 +436,63 @@ pub fn chunk_of(range: u64, presence: &[u8], columns: &[Vec<i64>; 7], pco: bool)
     }
     bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
     bytes
+}
+
+/// How a test writes Rice codes: any predictor and slope give the same values back.
+#[derive(Clone, Copy)]
+pub struct Rice<'a> {
+    pub places: &'a [u64],
+    pub predictor: u8,
+    pub slope: i64,
+    pub product: bool,
+    pub k: u64,
+}
+
+impl Rice<'_> {
+    fn codes(&self, column: &[i64], min: i64, product: Option<&Vec<i64>>) -> Vec<u8> {
+        let mut bytes = vec![self.predictor | if product.is_some() { 128 } else { 0 }];
+        if self.predictor > 0 {
+            varint(&mut bytes, zigzag(self.slope));
+        }
+        if product.is_some() {
+            varint(&mut bytes, zigzag(-3));
+        }
+        let (line, count) = (self.predictor == 2, column.len() as i64);
+        let rest = |at: usize| column[at].wrapping_sub(product.map_or(if line { min } else { 0 }, |p| p[at]));
+        let places: i64 = self.places.iter().map(|place| *place as i64).sum();
+        let above = (0..column.len()).fold(0i64, |sum, at| sum.wrapping_add(column[at].wrapping_sub(min)));
+        let level = match (product, line) {
+            (Some(_), true) => -3 * 4_096,
+            (Some(_), false) => -3,
+            (None, true) => (above.wrapping_mul(4_096).wrapping_sub(self.slope * places)).div_euclid(count) + 2_048,
+            (None, false) => min,
+        };
+        let mut bits: Vec<bool> = Vec::new();
+        for at in 0..column.len() {
+            if at % 64 == 0 {
+                bits.extend((0..6).map(|place| self.k >> place & 1 == 1));
+            }
+            let place = self.places[at] as i64;
+            let predicted = match (self.predictor, at) {
+                (2, _) => level.wrapping_add(self.slope * place) >> 12,
+                (_, 0) => level,
+                (1, _) => rest(at - 1).wrapping_add((self.slope * (place - self.places[at - 1] as i64)) >> 12),
+                _ => rest(at - 1),
+            };
+            let missed = zigzag(rest(at).wrapping_sub(predicted)) as u64;
+            if missed >> self.k < 24 {
+                bits.extend((0..missed >> self.k).map(|_| true));
+                bits.push(false);
+                bits.extend((0..self.k).map(|place| missed >> place & 1 == 1));
+            } else {
+                bits.extend([true; 24]);
+                bits.extend((0..64).map(|place| missed >> place & 1 == 1));
+            }
+        }
+        let byte = |bits: &[bool]| bits.iter().enumerate().fold(0, |byte, (at, bit)| byte | u8::from(*bit) << at);
+        bytes.extend(bits.chunks(8).map(byte));
+        bytes
+    }
 }
 
 fn deltas(values: &[i64], min: i64) -> Vec<u8> {
@@ -435,12 +503,4 @@ fn deltas(values: &[i64], min: i64) -> Vec<u8> {
         before = *value;
     }
     bytes
-}
-
-fn pco_page<T: pco::data_types::Number>(values: &[T]) -> Vec<u8> {
-    let file = pco::wrapped::FileCompressor::default();
-    let bytes = file.write_header(Vec::new()).expect("a vector takes everything");
-    let mut chunk = file.chunk_compressor(values, &pco::ChunkConfig::default()).expect("compresses");
-    let bytes = chunk.write_meta(bytes).expect("a vector takes everything");
-    chunk.write_page(0, bytes).expect("a vector takes everything")
 }

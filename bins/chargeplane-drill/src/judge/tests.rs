@@ -567,10 +567,20 @@ fn chunks_are_read_in_every_form_the_layout_has() {
         let bits = (0..8).filter(|bit| places.contains(&(byte * 8 + bit)));
         bits.fold(0u8, |bits, bit| bits | 1 << bit)
     }));
-    for pco in [false, true] {
-        let chunk = super::chunk::decode(&chunk_of(5, &bitmap, &columns, pco)).expect("decodes");
+    let rice = |predictor, slope, product, k| Some(Rice { places: &places, predictor, slope, product, k });
+    let forms = [
+        None,
+        rice(0, 0, false, 3),
+        rice(1, 4_096, false, 0),
+        rice(1, -12_345, true, 9),
+        rice(2, 0, false, 5),
+        rice(2, 777, true, 20),
+        rice(0, 0, true, 62),
+    ];
+    for (form, rice) in forms.into_iter().enumerate() {
+        let chunk = super::chunk::decode(&chunk_of(5, &bitmap, &columns, rice)).expect("decodes");
         assert_eq!(chunk.numbers, places.iter().map(|place| 5 * 256 + place).collect::<Vec<u64>>());
-        assert_eq!(chunk.columns, columns, "pco: {pco}");
+        assert_eq!(chunk.columns, columns, "form {form}");
     }
 }
 

@@ -25,7 +25,11 @@ pub(super) struct Source {
 }
 
 enum Store {
-    Sqlite(Database),
+    /// A file of chunks a day, and the one of the gaps.
+    Sqlite {
+        days: Vec<Database>,
+        gaps: Database,
+    },
     Remote(Runtime, Arc<dyn TelemetryStore>),
 }
 
@@ -68,7 +72,20 @@ impl Source {
 
     /// The files of a data directory.
     pub(super) fn files(data_dir: PathBuf) -> Result<Self, Failure> {
-        Ok(Self { store: Store::Sqlite(open(&data_dir.join("telemetry.sqlite"))?), data_dir })
+        // The gaps first: what is declared after they were read may be counted as open, never as twice there.
+        let gaps = open(&data_dir.join("telemetry.sqlite"))?;
+        let fail = |e: std::io::Error| Failure::usage(format!("cannot read {}: {e}", data_dir.display()));
+        let mut days = Vec::new();
+        for entry in std::fs::read_dir(&data_dir).map_err(fail)? {
+            let path = entry.map_err(fail)?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name.starts_with("telemetry-") && name.ends_with(".sqlite") {
+                days.push(path);
+            }
+        }
+        days.sort();
+        let days = days.iter().map(|path| open(path)).collect::<Result<_, _>>()?;
+        Ok(Self { store: Store::Sqlite { days, gaps }, data_dir })
     }
 
     /// The gateway of each charger, by the catalogue; none where there is no catalogue.
@@ -89,12 +106,12 @@ impl Source {
     /// Every charger of which anything is stored.
     pub(super) fn chargers(&mut self) -> Result<BTreeSet<String>, Failure> {
         match &self.store {
-            Store::Sqlite(database) => {
-                let mut select = database
-                    .prepare("SELECT charger FROM chunks UNION SELECT charger FROM gaps")
-                    .map_err(unreadable)?;
-                let rows = select.query_map([], |row| row.get::<_, String>(0)).map_err(unreadable)?;
-                rows.map(|row| row.map_err(unreadable)).collect()
+            Store::Sqlite { days, gaps } => {
+                let mut chargers = names(gaps, "SELECT DISTINCT charger FROM gaps")?;
+                for day in days {
+                    chargers.extend(names(day, "SELECT charger FROM chargers")?);
+                }
+                Ok(chargers)
             }
             Store::Remote(runtime, store) => {
                 let chargers = ask(runtime, store.chargers())?;
@@ -106,16 +123,24 @@ impl Source {
     /// Every stored version of every range of a charger.
     pub(super) fn chunks(&mut self, charger: &str) -> Result<Vec<StoredChunk>, Failure> {
         match &self.store {
-            Store::Sqlite(database) => {
-                let mut select = database
-                    .prepare_cached("SELECT incarnation, epoch, chunk FROM chunks WHERE charger = ?1")
-                    .map_err(unreadable)?;
-                let row = |row: &rusqlite::Row<'_>| {
-                    let epoch: i64 = row.get(1)?;
-                    Ok(StoredChunk { incarnation: row.get(0)?, epoch: epoch.cast_unsigned(), bytes: row.get(2)? })
-                };
-                let rows = select.query_map(params![charger], row).map_err(unreadable)?;
-                rows.map(|row| row.map_err(unreadable)).collect()
+            Store::Sqlite { days, .. } => {
+                let mut stored = Vec::new();
+                for day in days {
+                    let mut select = day
+                        .prepare_cached(
+                            "SELECT incarnation, epoch, chunk FROM chunks
+                             WHERE charger = (SELECT number FROM chargers WHERE charger = ?1)",
+                        )
+                        .map_err(unreadable)?;
+                    let row = |row: &rusqlite::Row<'_>| {
+                        let epoch: i64 = row.get(1)?;
+                        Ok(StoredChunk { incarnation: row.get(0)?, epoch: epoch.cast_unsigned(), bytes: row.get(2)? })
+                    };
+                    for row in select.query_map(params![charger], row).map_err(unreadable)? {
+                        stored.push(row.map_err(unreadable)?);
+                    }
+                }
+                Ok(stored)
             }
             Store::Remote(runtime, store) => {
                 let (from, to) = (Timestamp(i64::MIN), Timestamp(i64::MAX));
@@ -134,8 +159,8 @@ impl Source {
     /// Declared gaps of a charger, with the enrolment that declared them.
     pub(super) fn gaps(&mut self, charger: &str) -> Result<Vec<(u32, Gap)>, Failure> {
         match &self.store {
-            Store::Sqlite(database) => {
-                let mut select = database
+            Store::Sqlite { gaps, .. } => {
+                let mut select = gaps
                     .prepare_cached("SELECT incarnation, first, last, reason FROM gaps WHERE charger = ?1")
                     .map_err(unreadable)?;
                 type Fields = (u32, i64, i64, String);
@@ -161,6 +186,12 @@ impl Source {
             }
         }
     }
+}
+
+fn names(database: &Database, sql: &str) -> Result<BTreeSet<String>, Failure> {
+    let mut select = database.prepare(sql).map_err(unreadable)?;
+    let rows = select.query_map([], |row| row.get::<_, String>(0)).map_err(unreadable)?;
+    rows.map(|row| row.map_err(unreadable)).collect()
 }
 
 fn gateways_of(document: &str) -> Result<BTreeMap<String, String>, Failure> {

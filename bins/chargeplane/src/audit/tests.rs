@@ -105,21 +105,29 @@ fn evidence_is_read_line_by_line() {
     }
 }
 
-/// A data directory with the tables of `docs/reference/storage.md`.
+/// A data directory with the tables of `docs/reference/storage.md`: a range grew past midnight into the later file.
+/// Returns that one.
 fn store(dir: &std::path::Path) -> Database {
-    let database = Database::open(dir.join("telemetry.sqlite")).unwrap();
-    database
-        .execute_batch(
-            "CREATE TABLE chunks(charger TEXT, incarnation INTEGER, range INTEGER, epoch INTEGER, chunk BLOB);
-             CREATE TABLE gaps(charger TEXT, incarnation INTEGER, first INTEGER, last INTEGER, reason TEXT);",
+    let gaps = Database::open(dir.join("telemetry.sqlite")).unwrap();
+    gaps.execute_batch(
+        "CREATE TABLE gaps(charger TEXT, incarnation INTEGER, first INTEGER, last INTEGER, reason TEXT);
+         INSERT INTO gaps VALUES('main/c1', 1, 210, 219, 'dropped');",
+    )
+    .unwrap();
+    let day = |name: &str, number: i64, stored: StoredChunk| {
+        let file = Database::open(dir.join(name)).unwrap();
+        file.execute_batch(
+            "CREATE TABLE chargers(number INTEGER, charger TEXT);
+             CREATE TABLE chunks(charger INTEGER, incarnation INTEGER, range INTEGER, epoch INTEGER, chunk BLOB);",
         )
         .unwrap();
-    let put = "INSERT INTO chunks(charger, incarnation, range, epoch, chunk) VALUES('main/c1', 1, 0, ?1, ?2)";
-    for stored in [numbers(1, 0..100), numbers(2, 90..200)] {
-        database.execute(put, params![stored.epoch.cast_signed(), stored.bytes]).unwrap();
-    }
-    database.execute("INSERT INTO gaps VALUES('main/c1', 1, 210, 219, 'dropped')", []).unwrap();
-    database
+        file.execute("INSERT INTO chargers VALUES(?1, 'main/c1')", [number]).unwrap();
+        let put = "INSERT INTO chunks VALUES(?1, 1, 0, ?2, ?3)";
+        file.execute(put, params![number, stored.epoch.cast_signed(), stored.bytes]).unwrap();
+        file
+    };
+    day("telemetry-20260105.sqlite", 7, numbers(1, 0..100));
+    day("telemetry-20260106.sqlite", 2, numbers(2, 90..200))
 }
 
 #[test]

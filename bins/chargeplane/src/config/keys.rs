@@ -196,7 +196,7 @@ config! {
         /// Milliseconds after which samples are written, and so acknowledged, at the latest.
         flush_ms: u64 = 30_000u64;
         /// Samples one shard holds in memory; when they are more it refuses batches until it has written.
-        max_buffered_samples: u64 = 4_000_000u64;
+        max_buffered_samples: u64 = 1_000_000u64;
     }
     /// Sessions and their money.
     sessions: SessionsSection {

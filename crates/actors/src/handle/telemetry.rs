@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ports::ChunkSpan;
+use crate::telemetry::rolling::hour_of;
 use std::collections::BTreeSet;
 
 /// Chunks that one part of a range is read from: some 16,000 readings.
@@ -129,7 +130,7 @@ impl NodeHandle {
         let decoded = rows.into_iter().map(|row| {
             let chunk = Chunk::decode(&row.chunk.bytes);
             let chunk = chunk.map_err(|error| StoreError::Corrupt(format!("chunk of {charger}: {error}")))?;
-            Ok(Decoded { incarnation: row.incarnation, epoch: row.epoch, bytes: row.chunk.bytes, chunk })
+            Ok(Decoded { incarnation: row.incarnation, chunk })
         });
         decoded.collect()
     }
@@ -172,39 +173,27 @@ impl NodeHandle {
     }
 
     /// Hourly statistics of a charger for the hours that `from..to` touches; hours without samples are left out.
+    ///
+    /// Stored rollups, and of the last hours, which may not be rolled up yet, what the chunks say now.
     pub async fn telemetry_hourly(
         &self,
         charger: &ChargerId,
         from: Timestamp,
         to: Timestamp,
     ) -> Result<Vec<Rollup>, CallError> {
-        let chunks = self.chunks(charger, Hour::of(from).start(), Hour::of(to.plus_ms(-1)).end()).await?;
-        let mut hours: BTreeMap<Hour, BTreeMap<u32, Vec<StoredChunk<'_>>>> = BTreeMap::new();
-        for decoded in &chunks {
-            let touched: BTreeSet<Hour> =
-                decoded.chunk.samples().iter().map(|sample| Hour::of(sample.sample.at)).collect();
-            for hour in touched {
-                let stored = StoredChunk { epoch: decoded.epoch, bytes: &decoded.bytes };
-                hours.entry(hour).or_default().entry(decoded.incarnation).or_default().push(stored);
-            }
+        self.known_charger(charger)?;
+        let telemetry = &self.shared.ports.telemetry;
+        let (first, end) = (Hour::of(from), Hour(Hour::of(to.plus_ms(-1)).0.saturating_add(1)));
+        let stored = telemetry.rollups(charger.clone(), first, end).await?;
+        let mut hours: BTreeMap<Hour, Rollup> = stored.into_iter().map(|rollup| (rollup.hour, rollup)).collect();
+        let now = Hour::of(self.shared.clock.wall()).0;
+        let open = Hour(now.saturating_sub(HOURS_NOT_ROLLED).max(first.0));
+        let mut hour = open;
+        while hour < end && hour.0 <= now.saturating_add(1) {
+            hours.insert(hour, hour_of(&**telemetry, charger, hour).await?);
+            hour = Hour(hour.0.saturating_add(1));
         }
-        let mut rollups = Vec::new();
-        for (hour, by_incarnation) in hours {
-            if hour < Hour::of(from) || hour.start() >= to {
-                continue;
-            }
-            let mut total: Option<Rollup> = None;
-            for chunks in by_incarnation.values() {
-                let part = rollup(hour, chunks);
-                let part = part.map_err(|error| StoreError::Corrupt(format!("chunk of {charger}: {error}")))?;
-                total = Some(match total {
-                    None => part,
-                    Some(sum) => fold(sum, &part),
-                });
-            }
-            rollups.extend(total.filter(|rollup| rollup.count() > 0));
-        }
-        Ok(rollups)
+        Ok(hours.into_values().filter(|rollup| rollup.count() > 0).collect())
     }
 }
 
@@ -221,18 +210,11 @@ fn parts(from: Timestamp, to: Timestamp, mut spans: Vec<ChunkSpan>) -> Vec<(Time
     begins.zip(ends).filter(|(begin, end)| begin < end).collect()
 }
 
-/// Enrolments number their samples anew, so their statistics of one hour simply add up.
-fn fold(mut sum: Rollup, part: &Rollup) -> Rollup {
-    for (column, more) in sum.columns.iter_mut().zip(&part.columns) {
-        *column = column.fold(*more);
-    }
-    sum
-}
+/// Hours before the present one that are told from chunks: they were rolled up, but late data may have come since.
+const HOURS_NOT_ROLLED: i64 = 1;
 
 struct Decoded {
     incarnation: u32,
-    epoch: u64,
-    bytes: Vec<u8>,
     chunk: Chunk,
 }
 

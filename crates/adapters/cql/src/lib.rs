@@ -6,7 +6,7 @@
 //! | `shards` | which shards there are, and a segment to begin looking for the tail at |
 //! | `snapshots` | a partition for each snapshot, in parts of 1 MiB |
 //! | `record_..`, `records_..` | charge records, laid out for their questions: see [`CqlRecords`] |
-//! | `telemetry_..` | chunks, the days they have samples of, gaps and cursors: see [`CqlTelemetry`] |
+//! | `telemetry_..` | chunks, the days they have samples of, gaps, hours and cursors: see [`CqlTelemetry`] |
 //! | `layout` | the versions of these tables |
 //!
 //! Whatever decides is one conditional write in one partition (OWN-1), answered after a quorum of replicas has it

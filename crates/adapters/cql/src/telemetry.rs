@@ -5,6 +5,8 @@
 //! | `telemetry_chunks` | partitions by charger, enrolment and 64 ranges of its numbering; a row for each version of a range |
 //! | `telemetry_days` | which of these partitions have samples of which day |
 //! | `telemetry_gaps` | declared gaps, by charger |
+//! | `telemetry_marks` | hours whose rollup has to be made again, by shard |
+//! | `telemetry_hours` | rollups, by charger |
 //! | `telemetry_cursors` | how far streams are durable, by shard |
 //!
 //! The chunks, gaps and days of a flush are written side by side, and the cursors when all of them are there: who dies
@@ -12,6 +14,7 @@
 //! alone, so that a re-delivery meets itself. The reasons are in `docs/decisions/0033-telemetry-in-cql.md`, the tables
 //! in `docs/reference/storage.md`.
 
+mod hours;
 mod lineage;
 mod read;
 mod tables;
@@ -24,11 +27,14 @@ use crate::options::CqlOptions;
 use crate::schema::{self, ConnectError};
 use crate::store::fault;
 use chargeplane_actors::ports::{
-    ChunkQuery, ChunkRow, ChunkSpan, Flush, GapRow, StoreError, StreamCursor, TelemetryStore,
+    ChunkQuery, ChunkRow, ChunkSpan, DirtyHour, Flush, GapRow, StoreError, StreamCursor, TelemetryStore,
 };
 use chargeplane_cluster::BoxFuture;
 use chargeplane_domain::ids::ChargerId;
 use chargeplane_domain::placement::ShardId;
+use chargeplane_domain::rollup::{Hour, Rollup};
+use chargeplane_domain::units::Timestamp;
+use hours::Marks;
 use lineage::{Days, Lineages};
 use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
@@ -62,6 +68,9 @@ struct Inner {
     room: Semaphore,
     lineages: Mutex<Lineages>,
     days: Mutex<Days>,
+    marks: Mutex<Marks>,
+    /// Tells this process's marks from others'.
+    process: i64,
 }
 
 impl CqlTelemetry {
@@ -94,6 +103,8 @@ impl CqlTelemetry {
             room: Semaphore::new(IN_FLIGHT),
             lineages: Mutex::new(Lineages::new()),
             days: Mutex::default(),
+            marks: Mutex::default(),
+            process: lineage::process_number(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -189,6 +200,32 @@ impl TelemetryStore for CqlTelemetry {
 
     fn gaps(&self, charger: ChargerId) -> BoxFuture<'_, Result<Vec<GapRow>, StoreError>> {
         Box::pin(read::gaps(&self.inner, charger))
+    }
+
+    fn dirty_hours(
+        &self,
+        shard: ShardId,
+        before: Hour,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<DirtyHour>, StoreError>> {
+        Box::pin(hours::dirty(&self.inner, shard, before, limit))
+    }
+
+    fn put_rollups(
+        &self,
+        shard: ShardId,
+        rollups: Vec<(DirtyHour, Option<Rollup>)>,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(hours::put(&self.inner, shard, rollups))
+    }
+
+    fn rollups(&self, charger: ChargerId, from: Hour, to: Hour) -> BoxFuture<'_, Result<Vec<Rollup>, StoreError>> {
+        Box::pin(hours::read(&self.inner, charger, from, to))
+    }
+
+    /// The database expires chunks by itself.
+    fn expire(&self, _before: Timestamp) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async { Ok(()) })
     }
 
     fn chargers(&self) -> BoxFuture<'_, Result<Vec<ChargerId>, StoreError>> {

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -42,9 +43,9 @@ pub(crate) enum Sync {
 
 /// What a file is.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Layout {
+pub(crate) struct Layout<'a> {
     /// File name in the data directory.
-    pub(crate) file: &'static str,
+    pub(crate) file: &'a str,
     /// The schema, step by step: step `n` takes a file from `user_version` n to n + 1.
     pub(crate) steps: &'static [&'static str],
     /// Page size in bytes of a new file.
@@ -224,7 +225,7 @@ impl Readers {
 
 /// A file with its writer and its readers.
 pub(crate) struct Database {
-    file: &'static str,
+    file: Arc<str>,
     writer: Worker,
     readers: Readers,
     poison: Poison,
@@ -238,7 +239,7 @@ impl Database {
         let path = dir.path().join(layout.file);
         let writer = Worker::spawn(thread_name(layout, "w"), dir.clone(), connection, layout.sync);
         let writer = writer.map_err(|source| OpenError::Io { path, source })?;
-        Ok(Self { file: layout.file, writer, readers, poison: Poison::default() })
+        Ok(Self { file: layout.file.into(), writer, readers, poison: Poison::default() })
     }
 
     /// Runs `write` in one transaction and returns when it is committed. After a failed write all calls fail.
@@ -247,11 +248,11 @@ impl Database {
         write: impl FnOnce(&Transaction<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
         self.poison.check()?;
-        let (poison, file) = (self.poison.clone(), self.file);
+        let (poison, file) = (self.poison.clone(), Arc::clone(&self.file));
         let run = move |connection: &mut Connection| {
             // It may have been poisoned while this call waited.
             poison.check()?;
-            poison.watch(file, in_transaction(connection, LOCK_ATTEMPTS, write))
+            poison.watch(&file, in_transaction(connection, LOCK_ATTEMPTS, write))
         };
         self.writer.call(run).await
     }
@@ -259,14 +260,14 @@ impl Database {
     /// Copies the WAL into the file and syncs it: what is committed stays, also in a file of [`Sync::Normal`].
     pub(crate) async fn checkpoint(&self) -> Result<(), Fault> {
         self.poison.check()?;
-        let (poison, file) = (self.poison.clone(), self.file);
+        let (poison, file) = (self.poison.clone(), Arc::clone(&self.file));
         let run = move |connection: &mut Connection| {
             let done = connection.query_row("PRAGMA wal_checkpoint(FULL)", [], |row| row.get(0));
             let done = done.map_err(Fault::from).and_then(|held_up: bool| match held_up {
                 true => Err(Fault::Busy("another process reads the file".to_owned())),
                 false => Ok(()),
             });
-            poison.watch(file, done)
+            poison.watch(&file, done)
         };
         self.writer.call(run).await
     }

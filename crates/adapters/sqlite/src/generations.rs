@@ -40,7 +40,7 @@ pub(crate) use read_model_tables;
 /// What a read model keeps in its files.
 pub(crate) struct Model {
     /// The two files, taken in turn.
-    pub(crate) layouts: [Layout; 2],
+    pub(crate) layouts: [Layout<'static>; 2],
     /// The indexes that a file gets once it was filled; making one again changes nothing.
     pub(crate) indexes: &'static [&'static str],
     /// Holds what was filled in against itself, as soon as the indexes are there.
@@ -50,7 +50,7 @@ pub(crate) struct Model {
 }
 
 /// A file of a read model, with its tables.
-pub(crate) const fn layout(file: &'static str, steps: &'static [&'static str]) -> Layout {
+pub(crate) const fn layout(file: &'static str, steps: &'static [&'static str]) -> Layout<'static> {
     Layout { file, steps, page_size: 4_096, sync: Sync::Normal }
 }
 

@@ -96,6 +96,8 @@ pub struct HourDto {
     pub hour: String,
     /// How many samples.
     pub samples: u64,
+    /// In how many of its sixty minutes the charger was heard: its availability.
+    pub heard_minutes: u32,
     /// What the register rose in it.
     pub energy_wh: Option<i64>,
     /// 0.1 V.
@@ -122,6 +124,7 @@ impl HourDto {
             charger: charger.to_string(),
             hour: rfc3339(rollup.hour.start()),
             samples: rollup.count(),
+            heard_minutes: rollup.heard_minutes(),
             energy_wh: rollup.energy().map(|wh| wh.0),
             voltage_dv: column(Column::Voltage),
             current_da: column(Column::Current),

@@ -1,8 +1,9 @@
 //! Telemetry: readings thinned and whole, exports in every form, the newest readings, hours.
 
 use super::*;
-use chargeplane_actors::ports::{ChunkRow, Flush, TelemetryStore};
+use chargeplane_actors::ports::{ChunkRow, DirtyHour, Flush, TelemetryStore};
 use chargeplane_domain::chunk::{Chunk, range_of};
+use chargeplane_domain::rollup::{Hour, StoredChunk, rollup};
 use chargeplane_domain::sample::{NumberedSample, Sample};
 use chargeplane_domain::units::Watts;
 use std::collections::BTreeMap;
@@ -45,6 +46,19 @@ async fn with_telemetry() -> Server {
     chunks.extend(rows("c2", 1, 0..300));
     server.stores.telemetry.write(Flush { shard, chunks, gaps: vec![], cursors: vec![] }).await.unwrap();
     server
+}
+
+/// Rolls up as the node does for days that are not over for long.
+async fn store_hours(server: &Server, charger: &str, upto: u64) {
+    let chunks = rows(charger, 1, 0..upto);
+    let stored: Vec<_> = chunks.iter().map(|row| StoredChunk { epoch: 1, bytes: &row.chunk.bytes }).collect();
+    let first = Hour::of(Timestamp(START));
+    let hours = (first.0..first.0 + 6).map(|hour| {
+        let dirty = DirtyHour { charger: charger.parse().unwrap(), hour: Hour(hour), mark: 0 };
+        (dirty, Some(rollup(Hour(hour), &stored).unwrap()))
+    });
+    let shard = ShardId { family: Family::Station, index: 0 };
+    server.stores.telemetry.put_rollups(shard, hours.collect()).await.unwrap();
 }
 
 const ALL_OF_IT: &str = "from=2026-01-05T00:00:00Z&to=2026-01-06T00:00:00Z";
@@ -111,11 +125,15 @@ async fn the_newest_reading_is_found_in_the_store_and_hours_are_of_every_charger
     server.get("/stations/s9/telemetry/latest").await.refused(404, "not_found");
     let foreign = server.ask(ACME, "GET", "/stations/main%2Fs1/telemetry/latest", None, None).await;
     assert!(foreign.status.is_client_error());
+    for (charger, upto) in [("c1", 20_000), ("c2", 300)] {
+        store_hours(&server, charger, upto).await;
+    }
     let hours = server.get(&format!("/stations/s1/telemetry/hourly?{ALL_OF_IT}")).await.ok();
     let hours = hours["items"].as_array().unwrap();
     let counts: Vec<u64> = hours.iter().map(|hour| hour["samples"].as_u64().unwrap()).collect();
     assert_eq!(counts, [3_600, 3_600, 3_600, 3_600, 3_600, 2_000, 300]);
     let power = &hours[1]["power_w"];
     assert_eq!((&power["max"], &power["sum"]), (&json!(119_000), &json!(3_600 * 60_000 + 59_000)));
+    assert_eq!((&hours[0]["heard_minutes"], &hours[6]["heard_minutes"]), (&json!(60), &json!(5)));
     assert_eq!((&hours[0]["temperature_dc"]["mean"], &hours[0]["energy_wh"]), (&json!(-5), &json!(3_599)));
 }

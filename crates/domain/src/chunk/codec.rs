@@ -2,31 +2,26 @@
 //! signed varints are zigzag.
 //!
 //! ```text
-//! u8        version (1)
+//! u8        version (2)
 //! varint    range
 //! u8        presence: 0 = a run, then u8 first place and u8 count - 1; 1 = then a bitmap of 32 bytes
 //! 7 times   statistics of a column: zigzag min, varint max - min, varint sum - min * count
 //! 7 times   a column: u8 method, and unless constant: varint length, bytes
 //!           0 = constant: every value is the header's min
 //!           1 = deltas: zigzag varints, each value minus the one before, the first minus min
-//!           2 = pco: header, chunk metadata and one page of pco's wrapped format; 32 bits for voltage,
-//!               current, temperature and state of charge, 64 for the others
+//!           2 = Rice codes of what a predictor missed by, as `rice` describes
 //! u32       CRC-32C of all bytes before it
 //! ```
 //!
-//! Of the methods the shorter one is taken. Deltas win below some thirty values, where pco's bins cost more
-//! than they save; pco runs with classic mode and first-order deltas fixed, which is five times faster than
-//! letting it choose and smaller at this size (measured: 0.6 bytes a value at 300 against 0.7).
+//! Of the methods the shorter one is taken. Why this codec and not a library's: docs/decisions/0030.
 
-use super::{CHUNK_SAMPLES, COLUMNS, ChunkError, ChunkHeader, Column, ColumnStats, EncodedChunk, Present, first_of};
+use super::{CHUNK_SAMPLES, COLUMNS, ChunkError, ChunkHeader, Column, ColumnStats, EncodedChunk, Present};
+use super::{first_of, rice};
 use crate::sample::{NumberedSample, Sample};
 use crate::units::{Timestamp, WattHours, Watts};
-use pco::data_types::Number;
-use pco::wrapped::{FileCompressor, FileDecompressor};
-use pco::{ChunkConfig, DeltaSpec, ModeSpec};
 
 /// The version this program writes.
-pub const CHUNK_VERSION: u8 = 1;
+pub const CHUNK_VERSION: u8 = 2;
 
 /// Longest encoded chunk. The worst case, all columns noise of 64 bits, is some 18,000 bytes.
 pub const MAX_CHUNK_BYTES: usize = 32 * 1024;
@@ -36,34 +31,92 @@ const BITMAP: u8 = 1;
 
 const CONSTANT: u8 = 0;
 const DELTAS: u8 = 1;
-const PCO: u8 = 2;
+const RICE: u8 = 2;
 
-/// Fewer values are not offered to pco: its tables alone are longer.
-const PCO_MIN_VALUES: usize = 16;
+/// Fewer values are not offered to Rice: the varints of their deltas are as short.
+const RICE_MIN_VALUES: usize = 3;
 
-pub(super) fn encode(header: ChunkHeader, samples: &[NumberedSample]) -> Result<EncodedChunk, ChunkError> {
-    if samples.is_empty() {
+/// The columns of some samples in the order of their numbers.
+pub(super) struct Table {
+    columns: [[i64; CHUNK_SAMPLES]; COLUMNS],
+    places: [u8; CHUNK_SAMPLES],
+    count: usize,
+}
+
+impl Table {
+    /// Of samples with their places, at most [`CHUNK_SAMPLES`], in ascending order.
+    pub(super) fn of<'a>(samples: impl Iterator<Item = (u8, &'a Sample)>) -> Self {
+        let mut table = Self { columns: [[0; CHUNK_SAMPLES]; COLUMNS], places: [0; CHUNK_SAMPLES], count: 0 };
+        for ((place, sample), at) in samples.zip(0..CHUNK_SAMPLES) {
+            table.places[at] = place;
+            for column in Column::ALL {
+                table.columns[column.index()][at] = column.of(sample);
+            }
+            table.count = at + 1;
+        }
+        table
+    }
+
+    fn places(&self) -> &[u8] {
+        &self.places[..self.count]
+    }
+
+    fn column(&self, column: Column) -> &[i64] {
+        &self.columns[column.index()][..self.count]
+    }
+
+    /// What [`encode`] would say of this table.
+    pub(super) fn header(&self, range: u64) -> ChunkHeader {
+        let mut present = Present::default();
+        for place in self.places() {
+            present.insert(*place);
+        }
+        let columns = Column::ALL.map(|column| ColumnStats::of(self.column(column)));
+        ChunkHeader { range, present, columns }
+    }
+}
+
+pub(super) fn encode(range: u64, table: &Table) -> Result<EncodedChunk, ChunkError> {
+    if table.count == 0 {
         return Err(ChunkError::Empty);
     }
-    let mut bytes = Vec::with_capacity(64 + samples.len() * 6);
+    let header = table.header(range);
+    let mut bytes = Vec::with_capacity(96 + table.count * 6);
     bytes.push(CHUNK_VERSION);
     put_varint(&mut bytes, header.range.into());
     put_present(&mut bytes, &header.present);
-    for stats in &header.columns {
-        put_varint(&mut bytes, zigzag(stats.min).into());
-        put_varint(&mut bytes, stats.max.abs_diff(stats.min).into());
-        let floor = i128::from(stats.min) * i128::from(stats.count);
-        put_varint(&mut bytes, stats.sum.abs_diff(floor));
-    }
-    let mut values = Vec::with_capacity(samples.len());
+    put_stats(&mut bytes, &header.columns);
+    let product = product(table.column(Column::Voltage), table.column(Column::Current));
     for column in Column::ALL {
-        values.clear();
-        values.extend(samples.iter().map(|sample| column.of(&sample.sample)));
-        put_column(&mut bytes, column, &header.columns[column.index()], &values)?;
+        let frame = rice::Frame {
+            places: table.places(),
+            stats: &header.columns[column.index()],
+            product: (column == Column::Power).then_some(&product[..table.count]),
+        };
+        put_column(&mut bytes, &frame, table.column(column));
     }
     let checksum = crc32c::crc32c(&bytes);
     bytes.extend_from_slice(&checksum.to_le_bytes());
     Ok(EncodedChunk { bytes, header })
+}
+
+/// Voltage times current in watts: both are in tenths.
+fn product(voltage: &[i64], current: &[i64]) -> [i64; CHUNK_SAMPLES] {
+    let mut product = [0; CHUNK_SAMPLES];
+    for (product, (voltage, current)) in product.iter_mut().zip(voltage.iter().zip(current)) {
+        *product = voltage.wrapping_mul(*current) / 100;
+    }
+    product
+}
+
+/// Writes statistics of all columns.
+pub(crate) fn put_stats(bytes: &mut Vec<u8>, columns: &[ColumnStats; COLUMNS]) {
+    for stats in columns {
+        put_varint(bytes, zigzag(stats.min).into());
+        put_varint(bytes, stats.max.abs_diff(stats.min).into());
+        let floor = i128::from(stats.min) * i128::from(stats.count);
+        put_varint(bytes, stats.sum.abs_diff(floor));
+    }
 }
 
 /// Verifies length, checksum and version, and reads the header. Returns the bytes of the columns with it.
@@ -88,21 +141,7 @@ pub(super) fn decode_header(bytes: &[u8]) -> Result<(ChunkHeader, &[u8]), ChunkE
         return Err(ChunkError::Field("range"));
     }
     let present = reader.present()?;
-    let count = present.count() as u64;
-    let mut columns = [ColumnStats::EMPTY; COLUMNS];
-    for stats in &mut columns {
-        let min = unzigzag(reader.varint_u64("minimum")?);
-        let spread = reader.varint_u64("maximum")?;
-        let max = i128::from(min) + i128::from(spread);
-        let max = i64::try_from(max).map_err(|_| ChunkError::Field("maximum"))?;
-        let above = reader.varint()?;
-        if above > u128::from(spread) * u128::from(count) {
-            return Err(ChunkError::Field("sum"));
-        }
-        let above = i128::try_from(above).map_err(|_| ChunkError::Field("sum"))?;
-        let sum = i128::from(min) * i128::from(count) + above;
-        *stats = ColumnStats { count, sum, min, max };
-    }
+    let columns = reader.stats(present.count() as u64)?;
     Ok((ChunkHeader { range, present, columns }, reader.rest))
 }
 
@@ -124,16 +163,26 @@ pub(super) fn decode_columns(
     };
     let numbered = header.numbers().map(|number| NumberedSample { number, sample: blank });
     let mut samples: Vec<NumberedSample> = numbered.collect();
+    let places: Vec<u8> = header.present.iter().collect();
+    let mut columns: [Vec<i64>; COLUMNS] = std::array::from_fn(|_| Vec::new());
     for column in Column::ALL {
+        let product = match column {
+            Column::Power => {
+                let [_, voltage, current, ..] = &columns;
+                Some(product(voltage, current))
+            }
+            _ => None,
+        };
         let stats = &header.columns[column.index()];
-        let values = reader.column(column, stats, samples.len())?;
-        let found = values.iter().fold(ColumnStats::EMPTY, |stats, value| stats.with(*value));
-        if found != *stats {
+        let product = product.as_ref().and_then(|product| product.get(..places.len()));
+        let values = reader.column(column, &rice::Frame { places: &places, stats, product })?;
+        if ColumnStats::of(&values) != *stats {
             return Err(ChunkError::Statistics(column));
         }
-        for (sample, value) in samples.iter_mut().zip(values) {
-            set(column, &mut sample.sample, value)?;
+        for (sample, value) in samples.iter_mut().zip(&values) {
+            set(column, &mut sample.sample, *value)?;
         }
+        columns[column.index()] = values;
     }
     if reader.rest.is_empty() { Ok(samples) } else { Err(ChunkError::Length { found: whole }) }
 }
@@ -163,29 +212,27 @@ fn put_present(bytes: &mut Vec<u8>, present: &Present) {
     }
 }
 
-fn put_column(bytes: &mut Vec<u8>, column: Column, stats: &ColumnStats, values: &[i64]) -> Result<(), ChunkError> {
+fn put_column(bytes: &mut Vec<u8>, frame: &rice::Frame<'_>, values: &[i64]) {
+    let stats = frame.stats;
     if stats.min == stats.max {
         bytes.push(CONSTANT);
-        return Ok(());
+        return;
     }
-    let mut best = (DELTAS, deltas(stats.min, values));
-    if values.len() >= PCO_MIN_VALUES {
-        let packed = if column.is_narrow() {
-            // The values come from 32-bit fields, so none is lost.
-            let narrow: Vec<i32> = values.iter().filter_map(|value| i32::try_from(*value).ok()).collect();
-            pco_pack(&narrow)
-        } else {
-            pco_pack(values)
-        };
-        let packed = packed.map_err(|error| column_error(column, error))?;
-        if packed.len() < best.1.len() {
-            best = (PCO, packed);
+    let mut packed = Vec::with_capacity(values.len() * 2 + 16);
+    if values.len() >= RICE_MIN_VALUES {
+        rice::encode(frame, values, &mut packed);
+    }
+    let mut method = RICE;
+    // Deltas take a byte a value at the least.
+    if packed.is_empty() || packed.len() > values.len() {
+        let deltas = deltas(stats.min, values);
+        if packed.is_empty() || deltas.len() < packed.len() {
+            (method, packed) = (DELTAS, deltas);
         }
     }
-    bytes.push(best.0);
-    put_varint(bytes, best.1.len() as u128);
-    bytes.extend_from_slice(&best.1);
-    Ok(())
+    bytes.push(method);
+    put_varint(bytes, packed.len() as u128);
+    bytes.extend_from_slice(&packed);
 }
 
 fn deltas(min: i64, values: &[i64]) -> Vec<u8> {
@@ -199,42 +246,15 @@ fn deltas(min: i64, values: &[i64]) -> Vec<u8> {
     bytes
 }
 
-fn pco_pack<T: Number>(values: &[T]) -> pco::errors::PcoResult<Vec<u8>> {
-    let config = ChunkConfig::default().with_mode_spec(ModeSpec::Classic).with_delta_spec(DeltaSpec::TryConsecutive(1));
-    let file = FileCompressor::default();
-    let mut bytes = file.write_header(Vec::new())?;
-    let mut chunk = file.chunk_compressor(values, &config)?;
-    bytes = chunk.write_meta(bytes)?;
-    chunk.write_page(0, bytes)
-}
-
-/// Decompresses exactly `count` values, or says what is wrong.
-fn pco_unpack<T: Number>(bytes: &[u8], count: usize) -> Result<Vec<T>, String> {
-    let text = |error: pco::errors::PcoError| error.to_string();
-    let (file, rest) = FileDecompressor::new(bytes).map_err(text)?;
-    let (mut chunk, rest) = file.chunk_decompressor::<T, _>(rest).map_err(text)?;
-    let mut page = chunk.page_decompressor(rest, count).map_err(text)?;
-    let mut values = vec![T::default(); count];
-    let progress = page.read(&mut values).map_err(text)?;
-    if progress.n_processed != count || !page.into_src().is_empty() {
-        return Err("it ends in the wrong place".to_owned());
-    }
-    Ok(values)
-}
-
-fn column_error(column: Column, what: impl ToString) -> ChunkError {
-    ChunkError::Column { column, what: what.to_string() }
-}
-
-fn zigzag(value: i64) -> u64 {
+pub(super) fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)).cast_unsigned()
 }
 
-fn unzigzag(value: u64) -> i64 {
+pub(super) fn unzigzag(value: u64) -> i64 {
     (value >> 1).cast_signed() ^ -((value & 1).cast_signed())
 }
 
-fn put_varint(bytes: &mut Vec<u8>, mut value: u128) {
+pub(crate) fn put_varint(bytes: &mut Vec<u8>, mut value: u128) {
     while value >= 0x80 {
         bytes.push(value.to_le_bytes()[0] | 0x80);
         value >>= 7;
@@ -243,23 +263,23 @@ fn put_varint(bytes: &mut Vec<u8>, mut value: u128) {
 }
 
 /// Takes fields from the front; every length is checked against what is left.
-struct Reader<'a> {
-    rest: &'a [u8],
-    whole: usize,
+pub(crate) struct Reader<'a> {
+    pub(crate) rest: &'a [u8],
+    pub(crate) whole: usize,
 }
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], ChunkError> {
+    pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], ChunkError> {
         let (taken, rest) = self.rest.split_at_checked(count).ok_or(ChunkError::Length { found: self.whole })?;
         self.rest = rest;
         Ok(taken)
     }
 
-    fn byte(&mut self) -> Result<u8, ChunkError> {
+    pub(crate) fn byte(&mut self) -> Result<u8, ChunkError> {
         Ok(self.take(1)?[0])
     }
 
-    fn varint(&mut self) -> Result<u128, ChunkError> {
+    pub(crate) fn varint(&mut self) -> Result<u128, ChunkError> {
         let mut value = 0u128;
         // 11 bytes hold 77 bits, more than any field has.
         for place in 0..11 {
@@ -272,7 +292,7 @@ impl<'a> Reader<'a> {
         Err(ChunkError::Field("varint"))
     }
 
-    fn varint_u64(&mut self, what: &'static str) -> Result<u64, ChunkError> {
+    pub(crate) fn varint_u64(&mut self, what: &'static str) -> Result<u64, ChunkError> {
         u64::try_from(self.varint()?).map_err(|_| ChunkError::Field(what))
     }
 
@@ -298,20 +318,36 @@ impl<'a> Reader<'a> {
         if present.count() == 0 { Err(ChunkError::Empty) } else { Ok(present) }
     }
 
-    fn column(&mut self, column: Column, stats: &ColumnStats, count: usize) -> Result<Vec<i64>, ChunkError> {
+    /// Statistics of all columns, of so many values each.
+    pub(crate) fn stats(&mut self, count: u64) -> Result<[ColumnStats; COLUMNS], ChunkError> {
+        let mut columns = [ColumnStats::EMPTY; COLUMNS];
+        for stats in &mut columns {
+            let min = unzigzag(self.varint_u64("minimum")?);
+            let spread = self.varint_u64("maximum")?;
+            let max = i128::from(min) + i128::from(spread);
+            let max = i64::try_from(max).map_err(|_| ChunkError::Field("maximum"))?;
+            let above = self.varint()?;
+            if above > u128::from(spread) * u128::from(count) {
+                return Err(ChunkError::Field("sum"));
+            }
+            let above = i128::try_from(above).map_err(|_| ChunkError::Field("sum"))?;
+            let sum = i128::from(min) * i128::from(count) + above;
+            *stats = ColumnStats { count, sum, min, max };
+        }
+        Ok(columns)
+    }
+
+    fn column(&mut self, column: Column, frame: &rice::Frame<'_>) -> Result<Vec<i64>, ChunkError> {
+        let (min, count) = (frame.stats.min, frame.places.len());
         let method = self.byte()?;
         if method == CONSTANT {
-            return Ok(vec![stats.min; count]);
+            return Ok(vec![min; count]);
         }
         let length = usize::try_from(self.varint()?).map_err(|_| ChunkError::Field("column length"))?;
         let bytes = self.take(length)?;
         match method {
-            DELTAS => self.deltas(bytes, stats.min, count),
-            PCO if column.is_narrow() => {
-                let values = pco_unpack::<i32>(bytes, count).map_err(|what| column_error(column, what))?;
-                Ok(values.into_iter().map(i64::from).collect())
-            }
-            PCO => pco_unpack::<i64>(bytes, count).map_err(|what| column_error(column, what)),
+            DELTAS => self.deltas(bytes, min, count),
+            RICE => rice::decode(frame, bytes).ok_or(ChunkError::Column(column)),
             _ => Err(ChunkError::Field("column method")),
         }
     }

@@ -30,6 +30,12 @@ struct Version {
     present: Present,
 }
 
+/// A number of 32 bits for this process: others that mark the same shard's hours have another, or are long gone.
+pub(super) fn process_number() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::from(since_epoch.subsec_nanos() ^ std::process::id().rotate_left(16)) & 0xffff_ffff
+}
+
 /// Under which lineage versions of ranges were written.
 pub(super) struct Lineages {
     next: i64,

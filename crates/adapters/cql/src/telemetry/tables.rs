@@ -32,6 +32,10 @@ const STEPS: [&[&str]; TELEMETRY_LAYOUT as usize] = [&[
     "CREATE TABLE IF NOT EXISTS %k.telemetry_gaps (charger text, incarnation int, first bigint, last bigint, \
      reason int, PRIMARY KEY (charger, incarnation, first, last, reason)) \
      WITH default_time_to_live = 34560000",
+    "CREATE TABLE IF NOT EXISTS %k.telemetry_marks (shard int, hour bigint, charger text, process bigint, mark bigint, \
+     PRIMARY KEY (shard, hour, charger, process, mark)) WITH gc_grace_seconds = 10800",
+    "CREATE TABLE IF NOT EXISTS %k.telemetry_hours (charger text, hour bigint, rollup blob, \
+     PRIMARY KEY (charger, hour)) WITH default_time_to_live = 94608000",
     "CREATE TABLE IF NOT EXISTS %k.telemetry_cursors (shard int, gateway text, stream int, key_epoch int, boot int, \
      upto_seq bigint, PRIMARY KEY (shard, gateway, stream, key_epoch, boot))",
 ]];
@@ -87,6 +91,11 @@ pub(super) struct Statements {
     pub(super) days: PreparedStatement,
     pub(super) gaps: PreparedStatement,
     pub(super) cursors: PreparedStatement,
+    pub(super) put_mark: PreparedStatement,
+    pub(super) clear_mark: PreparedStatement,
+    pub(super) marks: PreparedStatement,
+    pub(super) put_rollup: PreparedStatement,
+    pub(super) rollups: PreparedStatement,
     pub(super) partitions: PreparedStatement,
     pub(super) gap_partitions: PreparedStatement,
 }
@@ -101,6 +110,7 @@ impl Statements {
         };
         let table = |name: &str| format!("{keyspace}.telemetry_{name}");
         let (chunks, days, gaps, cursors) = (table("chunks"), table("days"), table("gaps"), table("cursors"));
+        let (marks, hours) = (table("marks"), table("hours"));
         let of_part = "WHERE charger = ? AND incarnation = ? AND part = ?";
         let mut partitions = prepare(format!("SELECT DISTINCT charger, incarnation, part FROM {chunks}")).await?;
         let mut gap_partitions = prepare(format!("SELECT DISTINCT charger FROM {gaps}")).await?;
@@ -134,6 +144,24 @@ impl Statements {
                 "SELECT gateway, stream, key_epoch, boot, upto_seq FROM {cursors} WHERE shard = ?"
             ))
             .await?,
+            put_mark: prepare(format!(
+                "INSERT INTO {marks} (shard, hour, charger, process, mark) VALUES (?, ?, ?, ?, ?)"
+            ))
+            .await?,
+            clear_mark: prepare(format!(
+                "DELETE FROM {marks} WHERE shard = ? AND hour = ? AND charger = ? AND process = ? AND mark = ?"
+            ))
+            .await?,
+            marks: prepare(format!(
+                "SELECT hour, charger, process, mark FROM {marks} WHERE shard = ? AND hour < ? LIMIT ?"
+            ))
+            .await?,
+            put_rollup: prepare(format!(
+                "INSERT INTO {hours} (charger, hour, rollup) VALUES (?, ?, ?) USING TIMESTAMP ?"
+            ))
+            .await?,
+            rollups: prepare(format!("SELECT hour, rollup FROM {hours} WHERE charger = ? AND hour >= ? AND hour < ?"))
+                .await?,
             partitions,
             gap_partitions,
         })

@@ -1,7 +1,7 @@
-//! Writing a flush: chunks, days and gaps side by side, then the cursors.
+//! Writing a flush: chunks, days and gaps side by side, then the marks of the hours they touch, then the cursors.
 
 use super::lineage::Day;
-use super::{Inner, unreadable};
+use super::{Inner, hours, unreadable};
 use crate::head::{code_of, stored};
 use chargeplane_actors::ports::{ChunkRow, Flush, GapRow, StoreError, StreamCursor};
 use chargeplane_domain::chunk::Chunk;
@@ -37,6 +37,7 @@ type Write = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
 
 pub(super) async fn flush(inner: &Arc<Inner>, flush: Flush) -> Result<(), StoreError> {
     let Flush { shard, chunks, gaps, cursors, .. } = flush;
+    let touched = hours::of_chunks(&chunks);
     let mut days = BTreeSet::new();
     for row in &chunks {
         days.extend(days_of(row)?);
@@ -58,6 +59,7 @@ pub(super) async fn flush(inner: &Arc<Inner>, flush: Flush) -> Result<(), StoreE
     }
     all_of(writes).await?;
     inner.days.lock().unwrap_or_else(PoisonError::into_inner).note(unknown);
+    hours::mark(inner, shard, touched).await?;
     // Everything that the cursors promise is in by now.
     let cursors = cursors.into_iter().map(|cursor| -> Write { Box::pin(put_cursor(Arc::clone(inner), shard, cursor)) });
     all_of(cursors).await

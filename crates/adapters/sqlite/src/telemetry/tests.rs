@@ -1,9 +1,13 @@
 use super::*;
-use chargeplane_domain::chunk::range_of;
+use chargeplane_domain::chunk::{Chunk, range_of};
+use chargeplane_domain::gateway::BootId;
 use chargeplane_domain::ids::GatewayId;
 use chargeplane_domain::placement::Family;
-use chargeplane_domain::sample::{NumberedSample, Sample};
-use chargeplane_domain::units::{Timestamp, WattHours, Watts};
+use chargeplane_domain::sample::{Gap, GapReason, NumberedSample, Sample};
+use chargeplane_domain::units::{WattHours, Watts};
+
+/// The file of the first day of 1970, which the samples below are of.
+const FIRST_DAY: &str = "telemetry-19700101.sqlite";
 
 const SHARD: ShardId = ShardId { family: Family::Station, index: 3 };
 
@@ -140,7 +144,7 @@ async fn a_flush_is_all_or_nothing() {
 async fn damage_is_reported_and_healed_by_a_whole_copy_only() {
     let (dir, store) = open();
     store.write(flush(vec![row(1, [0, 1, 2])])).await.expect("writes");
-    let other = rusqlite::Connection::open(dir.path().join(LAYOUT.file)).expect("opens");
+    let other = rusqlite::Connection::open(dir.path().join(FIRST_DAY)).expect("opens");
     other.execute("UPDATE chunks SET chunk = zeroblob(60)", []).expect("damages");
     let query = ChunkQuery { charger: charger(), from: Timestamp(0), to: Timestamp(i64::MAX), limit: 9 };
     assert!(matches!(store.chunks(query).await, Err(StoreError::Corrupt(_))));
@@ -169,4 +173,90 @@ async fn conforms() {
         std::sync::Arc::new(store) as std::sync::Arc<dyn TelemetryStore>
     };
     chargeplane_actors::conformance::check_telemetry(make).await;
+}
+
+/// A charger's chunks before and after midnight, and one that grew across it.
+fn around_midnight() -> Vec<Vec<u64>> {
+    // A second a sample: number 86,400 is the first of the second day, in range 337.
+    vec![(86_100..86_200).collect(), (86_300..86_390).collect(), (86_300..86_500).collect(), (90_000..90_010).collect()]
+}
+
+fn chunks_of(numbers: Vec<u64>) -> Vec<ChunkRow> {
+    let ranges: std::collections::BTreeSet<u64> = numbers.iter().copied().map(range_of).collect();
+    let of = |range| row(1, numbers.iter().copied().filter(move |number| range_of(*number) == range));
+    ranges.into_iter().map(of).collect()
+}
+
+async fn numbers(store: &SqliteTelemetry, from: i64, to: i64) -> std::collections::BTreeSet<u64> {
+    stored(store, from, to).await.into_iter().flat_map(|(_, numbers)| numbers).collect()
+}
+
+#[tokio::test]
+async fn a_day_is_a_file_and_goes_as_a_whole() {
+    let (dir, store) = open();
+    for numbers in around_midnight() {
+        store.write(flush(chunks_of(numbers))).await.expect("writes");
+    }
+    let all: std::collections::BTreeSet<u64> = around_midnight().into_iter().flatten().collect();
+    assert_eq!(numbers(&store, 0, i64::MAX).await, all);
+    // What is of the first day in a chunk of the second is found as well.
+    assert!(numbers(&store, 86_350_000, 86_351_000).await.contains(&86_350));
+    let rollup = Rollup::empty(Hour(23));
+    let dirty = DirtyHour { charger: charger(), hour: Hour(23), mark: 0 };
+    store.put_rollups(SHARD, vec![(dirty, Some(rollup.clone()))]).await.expect("stored");
+    store.expire(Timestamp(86_399_999)).await.expect("nothing is over");
+    assert_eq!(numbers(&store, 0, i64::MAX).await, all);
+    store.expire(Timestamp(86_400_000)).await.expect("removes");
+    assert!(!dir.path().join(FIRST_DAY).exists());
+    let left = numbers(&store, 0, i64::MAX).await;
+    assert!(left.contains(&90_000) && left.contains(&86_499) && !left.contains(&86_100));
+    assert_eq!(store.rollups(charger(), Hour(0), Hour(99)).await, Ok(vec![rollup]), "hours outlive their day");
+    // Late data of a day that is gone makes its file again.
+    store.write(flush(vec![row(1, 0..3)])).await.expect("writes");
+    assert_eq!(stored(&store, 0, 5_000).await, [(1, vec![0, 1, 2])]);
+}
+
+#[tokio::test]
+async fn hours_are_marked_until_they_are_rolled_up_as_they_are() {
+    let (dir, store) = open();
+    let hours = |dirty: &[DirtyHour]| dirty.iter().map(|dirty| dirty.hour.0).collect::<std::collections::BTreeSet<_>>();
+    store.write(flush(chunks_of((3_590..3_620).collect()))).await.expect("writes");
+    let other = ShardId { index: 9, ..SHARD };
+    assert_eq!(store.dirty_hours(other, Hour(99), 9).await, Ok(vec![]), "of another shard");
+    assert_eq!(hours(&store.dirty_hours(SHARD, Hour(1), 9).await.expect("reads")), [0].into());
+    let dirty = store.dirty_hours(SHARD, Hour(9), 9).await.expect("reads");
+    assert_eq!(hours(&dirty), [0, 1].into());
+    // The second hour changes while both are being rolled up.
+    store.write(flush(chunks_of((3_700..3_710).collect()))).await.expect("writes");
+    let made = dirty.into_iter().map(|dirty| (dirty.clone(), Some(Rollup::empty(dirty.hour)))).collect();
+    store.put_rollups(SHARD, made).await.expect("stores");
+    assert_eq!(hours(&store.dirty_hours(SHARD, Hour(9), 9).await.expect("reads")), [1].into());
+    let found = store.rollups(charger(), Hour(0), Hour(1)).await;
+    assert_eq!(found, Ok(vec![Rollup::empty(Hour(0))]));
+    drop(store);
+    let data = DataDir::lock(dir.path()).expect("the store that was dropped let go of it");
+    let reopened = SqliteTelemetry::open(&data).expect("opens");
+    let dirty = reopened.dirty_hours(SHARD, Hour(9), 9).await.expect("reads");
+    assert_eq!(hours(&dirty), [1].into(), "marks are there after a restart");
+    reopened.put_rollups(SHARD, vec![(dirty[0].clone(), None)]).await.expect("only the mark goes");
+    assert_eq!(reopened.dirty_hours(SHARD, Hour(9), 9).await, Ok(vec![]));
+}
+
+#[tokio::test]
+async fn flushes_at_once_are_all_there_also_when_who_wrote_one_gave_up() {
+    let (_dir, store) = open();
+    let store = Arc::new(store);
+    let write = |n: u64| {
+        let store = Arc::clone(&store);
+        async move { store.write(flush(vec![row(1, n * 256..n * 256 + 5)])).await }
+    };
+    let gave_up = tokio::spawn(write(0));
+    tokio::task::yield_now().await;
+    gave_up.abort();
+    let writes: Vec<_> = (1..40).map(|n| tokio::spawn(write(n))).collect();
+    for write in writes {
+        assert_eq!(write.await.expect("runs"), Ok(()));
+    }
+    let found = numbers(&store, 0, i64::MAX).await;
+    assert!((1..40).all(|n| found.contains(&(n * 256 + 4))), "{found:?}");
 }
