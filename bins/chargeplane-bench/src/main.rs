@@ -2,11 +2,11 @@
 
 mod ledger;
 mod machine;
+mod power;
 mod records;
 mod redis_peer;
 mod report;
 mod telemetry;
-mod tick;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -27,8 +27,8 @@ struct Cli {
 enum Command {
     /// Durable debits on one hot account, against a corrected Lua script in Redis
     Ledger(ledger::Args),
-    /// One power allocation of a station of 2,000 chargers, by HiGHS and by water-filling
-    Tick(tick::Args),
+    /// Power allocations of stations of 2,000 and of 50 chargers, by HiGHS and by water-filling
+    Power(power::Args),
     /// Pages of charge records out of ten million
     Records(records::Args),
     /// Samples from sealed batches to durable chunks, against a row a sample
@@ -60,7 +60,7 @@ struct Output {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Ledger(args) => ledger::run(&args),
-        Command::Tick(args) => tick::run(&args),
+        Command::Power(args) => power::run(&args),
         Command::Records(args) => records::run(&args),
         Command::LedgerNode(args) => ledger::run_node(&args),
         Command::LedgerCallers(args) => ledger::run_callers(&args),

@@ -161,6 +161,8 @@ pub enum Command {
         #[command(subcommand)]
         command: StoreCommand,
     },
+    /// Share out power by a file of limits and connectors, as a station's tick does, and print it as JSON
+    Allocate(AllocateArgs),
     /// Replace the catalogue by a file, or print what that would change
     Apply(ApplyArgs),
     /// The node's configuration
@@ -247,6 +249,14 @@ pub enum DeadLetterCommand {
         /// Its id
         id: String,
     },
+}
+
+/// `chargeplane allocate`.
+#[derive(Debug, Args)]
+pub struct AllocateArgs {
+    /// The problem as JSON; `-` reads standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
 }
 
 /// `chargeplane apply`.

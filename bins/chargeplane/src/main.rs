@@ -1,5 +1,6 @@
 //! `chargeplane`: the node, the development node, and the operator's commands.
 
+mod allocate;
 mod archive;
 mod assemble;
 mod audit;
@@ -38,6 +39,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Ledger { command: LedgerCommand::Verify(args) } => verify::run(&cli.connection, args),
         Command::Ledger { command: LedgerCommand::Export(args) } => archive::export(&cli.connection, args),
         Command::Ledger { command: LedgerCommand::Import(args) } => archive::import(&cli.connection, args),
+        Command::Allocate(args) => allocate::run(args),
         Command::Store { command: StoreCommand::Migrate(args) } => store::migrate(&cli.connection, args),
         Command::Telemetry { command: TelemetryCommand::Audit(args) } => audit::run(&cli.connection, args),
         Command::Tariff { command: TariffCommand::Price(args) } => tariff::price(args),

@@ -339,6 +339,11 @@ fn on_tick(state: &mut StationActorState, myself: &ActorRef<StationMessage>) {
     metrics::counter!(metric::TICKS_TOTAL).increment(1);
     let tick = state.ticks;
     let limit = state.shared.config.solve_limit;
+    if !problem.wants_solver() {
+        state.posed = Some(Posed { tick, started, problem });
+        on_solved(state, myself, tick, None);
+        return;
+    }
     let programme = Programme::build(&problem);
     state.posed = Some(Posed { tick, started, problem });
     let actor = myself.clone();
@@ -400,6 +405,7 @@ fn fallback_label(why: Fallback) -> &'static str {
         Fallback::Gap => "gap",
         Fallback::Unsafe => "unsafe",
         Fallback::Worse => "worse",
+        Fallback::NotNeeded => "not_needed",
     }
 }
 

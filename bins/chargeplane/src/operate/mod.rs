@@ -132,6 +132,7 @@ pub fn run(connection: &Connection, command: &Command) -> Result<(), Failure> {
         Command::Node(_)
         | Command::Dev(_)
         | Command::Config { .. }
+        | Command::Allocate(_)
         | Command::Ledger { .. }
         | Command::Store { .. }
         | Command::Tariff { .. } => Err(Failure::internal("this command does not talk to a node")),

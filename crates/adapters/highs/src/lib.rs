@@ -13,7 +13,7 @@
 //! short and refuses when full: an answer that comes after its tick is worth nothing.
 
 use chargeplane_domain::allocation::lp::{Programme, SolveDone, SolveOutcome, SolveStatus, Solver, SolverBusy};
-use highs::{HighsModelStatus, Model, RowProblem, Sense};
+use highs::{HighsModelStatus, Model, RowProblem, Sense, SolvedModel};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -106,6 +106,11 @@ fn work(queue: &Mutex<Receiver<Box<Job>>>) {
 /// What a solve yields: status, primal values and row duals.
 type Solution = (SolveStatus, Vec<f64>, Vec<f64>);
 
+/// Solves on the calling thread, for programs that have nothing else to do meanwhile.
+pub fn solve_here(programme: Programme, time_limit: Duration) -> SolveOutcome {
+    run(programme, time_limit)
+}
+
 fn run(programme: Programme, time_limit: Duration) -> SolveOutcome {
     let started = Instant::now();
     let failed = |why: String| (SolveStatus::Failed(why), Vec::new(), Vec::new());
@@ -142,7 +147,8 @@ fn sane(programme: &Programme) -> Result<(), String> {
     Ok(())
 }
 
-fn solve(programme: &Programme, time_limit: Duration) -> Result<Solution, String> {
+/// A model after its run, whatever came of it; for programs that look at the solver itself.
+pub fn solved_model(programme: &Programme, time_limit: Duration) -> Result<SolvedModel, String> {
     let mut problem = RowProblem::new();
     let columns: Vec<_> = programme.columns.iter().map(|c| problem.add_column(c.price, c.lower..=c.upper)).collect();
     for row in &programme.rows {
@@ -150,7 +156,11 @@ fn solve(programme: &Programme, time_limit: Duration) -> Result<Solution, String
     }
     let mut model = problem.try_optimise(Sense::Maximise).map_err(|status| format!("model refused: {status:?}"))?;
     set_options(&mut model, time_limit)?;
-    let solved = model.try_solve().map_err(|status| format!("run failed: {status:?}"))?;
+    model.try_solve().map_err(|status| format!("run failed: {status:?}"))
+}
+
+fn solve(programme: &Programme, time_limit: Duration) -> Result<Solution, String> {
+    let solved = solved_model(programme, time_limit)?;
     let status = match solved.status() {
         HighsModelStatus::Optimal => SolveStatus::Optimal,
         HighsModelStatus::ReachedTimeLimit => return Ok((SolveStatus::TimeLimit, Vec::new(), Vec::new())),

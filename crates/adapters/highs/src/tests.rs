@@ -1,5 +1,7 @@
 //! HiGHS against the exact answer, and what happens when it cannot answer.
 
+mod crossing;
+
 use super::*;
 use chargeplane_domain::allocation::lp::{Fallback, Source, allocate_with};
 use chargeplane_domain::allocation::{Leaf, Node, Problem, Standing, check, water_fill};
@@ -8,7 +10,7 @@ use proptest::prelude::*;
 use std::sync::mpsc::channel;
 
 fn node(parent: Option<u32>, limit: i64, base: i64) -> Node {
-    Node { parent, limit: Watts(limit), base: Watts(base) }
+    Node { parent, limit: Watts(limit), base: Watts(base), ..Node::default() }
 }
 
 fn leaf(id: u32, node: u32, min: i64, max: i64, step: i64, weight: u32) -> Leaf {
@@ -24,6 +26,7 @@ fn leaf(id: u32, node: u32, min: i64, max: i64, step: i64, weight: u32) -> Leaf 
         reserve: Watts::ZERO,
         standing: Standing::Running,
         since: 0,
+        ..Leaf::default()
     }
 }
 

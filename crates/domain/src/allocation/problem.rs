@@ -1,11 +1,12 @@
 //! One tick's question, as data.
 
+use super::crossing::Crossings;
 use super::tree::{MAX_NODE_WATTS, Tree, TreeError};
 use crate::units::Watts;
 use serde::{Deserialize, Serialize};
 
 /// A node of the problem. Nodes stand in preorder: a parent before its children, a subtree contiguous.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// Index of the node above; none for the root only.
     pub parent: Option<u32>,
@@ -14,6 +15,62 @@ pub struct Node {
     /// Load at this node that this tick does not decide about: uncontrolled load, and what chargers that
     /// cannot be reached may draw at worst. It may be more than the limit; then nobody below is admitted.
     pub base: Watts,
+    /// Most power on each of the three phases through this node; none where only the sum counts.
+    pub phase_limit: Option<Watts>,
+    /// The part of `base` that is on one phase alone (L1, L2, L3). The rest is a third on each.
+    pub base_on: [Watts; 3],
+}
+
+/// One of the three phases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Phase {
+    /// The first.
+    L1,
+    /// The second.
+    L2,
+    /// The third.
+    L3,
+}
+
+impl Phase {
+    /// All of them, in the order of [`Node::base_on`].
+    pub const ALL: [Self; 3] = [Self::L1, Self::L2, Self::L3];
+}
+
+/// How a charger loads the phases.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Phases {
+    /// A third on each.
+    #[default]
+    Three,
+    /// Everything on one.
+    One(Phase),
+}
+
+impl Phases {
+    /// The load on `phase` in thirds of the charger's watts: 1, 3 or 0.
+    pub fn thirds(self, phase: Phase) -> i64 {
+        match self {
+            Self::Three => 1,
+            Self::One(own) if own == phase => 3,
+            Self::One(_) => 0,
+        }
+    }
+}
+
+/// How power is shared. The minima of those who are on come first under all of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Policy {
+    /// Weighted max-min: nobody can be raised without lowering somebody who has less by weight.
+    #[default]
+    Fair,
+    /// Close to the greatest sum of `weight x log(watts)`, which gives up a little equality for more energy
+    /// where limits cross the tree. The same as `Fair` on a pure tree.
+    Proportional,
+    /// Higher weights are served in full before lower ones get anything; equal weights share equally.
+    Strict,
+    /// Weighted max-min up to each leaf's `need`, then weighted max-min of what comes on top of it.
+    Needs,
 }
 
 /// Who is let on first when not everybody's minimum fits. The order of the variants is the order of service.
@@ -49,12 +106,69 @@ pub struct Leaf {
     pub weight: u32,
     /// What it was last meant to have.
     pub prev: Watts,
+    /// Most that it may rise above `prev`; none: at once. Where this does not reach the minimum the leaf
+    /// stays off, so a caller whose chargers may start on it gives at least the minimum.
+    pub ramp: Option<Watts>,
+    /// What [`Policy::Needs`] gives it before anybody gets more than that; 0 when it has no need.
+    pub need: Watts,
+    /// How it loads the phases.
+    pub phases: Phases,
     /// What is kept free for it at its nodes even when it gets less (its fallback).
     pub reserve: Watts,
     /// Its place in admission.
     pub standing: Standing,
     /// Within the same standing, lower goes first (arrival, or the moment since which it waits).
     pub since: u64,
+}
+
+impl Default for Leaf {
+    /// A leaf at the root without power, so that callers name only what matters to them.
+    fn default() -> Self {
+        Self {
+            id: 0,
+            node: 0,
+            min: Watts::ZERO,
+            max: Watts::ZERO,
+            step: Watts(1),
+            weight: 1,
+            prev: Watts::ZERO,
+            ramp: None,
+            need: Watts::ZERO,
+            phases: Phases::Three,
+            reserve: Watts::ZERO,
+            standing: Standing::Waiting,
+            since: 0,
+        }
+    }
+}
+
+impl Leaf {
+    /// Most watts it may have in this tick: its maximum, and what its ramp allows.
+    pub fn most(&self) -> Watts {
+        self.ramp.map_or(self.max, |ramp| self.max.min(self.prev.saturating_add(ramp)))
+    }
+}
+
+/// A limit over leaves anywhere in the tree: a tenant's or a class's share of the station.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cap {
+    /// Most power of its leaves together.
+    pub limit: Watts,
+    /// Load under this cap that this tick does not decide about, as [`Node::base`].
+    pub base: Watts,
+    /// Indices of its leaves, each at most once.
+    pub leaves: Vec<u32>,
+}
+
+/// A limit of a problem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Limit {
+    /// A node's.
+    Node(u32),
+    /// That of a phase at a node.
+    Phase(u32, Phase),
+    /// A cap's.
+    Cap(u32),
 }
 
 /// A checked problem.
@@ -64,6 +178,12 @@ pub struct Problem {
     /// One past each node's subtree.
     ends: Vec<u32>,
     leaves: Vec<Leaf>,
+    caps: Vec<Cap>,
+    policy: Policy,
+    /// Leaves by node: those of node `v` are `order[starts[v]..starts[v + 1]]`.
+    order: Vec<u32>,
+    starts: Vec<u32>,
+    crossings: Crossings,
 }
 
 /// Greatest share weight.
@@ -74,20 +194,46 @@ impl Problem {
     /// of node indices, as in `0/3/17`.
     pub fn new(nodes: Vec<Node>, leaves: Vec<Leaf>) -> Result<Self, TreeError> {
         let ends = subtree_ends(&nodes)?;
-        let problem = Self { nodes, ends, leaves };
+        let (order, starts) = (Vec::new(), Vec::new());
+        let (caps, policy, crossings) = (Vec::new(), Policy::Fair, Crossings::default());
+        let mut problem = Self { nodes, ends, leaves, caps, policy, order, starts, crossings };
         for (at, node) in problem.nodes.iter().enumerate() {
-            let path = || problem.path(at);
-            if node.limit < Watts::ZERO || node.limit > MAX_NODE_WATTS {
-                return Err(TreeError::BadLimit { path: path(), limit: node.limit });
-            }
-            if node.base < Watts::ZERO || node.base > MAX_NODE_WATTS {
-                return Err(TreeError::BadBase { path: path(), base: node.base });
-            }
+            problem.check_node(at, node)?;
         }
         for leaf in &problem.leaves {
             problem.check_leaf(leaf)?;
         }
+        (problem.order, problem.starts) = by_node(problem.nodes.len(), &problem.leaves);
+        problem.crossings = Crossings::of(&problem);
         Ok(problem)
+    }
+
+    /// The same problem under these caps.
+    pub fn with_caps(mut self, caps: Vec<Cap>) -> Result<Self, TreeError> {
+        let range = Watts::ZERO..=MAX_NODE_WATTS;
+        for (at, cap) in caps.iter().enumerate() {
+            let bad = |what: String| TreeError::BadCap { cap: at.to_string(), what };
+            if !range.contains(&cap.limit) || !range.contains(&cap.base) {
+                return Err(bad(format!("limit {} and base {} must be 0 to {MAX_NODE_WATTS}", cap.limit, cap.base)));
+            }
+            let mut seen = vec![false; self.leaves.len()];
+            for leaf in &cap.leaves {
+                match seen.get_mut(*leaf as usize) {
+                    None => return Err(bad(format!("leaf {leaf} does not exist"))),
+                    Some(true) => return Err(bad(format!("leaf {leaf} is listed twice"))),
+                    Some(seen) => *seen = true,
+                }
+            }
+        }
+        self.caps = caps;
+        self.crossings = Crossings::of(&self);
+        Ok(self)
+    }
+
+    /// The same problem under this policy; a new one is fair.
+    pub fn with_policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
     }
 
     /// The nodes of `tree` with their limits and base loads, and these leaves.
@@ -96,8 +242,25 @@ impl Problem {
             parent: node.parent.map(|at| at as u32),
             limit: node.limit,
             base: node.base,
+            ..Node::default()
         };
         Self::new(tree.nodes().iter().map(node).collect(), leaves)
+    }
+
+    fn check_node(&self, at: usize, node: &Node) -> Result<(), TreeError> {
+        let range = Watts::ZERO..=MAX_NODE_WATTS;
+        if !range.contains(&node.limit) {
+            return Err(TreeError::BadLimit { path: self.path(at), limit: node.limit });
+        }
+        if let Some(limit) = node.phase_limit.filter(|limit| !range.contains(limit)) {
+            return Err(TreeError::BadPhaseLimit { path: self.path(at), limit });
+        }
+        let on_phases = node.base_on.iter().fold(Watts::ZERO, |sum, w| sum.saturating_add(*w));
+        let parts_fit = node.base_on.iter().all(|w| range.contains(w)) && on_phases <= node.base;
+        if !range.contains(&node.base) || !parts_fit {
+            return Err(TreeError::BadBase { path: self.path(at), base: node.base });
+        }
+        Ok(())
     }
 
     fn check_leaf(&self, leaf: &Leaf) -> Result<(), TreeError> {
@@ -114,6 +277,10 @@ impl Problem {
                 "min {}, max {} and reserve {} must be 0 to {MAX_NODE_WATTS}",
                 leaf.min, leaf.max, leaf.reserve
             ));
+        }
+        if !range.contains(&leaf.prev) || !range.contains(&leaf.need) || !range.contains(&leaf.ramp.unwrap_or_default())
+        {
+            return bad(format!("prev {}, need {} and ramp must be 0 to {MAX_NODE_WATTS}", leaf.prev, leaf.need));
         }
         if leaf.min > leaf.max {
             return bad(format!("its minimum {} is above its maximum {}", leaf.min, leaf.max));
@@ -143,6 +310,41 @@ impl Problem {
         &self.leaves
     }
 
+    /// The caps, in the caller's order.
+    pub fn caps(&self) -> &[Cap] {
+        &self.caps
+    }
+
+    /// How power is shared.
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// False where the policy's exact answer is the only one, and no solver has anything to add.
+    pub fn wants_solver(&self) -> bool {
+        self.policy != Policy::Strict
+    }
+
+    /// Leaves in the order of their nodes.
+    pub(super) fn order(&self) -> &[u32] {
+        &self.order
+    }
+
+    /// Where the leaves of a node, and of the nodes after it in its subtree, stand in [`Self::order`].
+    pub(super) fn span(&self, node: usize) -> std::ops::Range<usize> {
+        self.starts[node] as usize..self.starts[self.end(node)] as usize
+    }
+
+    /// Where the leaves of a node itself stand in [`Self::order`].
+    pub(super) fn own(&self, node: usize) -> std::ops::Range<usize> {
+        self.starts[node] as usize..self.starts[node + 1] as usize
+    }
+
+    /// The limits that are none of the tree's.
+    pub(super) fn crossings(&self) -> &Crossings {
+        &self.crossings
+    }
+
     /// One past the last index of a node's subtree.
     pub(crate) fn end(&self, node: usize) -> usize {
         self.ends[node] as usize
@@ -152,6 +354,25 @@ impl Problem {
     pub(crate) fn ancestors(&self, node: usize) -> impl Iterator<Item = usize> + '_ {
         std::iter::successors(self.nodes.get(node).map(|_| node), |at| self.nodes[*at].parent.map(|p| p as usize))
     }
+}
+
+/// Leaves sorted by their node, and where each node's begin.
+fn by_node(nodes: usize, leaves: &[Leaf]) -> (Vec<u32>, Vec<u32>) {
+    let mut starts = vec![0_u32; nodes + 1];
+    for leaf in leaves {
+        starts[leaf.node as usize + 1] += 1;
+    }
+    for at in 0..nodes {
+        starts[at + 1] += starts[at];
+    }
+    let mut next = starts.clone();
+    let mut order = vec![0; leaves.len()];
+    for (at, leaf) in leaves.iter().enumerate() {
+        let place = &mut next[leaf.node as usize];
+        order[*place as usize] = at as u32;
+        *place += 1;
+    }
+    (order, starts)
 }
 
 /// One past each node's subtree; an error when the nodes are not one tree in preorder.

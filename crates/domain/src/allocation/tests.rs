@@ -1,15 +1,19 @@
-//! Examples and properties. The reference is progressive filling as the textbook has it: slow and obvious.
+//! Examples. Properties on random problems are in [`properties`].
+
+mod crossing;
+mod oracle;
+mod properties;
+mod random;
 
 use super::*;
 use crate::catalogue::LimitNode;
-use proptest::prelude::*;
 
 fn limit(id: &str, parent: Option<&str>, watts: i64) -> LimitNode {
     LimitNode { id: id.into(), parent: parent.map(Into::into), limit_w: Watts(watts), base_w: Watts::ZERO }
 }
 
 fn node(parent: Option<u32>, limit: i64, base: i64) -> Node {
-    Node { parent, limit: Watts(limit), base: Watts(base) }
+    Node { parent, limit: Watts(limit), base: Watts(base), ..Node::default() }
 }
 
 fn leaf(id: u32, node: u32, min: i64, max: i64) -> Leaf {
@@ -24,182 +28,12 @@ fn leaf(id: u32, node: u32, min: i64, max: i64) -> Leaf {
         reserve: Watts::ZERO,
         standing: Standing::Waiting,
         since: u64::from(id),
+        ..Leaf::default()
     }
 }
 
 fn watts(allocation: &Allocation) -> Vec<i64> {
     allocation.watts.iter().map(|w| w.0).collect()
-}
-
-/// A random preorder tree: each node hangs from the node before it or from one of that node's ancestors.
-fn nodes(most: usize) -> impl Strategy<Value = Vec<Node>> {
-    let tail = prop::collection::vec((0_usize..4, 0_i64..200_000, 0_i64..3_000), 0..most);
-    (200_000_i64..600_000, tail).prop_map(|(root, tail)| {
-        let mut nodes = vec![node(None, root, 0)];
-        for (up, limit, base) in tail {
-            let mut parent = nodes.len() - 1;
-            for _ in 0..up {
-                parent = nodes[parent].parent.map_or(0, |p| p as usize);
-            }
-            nodes.push(node(Some(parent as u32), limit, base));
-        }
-        nodes
-    })
-}
-
-fn problems() -> impl Strategy<Value = Problem> {
-    let standing = prop_oneof![
-        Just(Standing::Kept),
-        Just(Standing::Starved),
-        Just(Standing::Running),
-        Just(Standing::Waiting),
-        Just(Standing::Resting)
-    ];
-    let leaf = (
-        any::<prop::sample::Index>(),
-        0_i64..12_000,
-        0_i64..100_000,
-        1_i64..1_500,
-        1_u32..400,
-        0_i64..6_000,
-        standing,
-        0_u64..9,
-    );
-    (nodes(12), prop::collection::vec(leaf, 0..25)).prop_map(|(nodes, leaves)| {
-        let leaves =
-            leaves.into_iter().enumerate().map(|(id, (at, min, more, step, weight, reserve, standing, since))| Leaf {
-                id: id as u32,
-                node: at.index(nodes.len()) as u32,
-                min: Watts(min),
-                max: Watts(min + more),
-                step: Watts(step),
-                weight,
-                prev: Watts::ZERO,
-                reserve: Watts(reserve / 3 * i64::from(since < 3)),
-                standing,
-                since,
-            });
-        let leaves = leaves.collect();
-        Problem::new(nodes, leaves).expect("a generated problem is well formed")
-    })
-}
-
-/// Progressive filling: raise a common level, one bisection at a time; at the first level that does not fit,
-/// everything below the nodes that are full stays where it is.
-fn progressive_filling(problem: &Problem, admitted: &Admitted) -> Vec<i64> {
-    let leaves = problem.leaves();
-    let mut frozen: Vec<Option<i64>> = vec![None; leaves.len()];
-    let at_level = |frozen: &[Option<i64>], level: i64| -> Vec<i64> {
-        let share = |at: usize| {
-            let level = frozen[at].unwrap_or(level);
-            let raw = i128::from(leaves[at].weight) * i128::from(level) / 65_536;
-            raw.clamp(i128::from(admitted.lower[at]), i128::from(admitted.upper[at])) as i64
-        };
-        (0..leaves.len()).map(share).collect()
-    };
-    let full = |watts: &[i64]| -> Vec<usize> {
-        let below = |node: usize| {
-            let inside = |at: &usize| problem.ancestors(leaves[*at].node as usize).any(|above| above == node);
-            (0..leaves.len()).filter(inside).map(|at| watts[at]).sum::<i64>()
-        };
-        (0..problem.nodes().len()).filter(|node| below(*node) > admitted.room[*node].max(0)).collect()
-    };
-    let top = 1_i64 << 40;
-    loop {
-        if full(&at_level(&frozen, top)).is_empty() {
-            return at_level(&frozen, top);
-        }
-        let (mut fits, mut breaks) = (0, top);
-        while breaks - fits > 1 {
-            let middle = (fits + breaks) / 2;
-            if full(&at_level(&frozen, middle)).is_empty() { fits = middle } else { breaks = middle }
-        }
-        let broken = full(&at_level(&frozen, breaks));
-        for at in 0..leaves.len() {
-            let stuck = problem.ancestors(leaves[at].node as usize).any(|above| broken.contains(&above));
-            if stuck && frozen[at].is_none() {
-                frozen[at] = Some(fits);
-            }
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
-    #[test]
-    fn water_filling_is_feasible(problem in problems()) {
-        prop_assert_eq!(check(&problem, &water_fill(&problem)), Ok(()));
-    }
-
-    #[test]
-    fn water_filling_equals_progressive_filling(problem in problems()) {
-        let admitted = admit(&problem);
-        let fast = water::fill(&problem, &admitted, &admitted.lower, &admitted.upper);
-        prop_assert_eq!(fast, progressive_filling(&problem, &admitted));
-    }
-
-    #[test]
-    fn nobody_who_is_on_can_be_raised_a_step(problem in problems()) {
-        let answer = water_fill(&problem);
-        for (at, leaf) in problem.leaves().iter().enumerate() {
-            let mut raised = answer.clone();
-            raised.watts[at].0 += leaf.step.0;
-            let is_on = answer.watts[at].is_positive();
-            prop_assert!(!is_on || check(&problem, &raised).is_err(), "leaf {} could have more", at);
-        }
-    }
-
-    #[test]
-    fn nobody_who_is_off_would_have_fitted(problem in problems()) {
-        let admitted = admit(&problem);
-        let lowest = Allocation { watts: admitted.lower.iter().map(|w| Watts(*w)).collect() };
-        for (at, leaf) in problem.leaves().iter().enumerate() {
-            let mut more = lowest.clone();
-            let least = leaf.min.0.max(leaf.reserve.0);
-            more.watts[at] = Watts((least + leaf.step.0 - 1) / leaf.step.0 * leaf.step.0);
-            let could = more.watts[at].is_positive() && check(&problem, &more).is_ok();
-            prop_assert!(admitted.upper[at] > 0 || !could, "leaf {} could be on", at);
-        }
-    }
-
-    #[test]
-    fn a_higher_grid_limit_lowers_nobody(problem in problems(), more in 0_i64..100_000) {
-        let before = admit(&problem);
-        let mut nodes = problem.nodes().to_vec();
-        nodes[0].limit.0 += more;
-        let wider = Problem::new(nodes, problem.leaves().to_vec()).expect("still well formed");
-        let mut after = before.clone();
-        after.room[0] += more;
-        let low = water::fill(&problem, &before, &before.lower, &before.upper);
-        let high = water::fill(&wider, &after, &after.lower, &after.upper);
-        prop_assert!(low.iter().zip(&high).all(|(low, high)| low <= high), "{low:?} {high:?}");
-    }
-
-    #[test]
-    fn the_check_sees_a_watt_too_much(problem in problems(), at in any::<prop::sample::Index>()) {
-        let mut answer = water_fill(&problem);
-        prop_assume!(!answer.watts.is_empty());
-        let at = at.index(answer.watts.len());
-        prop_assume!(problem.leaves()[at].step.0 > 1);
-        answer.watts[at].0 += 1;
-        prop_assert!(check(&problem, &answer).is_err());
-    }
-
-    #[test]
-    fn true_prices_lead_to_the_water_filling_point(problem in problems()) {
-        // The marginal worth of power at a node is the price of the level that its dearest unfilled leaf is
-        // in: read it off the water-filling point and fill from it, as a solver's duals would have it.
-        let admitted = admit(&problem);
-        let programme = lp::Programme::build(&problem);
-        let exact = water::fill(&problem, &admitted, &admitted.lower, &admitted.upper);
-        let duals = lp::tests::prices_at(&problem, &programme, &admitted, &exact);
-        let filled = lp::fill(&problem, &programme, &duals);
-        prop_assert_eq!(check(&problem, &filled), Ok(()));
-        for ((got, want), leaf) in filled.watts.iter().zip(&water_fill(&problem).watts).zip(problem.leaves()) {
-            prop_assert!((got.0 - want.0).abs() <= leaf.step.0, "{:?} {:?}", got, want);
-        }
-    }
 }
 
 #[test]
@@ -268,6 +102,10 @@ fn bad_trees_name_the_node() {
     assert!(matches!(Tree::build(&around[1..]), Err(TreeError::Cycle { .. })));
     let below = [grid.clone(), limit("t", Some("grid"), 100), limit("f", Some("t"), -1)];
     assert!(matches!(Tree::build(&below), Err(TreeError::BadLimit { path, .. }) if path == "grid/t/f"));
+    let wide = [grid.clone(), limit("t", Some("grid"), 100), limit("f", Some("t"), 101)];
+    assert!(
+        matches!(Tree::build(&wide).unwrap().check_written(), Err(TreeError::OverParent { path, .. }) if path == "grid/t/f")
+    );
     let mut heavy = grid;
     heavy.base_w = Watts(101);
     assert!(matches!(Tree::build(&[heavy]), Err(TreeError::BaseOverLimit { path, .. }) if path == "grid"));

@@ -63,6 +63,17 @@ pub enum TreeError {
     /// The base load at and below a node is more than its limit.
     #[error("limits: node {path:?} carries {base} of base load under a limit of {limit}")]
     BaseOverLimit { path: String, base: Watts, limit: Watts },
+    /// A limit of each phase below zero or above [`MAX_NODE_WATTS`].
+    #[error("limits: node {path:?} has phase_limit_w {limit}; write 0 to {MAX_NODE_WATTS}")]
+    BadPhaseLimit { path: String, limit: Watts },
+    /// A node's limit is above that of the node that feeds it.
+    #[error(
+        "limits: node {path:?} has limit_w {limit}, more than the {above} of the node above it; lower it to at most that"
+    )]
+    OverParent { path: String, limit: Watts, above: Watts },
+    /// A cap's limit or its leaves make no sense.
+    #[error("cap {cap:?}: {what}")]
+    BadCap { cap: String, what: String },
     /// More than [`MAX_NODES`].
     #[error("limits: {count} nodes; at most {MAX_NODES} are supported")]
     TooMany { count: usize },
@@ -145,6 +156,17 @@ impl Tree {
             }
             if let Some(parent) = node.parent {
                 below[parent] = below[parent].saturating_add(below[at]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a node whose limit is above that of the node which feeds it: for what is written down. At run
+    /// time an operator may well lower a limit below those under it.
+    pub fn check_written(&self) -> Result<(), TreeError> {
+        for (at, node) in self.nodes.iter().enumerate() {
+            if let Some(above) = node.parent.map(|at| self.nodes[at].limit).filter(|above| node.limit > *above) {
+                return Err(TreeError::OverParent { path: self.path(at), limit: node.limit, above });
             }
         }
         Ok(())

@@ -79,6 +79,7 @@ impl StationPower {
             parent: node.parent.map(|at| at as u32),
             limit: node.limit,
             base: node.base,
+            ..Node::default()
         };
         let mut nodes: Vec<Node> = self.books.tree.nodes().iter().map(node).collect();
         let mut leaves = Vec::with_capacity(self.books.piles.len());
@@ -101,6 +102,7 @@ impl StationPower {
                     reserve: Watts(pile.fallback),
                     standing,
                     since,
+                    ..Leaf::default()
                 });
                 continue;
             }

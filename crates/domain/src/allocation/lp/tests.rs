@@ -1,7 +1,7 @@
 //! What an answer must prove before it is used.
 
 use super::*;
-use crate::allocation::{Leaf, Node, Standing};
+use crate::allocation::{Admitted, Cap, Leaf, Node, Policy, Problem, Standing, admit, water_fill};
 use crate::units::Watts;
 
 /// The prices that a solver's duals would show at `watts`: at a node where power is short, the price of the
@@ -10,17 +10,17 @@ pub(in crate::allocation) fn prices_at(
     problem: &Problem,
     programme: &Programme,
     admitted: &Admitted,
-    watts: &[i64],
+    watts: &[f64],
 ) -> Vec<f64> {
+    let spans = levels::Spans::of(problem, admitted);
+    let prices: Vec<f64> = programme.levels.prices().collect();
     (0..problem.nodes().len())
         .map(|node| {
             let here = problem.leaves().iter().enumerate().filter(|(_, leaf)| leaf.node as usize == node);
             // The dearest level that a leaf of this node has not filled to within a watt.
             let open = here.map(|(at, _)| {
-                let next = programme.thresholds[1..]
-                    .iter()
-                    .position(|end| at_threshold(problem, admitted, at, *end) > watts[at] as f64 + 1.0);
-                next.map_or(0.0, |level| programme.prices[level])
+                let next = (1..=prices.len()).find(|full| programme.levels.watts(&spans, at, *full) > watts[at] + 1e-3);
+                next.map_or(0.0, |level| prices[level - 1])
             });
             open.fold(0.0, f64::max)
         })
@@ -29,8 +29,8 @@ pub(in crate::allocation) fn prices_at(
 
 fn problem() -> Problem {
     let nodes = vec![
-        Node { parent: None, limit: Watts(60_000), base: Watts::ZERO },
-        Node { parent: Some(0), limit: Watts(20_000), base: Watts::ZERO },
+        Node { parent: None, limit: Watts(60_000), base: Watts::ZERO, ..Node::default() },
+        Node { parent: Some(0), limit: Watts(20_000), base: Watts::ZERO, ..Node::default() },
     ];
     let leaf = |id: u32, node: u32| Leaf {
         id,
@@ -43,6 +43,7 @@ fn problem() -> Problem {
         reserve: Watts::ZERO,
         standing: Standing::Running,
         since: 0,
+        ..Leaf::default()
     };
     Problem::new(nodes, vec![leaf(0, 1), leaf(1, 1), leaf(2, 0)]).unwrap()
 }
@@ -51,9 +52,8 @@ fn problem() -> Problem {
 fn solved(problem: &Problem) -> SolveOutcome {
     let programme = Programme::build(problem);
     // Leaves 0 and 1 share 20 kW (10 each, in the level that ends at 14); leaf 2 has 40 kW (ends at 60).
-    let price =
-        |watts: f64| programme.prices[programme.thresholds[1..].iter().position(|end| end * 100.0 > watts).unwrap()];
-    let (cabinet, grid) = (price(10_000.0), price(40_000.0));
+    let duals = prices_at(problem, &programme, &admit(problem), &[10_000.0, 10_000.0, 40_000.0]);
+    let (cabinet, grid) = (duals[1], duals[0]);
     let mut primal = vec![0.0; programme.columns.len()];
     let mut left = [40.0 - 2.0, 20.0 - 4.0];
     for (node, row) in programme.rows.iter().enumerate() {
@@ -117,8 +117,22 @@ fn an_answer_to_an_older_question_is_not_used() {
 }
 
 #[test]
-fn prices_fall_from_level_to_level() {
-    let programme = Programme::build(&problem());
-    assert!(programme.prices.windows(2).all(|pair| pair[0] > pair[1]));
-    assert_eq!(programme.thresholds.len(), programme.prices.len() + 1);
+fn prices_fall_from_level_to_level_under_every_policy() {
+    for policy in [Policy::Fair, Policy::Proportional, Policy::Needs] {
+        let crossing = problem().with_caps(vec![Cap { limit: Watts(50_000), base: Watts::ZERO, leaves: vec![0, 2] }]);
+        let mut needy = crossing.unwrap().leaves().to_vec();
+        needy[0].need = Watts(9_000);
+        let problem = Problem::new(problem().nodes().to_vec(), needy).unwrap().with_policy(policy);
+        let prices: Vec<f64> = Programme::build(&problem).levels.prices().collect();
+        assert!(prices.windows(2).all(|pair| pair[0] > pair[1]), "{policy:?} {prices:?}");
+    }
+}
+
+pub(in crate::allocation) fn filled(
+    problem: &Problem,
+    admitted: &Admitted,
+    programme: &Programme,
+    duals: &[f64],
+) -> crate::allocation::Allocation {
+    accept::fill_from(problem, admitted, programme, duals)
 }
