@@ -8,16 +8,13 @@
 use super::{Inner, unreadable};
 use crate::head::code_of;
 use chargeplane_actors::ports::{ChunkRow, DirtyHour, StoreError};
+use chargeplane_domain::chunk::Chunk;
 use chargeplane_domain::ids::ChargerId;
 use chargeplane_domain::placement::ShardId;
-use chargeplane_domain::rollup::{Hour, Rollup, hours_of};
+use chargeplane_domain::rollup::{Hour, Rollup};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, PoisonError};
 use tokio::task::JoinSet;
-
-/// Hours that one chunk marks: of a charger that reads once an hour it spans ten days. A stamp that a clock made far
-/// from the others has its hour only at the chunk's ends.
-const MOST_HOURS: usize = 240;
 
 /// Marks that are remembered; beyond it all are forgotten, and written again.
 const MOST_MARKS: usize = 400_000;
@@ -66,13 +63,20 @@ pub(super) async fn mark(
     Ok(())
 }
 
-/// The hours that chunks touch.
-pub(super) fn of_chunks(chunks: &[ChunkRow]) -> BTreeSet<(ChargerId, Hour)> {
+/// The hours that chunks have samples of.
+pub(super) fn of_chunks(chunks: &[ChunkRow]) -> Result<BTreeSet<(ChargerId, Hour)>, StoreError> {
     let mut hours = BTreeSet::new();
     for row in chunks {
-        hours.extend(hours_of(&row.chunk.header, MOST_HOURS).map(|hour| (row.charger.clone(), hour)));
+        let (first, last) = (Hour::of(row.chunk.header.first_at()), Hour::of(row.chunk.header.last_at()));
+        if last.0 <= first.0.saturating_add(1) {
+            hours.extend([(row.charger.clone(), first), (row.charger.clone(), last)]);
+            continue;
+        }
+        // Of a slow charger, or one whose clock was set: which of the hours between have samples, they say.
+        let chunk = Chunk::decode(&row.chunk.bytes).map_err(unreadable)?;
+        hours.extend(chunk.samples().iter().map(|sample| (row.charger.clone(), Hour::of(sample.sample.at))));
     }
-    hours
+    Ok(hours)
 }
 
 async fn ended(mut running: JoinSet<Result<(), StoreError>>) -> Result<(), StoreError> {

@@ -37,7 +37,7 @@ type Write = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
 
 pub(super) async fn flush(inner: &Arc<Inner>, flush: Flush) -> Result<(), StoreError> {
     let Flush { shard, chunks, gaps, cursors, .. } = flush;
-    let touched = hours::of_chunks(&chunks);
+    let touched = hours::of_chunks(&chunks)?;
     let mut days = BTreeSet::new();
     for row in &chunks {
         days.extend(days_of(row)?);
