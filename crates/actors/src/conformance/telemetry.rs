@@ -135,7 +135,9 @@ async fn ranges_are_found_by_time_across_days(store: &dyn TelemetryStore) {
     assert_eq!(found(256, 257).await, (Some(256), Some(299)));
     assert_eq!(found(299, 5_000).await, (Some(256), Some(299)));
     assert_eq!(found(300, 5_000).await, (None, None), "nothing touches it");
-    assert_eq!(found(300_032, 300_033).await, (Some(5_120), Some(300_039)), "and what spans it");
+    // What only spans it may come too.
+    let inside = numbers(store, at(300_032), at(300_033)).await;
+    assert!((300_032..300_040).all(|number| inside.contains(&number)), "{inside:?}");
     assert_eq!(numbers(store, at(0) + 40 * 86_400_000, i64::MAX).await, [5_120, 5_121]);
     assert_eq!(numbers(store, ALL.0, ALL.1).await.len(), 310);
 }

@@ -104,7 +104,7 @@ async fn what_is_too_large_is_refused_with_its_size_and_can_be_thinned() {
     let thinned = server.get(&format!("{path}&points=200&columns=power,current")).await.ok();
     assert_eq!(thinned["thinned_from"], 20_000);
     let samples = thinned["samples"].as_array().unwrap();
-    assert!((100..=200).contains(&samples.len()), "{}", samples.len());
+    assert!((20..=200).contains(&samples.len()), "{}", samples.len());
     assert!(samples.iter().any(|sample| sample["power_w"] == 119_000), "the spike of one reading");
     assert_eq!((&samples[0]["number"], &samples[samples.len() - 1]["number"]), (&json!(0), &json!(19_999)));
     for wrong in ["points=3", "points=20001", "points=9&columns=watts"] {

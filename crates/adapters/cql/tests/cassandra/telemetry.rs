@@ -65,7 +65,7 @@ async fn a_schema_is_migrated_and_an_older_or_newer_one_is_refused() {
     let table = "SELECT compaction, default_time_to_live, gc_grace_seconds FROM system_schema.tables \
                  WHERE keyspace_name = '%k' AND table_name = 'telemetry_chunks'";
     assert_eq!(space.count(table).await, 1);
-    space.run(&format!("UPDATE %k.layout SET version = {} WHERE id = 2", TELEMETRY_LAYOUT - 1)).await;
+    space.run(&format!("UPDATE %k.layout SET version = {} WHERE id = 2 IF EXISTS", TELEMETRY_LAYOUT - 1)).await;
     match CqlTelemetry::connect(&space.options()).await.err() {
         Some(error @ ConnectError::NotMigrated { .. }) => {
             assert!(error.to_string().contains("chargeplane store migrate"), "{error}");
@@ -74,7 +74,7 @@ async fn a_schema_is_migrated_and_an_older_or_newer_one_is_refused() {
     }
     assert_eq!(CqlTelemetry::migrate(&space.options()).await.ok(), Some(Some(TELEMETRY_LAYOUT - 1)));
     CqlTelemetry::connect(&space.options()).await.map(drop).expect("connects");
-    space.run(&format!("UPDATE %k.layout SET version = {} WHERE id = 2", TELEMETRY_LAYOUT + 1)).await;
+    space.run(&format!("UPDATE %k.layout SET version = {} WHERE id = 2 IF EXISTS", TELEMETRY_LAYOUT + 1)).await;
     let newer = |found| matches!(found, Some(ConnectError::Newer { found, .. }) if found == TELEMETRY_LAYOUT + 1);
     assert!(newer(CqlTelemetry::connect(&space.options()).await.err()));
     assert!(newer(CqlTelemetry::migrate(&space.options()).await.err()));
