@@ -33,6 +33,7 @@ BINARIES = {
     "fleet": {"domain", "protocol", "edge", "mqtt"},
     "drill": set(),
     "bench": {"domain", "protocol", "cluster", "actors", "api", "mqtt", "sqlite", "highs", "redis", "cql"},
+    "fuzz": {"domain", "protocol", "edge"},
 }
 
 # Foreign crates, by the beginning of their name, and who alone may have them anywhere below:

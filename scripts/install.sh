@@ -73,6 +73,35 @@ need_python() {
     command -v python3 >/dev/null || install_packages python3
 }
 
+# A Python of its own for `./dev bench acn`, with the packages that its script runs on.
+need_acn() {
+    local venv="$CACHE/acn" wanted=scripts/acn/requirements.txt
+    need_python
+    if ! cmp -s "$wanted" "$venv/requirements.txt"; then
+        rm -rf "$venv"
+        python3 -m venv "$venv" >/dev/null 2>&1 || { rm -rf "$venv" && install_packages python3-venv && python3 -m venv "$venv"; }
+        say "installing acnportal and SciPy into $venv"
+        "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$wanted"
+        cp "$wanted" "$venv/requirements.txt"
+    fi
+    export CHARGEPLANE_ACN_PYTHON="$venv/bin/python"
+}
+
+# need_python_packages FILE: a Python of our own in the cache with the packages of FILE, made again when FILE changes.
+# Its interpreter is in $CHARGEPLANE_PYTHON.
+need_python_packages() {
+    local wanted="$1" home="$CACHE/python"
+    export CHARGEPLANE_PYTHON="$home/bin/python"
+    cmp -s "$wanted" "$home/requirements.txt" && return
+    need_python
+    python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
+    say "installing the Python packages of $wanted"
+    rm -rf "$home"
+    python3 -m venv "$home"
+    "$home/bin/pip" install --quiet --disable-pip-version-check --requirement "$wanted"
+    cp "$wanted" "$home/requirements.txt"
+}
+
 install_packages() {
     [[ $# -gt 0 ]] || return 0
     command -v apt-get >/dev/null || fail "please install: $* (only Debian's apt-get is known here)"
@@ -118,6 +147,22 @@ without_services() {
         done
     fi
     return $status
+}
+
+# cargo-fuzz, and a nightly toolchain for its sanitizers and coverage: this one, or one of that name that is there.
+readonly FUZZ_NIGHTLY=nightly-2026-05-20
+need_fuzzer() {
+    need_build
+    need_tool cargo-fuzz 0.13.2
+    FUZZ_TOOLCHAIN=$FUZZ_NIGHTLY
+    rustc "+$FUZZ_NIGHTLY" --version >/dev/null 2>&1 && return
+    if [[ $(rustc +nightly --version 2>/dev/null) == *"$(date -d "${FUZZ_NIGHTLY#nightly-} - 1 day" +%F)"* ]]; then
+        FUZZ_TOOLCHAIN=nightly
+        return
+    fi
+    command -v rustup >/dev/null || fail "fuzzing needs $FUZZ_NIGHTLY, by rustup"
+    say "installing $FUZZ_NIGHTLY"
+    rustup --quiet toolchain install "$FUZZ_NIGHTLY" --profile minimal
 }
 
 # need_tool NAME VERSION: a cargo subcommand of exactly this version, in the cache. Built without

@@ -1,5 +1,6 @@
 //! The benchmarks. `./dev bench NAME --json FILE` builds and runs them; methods in docs/measurements/.
 
+mod acn;
 mod ledger;
 mod machine;
 mod power;
@@ -25,6 +26,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Real sessions under a transformer that is too small: energy delivered, against the offline optimum
+    Acn(acn::Args),
     /// Durable debits on one hot account, against a corrected Lua script in Redis
     Ledger(ledger::Args),
     /// Power allocations of stations of 2,000 and of 50 chargers, by HiGHS and by water-filling
@@ -59,6 +62,7 @@ struct Output {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
+        Command::Acn(args) => acn::run(&args),
         Command::Ledger(args) => ledger::run(&args),
         Command::Power(args) => power::run(&args),
         Command::Records(args) => records::run(&args),

@@ -1,14 +1,15 @@
-//! Power: allocations of stations of 2,000 and of 50 chargers, by HiGHS and by water-filling.
+//! Power: allocations of stations of 2,000 and of 50 chargers, by HiGHS and by water-filling, and a station of 2,000
+//! with its gateways and leases.
 //!
 //! A tick counts only if its limit is 40 to 80 % of the demand, a tenth of the chargers changed since the tick
 //! before, and every grant is within one step of the exact share as [`exact`] finds it, which shares no code
 //! with what is measured. How many did not is in the notes. Method and figures: docs/measurements/power.md.
 
-mod acn;
 mod cut;
 mod exact;
 mod highs;
 mod plain;
+mod station;
 mod water;
 mod world;
 
@@ -30,6 +31,14 @@ pub struct Args {
     /// Seed of the stations and of what changes in them
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    #[command(flatten)]
+    experiment: crate::acn::Experiment,
+    /// Cuts of the limit of a station with gateways
+    #[arg(long, default_value_t = 100)]
+    cuts: u32,
+    /// Seconds at each of three tight limits
+    #[arg(long, default_value_t = 30)]
+    seconds: u32,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
@@ -37,8 +46,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut report = Report::new("power", dir.path());
     highs::run(args, &mut report)?;
     water::run(args, &mut report)?;
-    cut::run(&mut report);
-    acn::run(&mut report);
+    cut::run(args, &mut report)?;
+    crate::acn::measure(&args.experiment, &mut report)?;
     report.finish(args.output.json.as_deref())
 }
 

@@ -13,6 +13,7 @@ use chargeplane_domain::ids::{AccountId, ChargerId, ConnectorNo, OperatorId, Ses
 use chargeplane_domain::month::Month;
 use chargeplane_domain::placement::{Family, ShardId};
 use chargeplane_domain::session::{ChargeRecord, StopReason};
+use chargeplane_domain::tariff::fees::{Fees, MeteredTime};
 use chargeplane_domain::tariff::{Price, Slots, Tariff, zone};
 use chargeplane_domain::units::{Currency, Money, Timestamp, WattHours};
 use chargeplane_sqlite::{DataDir, SqliteRecords};
@@ -156,7 +157,7 @@ impl Fleet {
         let price = |energy| Price { energy: Money(energy), service: Money(4_000) };
         let prices = [price(12_000), price(10_000), price(7_000), price(3_000)];
         let slots = Slots::uniform(2).context("slots")?;
-        let tariff = Tariff { currency: Currency::new("CNY")?, prices, slots };
+        let tariff = Tariff { currency: Currency::new("CNY")?, prices, slots, fees: Fees::NONE };
         Ok(Self { records, tariff, zone: zone::parse("Asia/Shanghai")? })
     }
 
@@ -202,8 +203,10 @@ impl Fleet {
             billed_wh: WattHours(energy),
             overshoot_wh: WattHours(0),
             by_period: [WattHours(0), WattHours(0), WattHours(energy), WattHours(0)],
+            time: MeteredTime { charging_ms: energy * 30, idle_ms: 0 },
             energy_amount: Money(energy * 7),
             service_amount: Money(energy * 4),
+            fees_amount: Money(0),
             total: amount,
             billed: amount,
             overshoot: Money(0),

@@ -4,6 +4,7 @@ use crate::book::SharedBook;
 use crate::config::{FleetConfig, GatewayConfig};
 use crate::cut::Cable;
 use crate::hardware::Chargers;
+use crate::physics::STEP_MS;
 use crate::yard::Yard;
 use anyhow::Context;
 use chargeplane_domain::ids::GatewayId;
@@ -146,5 +147,13 @@ fn core(config: &FleetConfig, own: &GatewayConfig, clock: Clock) -> anyhow::Resu
         sync_telemetry: config.sync_samples,
     })?;
     let edge = chargeplane_edge::GatewayConfig::new(own.id.clone(), shard, key, children);
+    let chargers = edge.children.len() as u64;
+    let (hours, thinned) = edge.hours_held(chargers * (1_000 / STEP_MS));
+    tracing::info!(
+        gateway = %own.id,
+        "the ring of {} MiB holds {hours:.1} h of {chargers} charging chargers, {thinned:.1} h with what is older than {} min thinned",
+        edge.telemetry_capacity >> 20,
+        edge.thinning.after_ms / 60_000,
+    );
     Ok(GatewayCore::new(edge, Box::new(ring), clock.now())?)
 }

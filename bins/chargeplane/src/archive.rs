@@ -5,6 +5,7 @@
 
 use crate::assemble::{self, journal};
 use crate::cli::{ArchiveArgs, Connection, Output};
+use crate::config::Loaded;
 use crate::exit::{Code, Failure};
 use chargeplane_cluster::archive::{self, ArchiveError, Summary};
 use chargeplane_domain::ids::NodeId;
@@ -20,10 +21,22 @@ pub fn export(connection: &Connection, args: &ArchiveArgs) -> Result<(), Failure
     if args.file.exists() {
         return Err(Failure::usage(format!("{} exists; give another name", args.file.display())));
     }
+    let loaded = assemble::loaded(connection, args.config.as_deref())?;
+    // Before the directory's lock, which would make it: an export of a directory that is not a node's is a backup of
+    // nothing.
+    let data_dir = Path::new(&loaded.config.node.data_dir);
+    let nothing = |why: String| Failure::usage(format!("{why}; give the node's data directory with --data-dir"));
+    let sqlite = data_dir.join("journal.sqlite");
+    if !sqlite.is_file() {
+        return Err(nothing(format!("there is no {}", sqlite.display())));
+    }
     let unfinished = args.file.with_extension("unfinished");
-    let summary = with_journal(connection, args, async |journal, _| {
+    let summary = with_journal(&loaded, async |journal, _| {
         let mut out = BufWriter::new(File::create(&unfinished).map_err(in_file)?);
         let summary = archive::export(journal, &mut out).await.map_err(|e| failure(&args.file, &e))?;
+        if summary.frames == 0 {
+            return Err(nothing(format!("the journal of {} has no frame", data_dir.display())));
+        }
         out.flush().map_err(in_file)?;
         out.get_ref().sync_all().map_err(in_file)?;
         Ok(summary)
@@ -44,7 +57,8 @@ pub fn export(connection: &Connection, args: &ArchiveArgs) -> Result<(), Failure
 pub fn import(connection: &Connection, args: &ArchiveArgs) -> Result<(), Failure> {
     let opened = File::open(&args.file);
     let file = opened.map_err(|e| Failure::usage(format!("{}: {e}", args.file.display())))?;
-    let summary = with_journal(connection, args, async |journal, importer| {
+    let loaded = assemble::loaded(connection, args.config.as_deref())?;
+    let summary = with_journal(&loaded, async |journal, importer| {
         let mut input = BufReader::new(file);
         archive::import(journal, &mut input, &importer).await.map_err(|e| failure(&args.file, &e))
     })?;
@@ -53,11 +67,9 @@ pub fn import(connection: &Connection, args: &ArchiveArgs) -> Result<(), Failure
 }
 
 fn with_journal(
-    connection: &Connection,
-    args: &ArchiveArgs,
+    loaded: &Loaded,
     work: impl AsyncFnOnce(&dyn chargeplane_cluster::journal::Journal, NodeId) -> Result<Summary, Failure>,
 ) -> Result<Summary, Failure> {
-    let loaded = assemble::loaded(connection, args.config.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(|e| Failure::internal(format!("the runtime cannot start: {e}")))?;
     runtime.block_on(async {

@@ -4,6 +4,7 @@
 //! the link is attached once the node listens. At the end: HTTP and TCP stop taking requests, the node flushes and
 //! gives up its shards and its lease, the link hands over what is queued, the broker goes last.
 
+mod broker;
 pub mod journal;
 mod ledger;
 mod records;
@@ -262,6 +263,8 @@ async fn start_node(config: &Config, dir: &DataDir) -> Result<(Node, String), Fa
     let solver = HighsSolver::start(usize::try_from(config.power.solver_threads).unwrap_or(1))
         .map_err(|e| Failure::internal(format!("the solver cannot start: {e}")))?;
     let opened = journal::journal(config, stores.journal).await?;
+    let remedy = records::remedy(dir.path(), "statements");
+    records::refuse_ahead(&stores.statements, &*opened.journal, &remedy).await?;
     let ports = Ports {
         records: records::records(config, stores.records, &*opened.journal).await?,
         journal: opened.journal,
@@ -304,7 +307,7 @@ async fn connect(config: &Config, node: &Node) -> Result<(Arc<MqttLink>, Option<
     let own = format!("node/{}", config.node.name);
     let (broker, brokers, username, password) = if mqtt.mode == "embedded" {
         let password = new_key()?;
-        let broker = start_broker(&mqtt.listen, node, own.clone(), password.clone()).await?;
+        let broker = broker::start(&mqtt.listen, node, own.clone(), password.clone()).await?;
         let brokers = vec![reachable(broker.address()).to_string()];
         (Some(broker), brokers, own, password)
     } else {
@@ -322,22 +325,6 @@ async fn connect(config: &Config, node: &Node) -> Result<(Arc<MqttLink>, Option<
     let shared: Arc<dyn Link> = link.clone();
     node.attach_link(shared).map_err(|e| Failure::internal(format!("the link refuses the node's topics: {e}")))?;
     Ok((link, broker))
-}
-
-async fn start_broker(listen: &str, node: &Node, own: String, password: String) -> Result<EmbeddedBroker, Failure> {
-    let address = config::address(listen).ok_or_else(|| Failure::usage("mqtt.listen: write address:port"))?;
-    let of_gateways = node.authenticator();
-    let authenticate = move |client_id: &str, username: &str, given: &str| {
-        // The node's own password is new at each start and never leaves the process.
-        if username == own { given == password } else { of_gateways(client_id, username, given) }
-    };
-    tokio::task::spawn_blocking(move || EmbeddedBroker::start(address, Arc::new(authenticate)))
-        .await
-        .map_err(|_| Failure::internal("starting the broker failed"))?
-        .map_err(|e| {
-            let taken = matches!(e, chargeplane_mqtt::BrokerError::PortTaken { .. });
-            Failure::new(if taken { Code::Busy } else { Code::Internal }, e.to_string())
-        })
 }
 
 /// The password in the first line of a file; none when no file is named.

@@ -8,7 +8,7 @@ mod records;
 mod telemetry;
 
 pub use account::{AccountCommand, KeyArg};
-pub use charging::{ChargerCommand, ChargerOrder, Service, SessionCommand, StationCommand};
+pub use charging::{ChargerCommand, ChargerOrder, LimitCommand, Service, SessionCommand, StationCommand};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use ledger::{ArchiveArgs, LedgerCommand, TariffCommand, TariffPriceArgs, VerifyArgs};
 pub use operator::{OperatorCommand, PayoutArgs, StatementArgs};
@@ -80,6 +80,12 @@ pub enum Command {
         /// What to do
         #[command(subcommand)]
         command: StationCommand,
+    },
+    /// Limits of stations: list, set, lift, signals, schedule, history
+    Limit {
+        /// What to do
+        #[command(subcommand)]
+        command: LimitCommand,
     },
     /// Chargers
     Charger {
@@ -227,7 +233,12 @@ pub enum GatewayCommand {
         /// The gateway
         gateway: String,
     },
-    /// Take its right to connect
+    /// Make a new key and broker password, printed this once; former ones are good until it was heard under the new key
+    Rotate {
+        /// The gateway
+        gateway: String,
+    },
+    /// Cut it off: nothing in its name is read until it is enrolled anew
     Revoke {
         /// The gateway
         gateway: String,
@@ -257,6 +268,9 @@ pub struct AllocateArgs {
     /// The problem as JSON; `-` reads standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+    /// Plan ahead to the departures: needs are what delivers most before they leave, not the average until then
+    #[arg(long)]
+    pub ahead: bool,
 }
 
 /// `chargeplane apply`.

@@ -4,6 +4,7 @@ use crate::cli::Connection;
 use crate::data_dir;
 use crate::exit::{Code, Failure};
 use serde_json::Value;
+use std::cell::Cell;
 use std::time::Duration;
 use ureq::Agent;
 use ureq::http::{Request, Response};
@@ -25,6 +26,8 @@ pub struct Api {
     agent: Agent,
     base: String,
     token: String,
+    /// A list was answered that may lack its end.
+    incomplete: Cell<bool>,
 }
 
 /// A body and its type.
@@ -53,7 +56,7 @@ impl Api {
             .max_redirects(0)
             .build()
             .new_agent();
-        Ok(Self { agent, base: base.trim_end_matches('/').to_owned(), token })
+        Ok(Self { agent, base: base.trim_end_matches('/').to_owned(), token, incomplete: Cell::new(false) })
     }
 
     /// One request; an answer that is no success becomes a failure.
@@ -85,7 +88,22 @@ impl Api {
 
     /// GET.
     pub fn get(&self, path: &str) -> Result<Value, Failure> {
-        self.call("GET", path, None, Body::Empty)
+        let answer = self.call("GET", path, None, Body::Empty)?;
+        if answer["complete"] == Value::Bool(false) {
+            self.incomplete.set(true);
+        }
+        Ok(answer)
+    }
+
+    /// A failure when an answer since then said that its end may be missing.
+    pub fn is_complete(&self) -> Result<(), Failure> {
+        if self.incomplete.get() {
+            return Err(Failure::new(
+                Code::Refused,
+                "the list may lack its last lines: the read models are behind the books at the moment; ask again",
+            ));
+        }
+        Ok(())
     }
 
     /// GET of an answer of any length, copied as it comes. An answer that breaks off is a failure.

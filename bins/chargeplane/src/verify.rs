@@ -9,6 +9,7 @@
 mod across;
 mod archive;
 mod books;
+mod price;
 
 use crate::assemble;
 use crate::cli::{Connection, Output, VerifyArgs};

@@ -9,7 +9,7 @@ use crate::beats::LastBeat;
 use crate::directory::GatewayEntry;
 use crate::family::{StationKey, StationMember};
 use crate::gateway::{GatewayMessage, lane_of};
-use crate::handle::CallError;
+use crate::handle::{CallError, NodeHandle};
 use crate::metric;
 use crate::shared::NodeShared;
 use crate::station::StationMessage;
@@ -49,10 +49,13 @@ const NOTICE_EVERY: Duration = Duration::from_secs(2);
 /// Takes publications from the link.
 pub struct Bridge {
     shared: Arc<NodeShared>,
+    handle: NodeHandle,
     logged: Said<&'static str>,
     told: Said<(GatewayId, &'static str)>,
     /// Gateways that were told of revoked keys.
     revoked: Said<GatewayId>,
+    /// Gateways that were heard under a rotated key, while that becomes durable.
+    confirmed: Said<GatewayId>,
 }
 
 /// When something was last said, by what it was about.
@@ -91,8 +94,24 @@ struct Refused(&'static str);
 
 impl Bridge {
     /// A bridge into this node's shards.
-    pub fn new(shared: Arc<NodeShared>) -> Self {
-        Self { shared, logged: Said::nothing(), told: Said::nothing(), revoked: Said::nothing() }
+    pub fn new(shared: Arc<NodeShared>, handle: NodeHandle) -> Self {
+        let (logged, told) = (Said::nothing(), Said::nothing());
+        Self { shared, handle, logged, told, revoked: Said::nothing(), confirmed: Said::nothing() }
+    }
+
+    /// The first packet under a rotated key ends the time of the one before. Should that not become durable, a
+    /// later packet confirms it.
+    fn confirm(&self, entry: &GatewayEntry, key_epoch: u32) {
+        if !entry.confirms(key_epoch) || !self.confirmed.is_due_after(entry.id.clone(), Instant::now(), NOTICE_EVERY) {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (handle, gateway) = (self.handle.clone(), entry.id.clone());
+        runtime.spawn(async move {
+            if let Err(error) = handle.confirm_key(gateway.clone(), key_epoch).await {
+                tracing::warn!(%gateway, key_epoch, %error, "a rotated key is not confirmed yet");
+            }
+        });
     }
 
     fn refuse(&self, topic: &str, Refused(reason): Refused) {
@@ -125,6 +144,7 @@ impl Bridge {
         }
         metrics::counter!(metric::BATCHES_TOTAL, "stream" => stream.name()).increment(1);
         let Header { key_epoch, boot, seq, .. } = opened.header;
+        self.confirm(entry, key_epoch);
         let boot = BootId::new(key_epoch, boot);
         let from = From { gateway, incarnation, stream, boot, seq, bytes: payload.len() };
         match wire::decode_up(stream, &opened.plain) {
@@ -238,7 +258,7 @@ impl Bridge {
     /// Tells a gateway that something in its name could not be used. Sent through its actor, which has the
     /// shard's sealing counter, and once in a while for each kind.
     fn notice(&self, entry: &GatewayEntry, code: &'static str) {
-        if entry.newest().is_none() {
+        if entry.present().is_none() {
             return;
         }
         let revoked_upto = entry.revoked_upto();
@@ -331,7 +351,8 @@ pub(crate) fn moment(event: &GatewayEvent) -> Option<Timestamp> {
         | GatewayEvent::SessionStopped { at, .. }
         | GatewayEvent::CommandResult { at, .. }
         | GatewayEvent::Fault { at, .. }
-        | GatewayEvent::StatusChanged { at, .. } => Some(*at),
+        | GatewayEvent::StatusChanged { at, .. }
+        | GatewayEvent::FlowChanged { at, .. } => Some(*at),
         GatewayEvent::Gap { .. } => None,
     }
 }

@@ -443,11 +443,15 @@ fn on_digest(state: &mut ChargerState, at: Timestamp, register: WattHours) {
 fn bill(state: &mut ChargerState, myself: &ActorRef<ChargerMessage>) -> Result<(), ActorProcessingErr> {
     let (every, least) = (state.shared.config.debit_every, WattHours(state.shared.config.debit_wh));
     let now = state.shared.clock.wall();
-    let Some(account) = state.charger.charging().map(|session| session.account.clone()) else { return Ok(()) };
+    let Some(session) = state.charger.charging() else { return Ok(()) };
+    let (account, clock) = (session.account.clone(), session.clock);
     let Some(billing) = billing(state) else { return Ok(()) };
     if !billing.is_synced() {
         ask_position(state, myself);
         return Ok(());
+    }
+    if let Some(clock) = &clock {
+        billing.count_time(clock, now);
     }
     if billing.is_spent() {
         return stop_for_funds(state, myself);
@@ -480,7 +484,7 @@ fn stop_for_funds(state: &mut ChargerState, myself: &ActorRef<ChargerMessage>) -
 fn settle(state: &mut ChargerState, myself: &ActorRef<ChargerMessage>) {
     let now = state.shared.clock.wall();
     let Some(session) = state.charger.needs_settlement() else { return };
-    let (account, metered) = (session.account.clone(), session.metered());
+    let (account, metered, clock) = (session.account.clone(), session.metered(), session.clock);
     let stopped_at = session.stopped_at.unwrap_or(now);
     let Some(metered) = metered else {
         tracing::error!(charger = %state.id, "a stopped session without a meter difference");
@@ -490,7 +494,7 @@ fn settle(state: &mut ChargerState, myself: &ActorRef<ChargerMessage>) {
     if !billing.is_synced() {
         return ask_position(state, myself);
     }
-    if let Some(command) = billing.settle(stopped_at, metered, now) {
+    if let Some(command) = billing.settle(clock.as_ref(), stopped_at, metered, now) {
         let session = billing.session.clone();
         ask_account(state, myself, &account, session, command);
     }

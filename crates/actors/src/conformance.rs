@@ -16,6 +16,7 @@ use chargeplane_domain::ids::{ConnectorNo, SessionId, TenantId};
 use chargeplane_domain::month::Month;
 use chargeplane_domain::placement::{Family, ShardId};
 use chargeplane_domain::session::{ChargeRecord, StopReason};
+use chargeplane_domain::tariff::fees::{Fees, MeteredTime};
 use chargeplane_domain::tariff::{Price, Slots, Tariff, zone};
 use chargeplane_domain::units::{Currency, Money, Timestamp, WattHours};
 use std::cmp::Reverse;
@@ -60,14 +61,21 @@ fn record_in(zone_name: &str, session: &str, account: &str, city: &str, ended_at
         billed_wh: WattHours(10),
         overshoot_wh: WattHours(0),
         by_period: [WattHours(10), WattHours(0), WattHours(0), WattHours(0)],
+        time: MeteredTime { charging_ms: 8, idle_ms: 1 },
         energy_amount: Money(70),
-        service_amount: Money(30),
+        service_amount: Money(25),
+        fees_amount: Money(5),
         total: Money(100),
         billed: Money(100),
         overshoot: Money(0),
         currency,
         stop_reason: StopReason::Driver,
-        tariff: Tariff { currency, prices: [price; 4], slots: Slots::uniform(2).expect("slots") },
+        tariff: Tariff {
+            currency,
+            prices: [price; 4],
+            slots: Slots::uniform(2).expect("slots"),
+            fees: Fees { per_minute: Money(9), ..Fees::NONE },
+        },
         session,
     }
 }

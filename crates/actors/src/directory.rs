@@ -24,6 +24,8 @@ pub struct GatewayEntry {
     pub children: BTreeMap<u16, ChargerId>,
     /// Keys by epoch, with the enrolment that each belongs to; revoked ones are not here.
     keys: Vec<(Keyring, u32)>,
+    /// The newest key that was enrolled, or that the gateway was heard under since its rotation; 0 for none.
+    confirmed: u32,
     /// Keys up to this epoch are revoked: who has one could seal whatever he likes, so not even a backlog that
     /// claims to be older is read. 0 for none.
     revoked_upto: u32,
@@ -38,9 +40,25 @@ impl GatewayEntry {
         keyring.open_up(packet).map(|(stream, opened)| (stream, opened, *incarnation))
     }
 
-    /// The newest keys.
-    pub fn newest(&self) -> Option<&Keyring> {
-        self.keys.last().map(|(keyring, _)| keyring)
+    /// The keys to seal with: the newest that the gateway surely has.
+    pub fn present(&self) -> Option<&Keyring> {
+        self.accepted(self.confirmed)
+    }
+
+    /// The keys of this epoch, unless later ones have taken their place.
+    pub fn accepted(&self, key_epoch: u32) -> Option<&Keyring> {
+        let keys = self.keys.iter().map(|(keyring, _)| keyring);
+        keys.filter(|keyring| keyring.key_epoch() >= self.confirmed).find(|keyring| keyring.key_epoch() == key_epoch)
+    }
+
+    /// Whether a key waits for the gateway to be heard under it.
+    pub fn is_rotating(&self) -> bool {
+        self.present().is_some() && self.keys.iter().any(|(keyring, _)| keyring.key_epoch() > self.confirmed)
+    }
+
+    /// Whether a packet under this key is the first word of a gateway that took a rotated key.
+    pub fn confirms(&self, key_epoch: u32) -> bool {
+        key_epoch > self.confirmed && self.accepted(key_epoch).is_some()
     }
 
     /// Keys up to this epoch are revoked; 0 for none.
@@ -79,6 +97,7 @@ impl Directory {
             let of_gateway = || credentials.iter().filter(|c| c.gateway == *id);
             let revoked_upto = of_gateway().filter(|c| c.revoked).map(|c| c.key_epoch).max().unwrap_or(0);
             let valid = of_gateway().filter(|c| c.key_epoch > revoked_upto);
+            let confirmed = valid.clone().filter(|c| c.confirmed).map(|c| c.key_epoch).max().unwrap_or(0);
             let keys = valid.map(|c| {
                 let key = GatewayKey { root: c.root_key, key_epoch: c.key_epoch };
                 (Keyring::new(id, &key), c.incarnation)
@@ -89,6 +108,7 @@ impl Directory {
                 shard: shard_of(Family::Station, gateway.station.as_str(), shards),
                 children: children.remove(id).unwrap_or_default(),
                 keys: keys.collect(),
+                confirmed,
                 revoked_upto,
             };
             (id.clone(), Arc::new(entry))

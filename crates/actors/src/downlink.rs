@@ -67,7 +67,7 @@ impl Downlink {
     ) {
         let directory = directory.load();
         let Some(entry) = directory.gateway(gateway) else { return };
-        if let Some(keyring) = entry.newest() {
+        if let Some(keyring) = entry.present() {
             self.publish(entry, keyring, counter, now, down);
         }
     }
@@ -84,7 +84,7 @@ impl Downlink {
     ) {
         let directory = directory.load();
         let Some(entry) = directory.gateway(gateway) else { return };
-        if let Some(keyring) = entry.newest().filter(|keyring| keyring.key_epoch() == boot.key_epoch) {
+        if let Some(keyring) = entry.accepted(boot.key_epoch) {
             self.publish(entry, keyring, counter, now, down);
         }
     }

@@ -377,12 +377,14 @@ pub struct AccountTally {
 impl AccountTally {
     fn add(&mut self, event: &AccountEvent) {
         match event {
-            AccountEvent::Debited { energy, service, .. } => {
+            AccountEvent::Debited { energy, service, fees, .. } => {
                 self.debits = self.debits.saturating_add(1);
-                self.billed = self.billed.saturating_add(magnitude(energy.0.saturating_add(service.0)));
+                let paid = energy.saturating_add(*service).saturating_add(*fees);
+                self.billed = self.billed.saturating_add(magnitude(paid.0));
             }
-            AccountEvent::Settled { energy, service, settled, .. } => {
-                let paid = energy.0.saturating_add(service.0).saturating_sub(settled.overshoot.0);
+            AccountEvent::Settled { energy, service, fees, settled, .. } => {
+                let taken = energy.saturating_add(*service).saturating_add(*fees);
+                let paid = taken.saturating_sub(settled.overshoot).0;
                 self.billed = self.billed.saturating_add(magnitude(paid));
                 self.refunded = self.refunded.saturating_add(magnitude(paid.saturating_neg()));
             }

@@ -375,7 +375,7 @@ fn send_commands(state: &mut GatewayActorState) {
     }
     let shared = Arc::clone(&state.shared);
     let directory = shared.directory.load();
-    let Some(keyring) = directory.gateway(&state.id).and_then(|entry| entry.newest()) else { return };
+    let Some(keyring) = directory.gateway(&state.id).and_then(|entry| entry.present()) else { return };
     let (mono, wall) = (shared.clock.mono(), shared.clock.wall());
     let Some(beat) = shared.beats.last(&state.id, keyring.key_epoch(), mono) else {
         // Their chargers send them again meanwhile.

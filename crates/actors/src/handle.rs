@@ -14,7 +14,7 @@ use crate::projection::{self, ProjectionMessage};
 use crate::reply::{Answer, Reply};
 use crate::shard::ShardMessage;
 use crate::shared::{NodeShared, ShardStatus};
-use crate::station::{NodeReport, StationMessage};
+use crate::station::{Explained, LimitsReport, NodeReport, StationMessage};
 use crate::telemetry::TelemetryMessage;
 use crate::views::*;
 use chargeplane_domain::account::{AccountAnswer, AccountCommand, AccountRejection};
@@ -28,7 +28,7 @@ use chargeplane_domain::placement::{Family, ShardId};
 use chargeplane_domain::rollup::{Hour, Rollup};
 use chargeplane_domain::sample::{NumberedSample, Reading};
 use chargeplane_domain::session::{ChargingSession, SessionState};
-use chargeplane_domain::station::LimitCommand;
+use chargeplane_domain::station::{LimitCommand, LimitOrder};
 use chargeplane_domain::units::{Timestamp, Watts};
 use chargeplane_protocol::envelope::gateway_number;
 use chargeplane_protocol::topic;
@@ -37,7 +37,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use audit::{AuditView, AuditedSession, EntryId, SampleRange};
+pub use audit::{AuditView, Audited, AuditedSession, EntryId, SampleRange};
 pub use operator_statement::{OperatorLine, OperatorQuery, OperatorStatement, Positions};
 pub use payouts::{PaidOut, Payee};
 pub use telemetry::ReadingRange;
@@ -94,6 +94,9 @@ pub enum CallError {
     /// The shard is not open on this node: nothing was done.
     #[error("shard {0} is not open: nothing was done, try again in a second")]
     NotServing(String),
+    /// What is read is behind the books: the answer would be less than there is.
+    #[error("the statement of {0} is behind the books: what was written last is not in it yet, ask again in a moment")]
+    Behind(String),
     /// A parked entity: an operator must look at the dead letters.
     #[error("{0} is parked after repeated failures; see the dead letters")]
     Parked(String),
@@ -176,6 +179,7 @@ mod accounts;
 mod audit;
 mod catalogue;
 mod chargers;
+mod enrolment;
 mod operations;
 mod operator_statement;
 mod payouts;

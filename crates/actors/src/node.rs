@@ -15,8 +15,10 @@ use crate::supervisor::{NodeSupervisor, SupervisorMessage};
 use arc_swap::ArcSwap;
 use chargeplane_cluster::coordination::{ClusterSettings, CoordinationError, NodeHello};
 use chargeplane_cluster::node_lease::{LeaseStatus, NodeLease};
+use chargeplane_domain::ids::GatewayId;
 use chargeplane_domain::placement::{Family, ShardId};
 use chargeplane_protocol::link::{Link, LinkRefused, LinkSink};
+use chargeplane_protocol::message::Stream;
 use chargeplane_protocol::topic;
 use ractor::{Actor, ActorRef};
 use sha2::{Digest, Sha256};
@@ -29,6 +31,9 @@ use tokio::time::Instant;
 
 /// How long a drain may take before the node goes without it: what was not flushed was not acknowledged.
 const DRAIN_LIMIT: Duration = Duration::from_secs(20);
+
+/// Gateways whose connections are to end and were not ended yet. A broker that falls behind ends all of them.
+const CUT_OFF_ROOM: usize = 1_024;
 
 /// Gauges that are sampled are sampled this often.
 const EXPORT_EVERY: Duration = Duration::from_secs(1);
@@ -85,6 +90,7 @@ impl Node {
             beats: Beats::default(),
             encoders: tokio::sync::Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
             catalogue_change: tokio::sync::Mutex::default(),
+            cut_off: tokio::sync::broadcast::Sender::new(CUT_OFF_ROOM),
             rebuilds: Default::default(),
             fatal: FatalSignal::default(),
             journal: OnceLock::new(),
@@ -105,7 +111,7 @@ impl Node {
 
     /// Where the link to the broker delivers.
     pub fn link_sink(&self) -> Arc<dyn LinkSink> {
-        Arc::new(Bridge::new(Arc::clone(&self.shared)))
+        Arc::new(Bridge::new(Arc::clone(&self.shared), self.handle.clone()))
     }
 
     /// Uses a link: subscribes to the topics of all station shards and sends through it.
@@ -117,10 +123,15 @@ impl Node {
         Ok(())
     }
 
-    /// Whether these are the credentials of an enrolled gateway.
-    pub fn authenticator(&self) -> impl Fn(&str, &str, &str) -> bool + Send + Sync + 'static {
+    /// Whether these are the credentials of an enrolled gateway; then its topics.
+    pub fn authenticator(&self) -> impl Fn(&str, &str, &str) -> Option<GatewayTopics> + Send + Sync + 'static {
         let shared = Arc::clone(&self.shared);
         move |client_id, username, password| authenticate(&shared, client_id, username, password)
+    }
+
+    /// Gateways whose connections to a broker are to end at once: their credentials are no longer good.
+    pub fn cut_off(&self) -> tokio::sync::broadcast::Receiver<GatewayId> {
+        self.shared.cut_off.subscribe()
     }
 
     /// The node's face.
@@ -193,15 +204,30 @@ fn process_start_ticks() -> u64 {
     rest.split_whitespace().nth(19).and_then(|field| field.parse().ok()).unwrap_or(0)
 }
 
-fn authenticate(shared: &NodeShared, client_id: &str, username: &str, password: &str) -> bool {
-    let Ok(gateway) = username.parse::<chargeplane_domain::ids::GatewayId>() else { return false };
+/// What an enrolled gateway may do at a broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayTopics {
+    /// The topics that it publishes to.
+    pub publish: Vec<String>,
+    /// The topic that it may subscribe to.
+    pub subscribe: String,
+}
+
+fn authenticate(shared: &NodeShared, client_id: &str, username: &str, password: &str) -> Option<GatewayTopics> {
+    let gateway = username.parse::<GatewayId>().ok()?;
     if topic::client_id(&gateway) != client_id {
-        return false;
+        return None;
     }
     let given: [u8; 32] = Sha256::digest(password.as_bytes()).into();
     let directory = shared.directory.load();
-    let newest = directory.credentials().iter().filter(|known| known.gateway == gateway && !known.revoked);
-    newest.max_by_key(|known| known.key_epoch).is_some_and(|known| known.password_sha256.ct_eq(&given).into())
+    let entry = directory.gateway(&gateway)?;
+    let own = directory.credentials().iter().filter(|known| known.gateway == gateway);
+    let good = own.filter(|known| !known.revoked && entry.accepted(known.key_epoch).is_some());
+    // All are compared, so that the time tells nothing.
+    let matching = good.filter(|known| known.password_sha256.ct_eq(&given).into()).count();
+    let publish = Stream::ALL.map(|stream| topic::up(&gateway, entry.shard.index, stream));
+    let topics = GatewayTopics { publish: publish.to_vec(), subscribe: topic::down(&gateway, entry.shard.index) };
+    (matching > 0).then_some(topics)
 }
 
 /// A lease that was taken away stops the node: another process may serve now.

@@ -186,6 +186,8 @@ pub struct NodeShared {
     pub(crate) encoders: tokio::sync::Semaphore,
     /// Held by who changes the catalogue or a key, from reading the directory to replacing it.
     pub(crate) catalogue_change: tokio::sync::Mutex<()>,
+    /// Tells who keeps the broker which gateways lost their right to be connected.
+    pub(crate) cut_off: tokio::sync::broadcast::Sender<chargeplane_domain::ids::GatewayId>,
     /// Read models that are built again.
     pub(crate) rebuilds: Rebuilds,
     /// Raised when a store failed.

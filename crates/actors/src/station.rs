@@ -8,7 +8,7 @@
 mod limits;
 mod report;
 
-pub use report::{ChargerStatus, NodeReport, StationReport};
+pub use report::{ChargerStatus, LimitsReport, NodeLimits, NodeReport, StationReport};
 
 use crate::admission::Permit;
 use crate::bridge::count_not_used;
@@ -19,14 +19,14 @@ use crate::metric;
 use crate::reply::Reply;
 use crate::shard::EntityLink;
 use crate::shared::NodeShared;
+use chargeplane_domain::allocation::Problem;
 use chargeplane_domain::allocation::lp::{Fallback, Programme, SolveOutcome, Source, allocate_with};
-use chargeplane_domain::allocation::{Problem, Tree};
 use chargeplane_domain::gateway::BootId;
 use chargeplane_domain::ids::{ChargerId, GatewayId, StationId};
 use chargeplane_domain::presence::{OFFLINE_AFTER_MS, Presence};
 use chargeplane_domain::station::{
-    BeatReport, BeatVerdict, ChargerBeat, LimitCommand, PowerConfig, StationEffect, StationEvent, StationPower,
-    StationState,
+    BeatReport, BeatVerdict, ChargerBeat, LimitCommand, LimitInEffect, LimitSchedule, PowerConfig, PowerExplanation,
+    StationEffect, StationEvent, StationPower, StationState,
 };
 use chargeplane_domain::units::{Mono, WattHours, Watts};
 use chargeplane_protocol::message::{Beat, Down, GrantEntry, Grants};
@@ -53,14 +53,18 @@ pub enum StationMessage {
     SessionEnded { charger: ChargerId },
     /// How much energy the charger's session may take.
     Allowance { charger: ChargerId, allowance: WattHours },
-    /// An operator sets or lifts the limit of a node of the tree.
+    /// Somebody sets or lifts the limit of a node of the tree, now, from a moment on or for a time.
     SetLimit { command: LimitCommand, reply: Reply<()>, permit: Permit },
-    /// That is durable, with the limit that it leaves in effect.
-    LimitDurable { node: String, limit: Option<Watts>, reply: Reply<()>, permit: Permit },
+    /// That is durable; without an event when it changed nothing.
+    LimitDurable { event: Option<StationEvent>, reply: Reply<()>, permit: Permit },
+    /// What was set and scheduled, and who did what.
+    Limits { reply: Reply<Box<LimitsReport>>, permit: Permit },
     /// The station as it is, with the nodes of its tree or without.
     View { tree: bool, reply: Reply<Box<StationReport>>, permit: Permit },
     /// What was last heard of these chargers.
     Statuses { of: Vec<ChargerId>, reply: Reply<BTreeMap<ChargerId, ChargerStatus>>, permit: Permit },
+    /// Why a charger has the power it has; none when the station has no such charger.
+    Explain { charger: ChargerId, reply: Reply<Option<Box<Explained>>>, permit: Permit },
     /// The gateways that are online.
     Online { reply: Reply<BTreeSet<GatewayId>>, permit: Permit },
     /// The catalogue changed. Without it the next tick notices.
@@ -80,13 +84,18 @@ impl StationMessage {
     pub fn refuse(self, why: CallError) {
         match self {
             Self::SetLimit { reply, .. } => reply.answer(Err(why)),
+            Self::Limits { reply, .. } => reply.answer(Err(why)),
             Self::View { reply, .. } => reply.answer(Err(why)),
             Self::Statuses { reply, .. } => reply.answer(Err(why)),
+            Self::Explain { reply, .. } => reply.answer(Err(why)),
             Self::Online { reply, .. } => reply.answer(Err(why)),
             _ => {}
         }
     }
 }
+
+/// Why a charger has the power it has, and whose limits the nodes above it have where they are not the catalogue's.
+pub type Explained = (PowerExplanation, Vec<Option<LimitInEffect>>);
 
 /// The station actor.
 pub struct StationActor;
@@ -127,8 +136,8 @@ pub struct StationActorState {
     presence: Presence<GatewayId>,
     disobeying: BTreeSet<ChargerId>,
     allowances: BTreeMap<ChargerId, WattHours>,
-    /// The tree with the catalogue's limits, and which catalogue that was.
-    catalogue: Option<Tree>,
+    limits: limits::Limits,
+    /// Which catalogue the machine was made from.
     catalogue_version: u64,
     /// A node is over its limit, and that was said.
     in_deficit: bool,
@@ -161,7 +170,7 @@ impl Actor for StationActor {
             presence: Presence::new(OFFLINE_AFTER_MS),
             disobeying: BTreeSet::new(),
             allowances: BTreeMap::new(),
-            catalogue: None,
+            limits: limits::Limits::default(),
             catalogue_version: 0,
             in_deficit: false,
             posed: None,
@@ -169,6 +178,8 @@ impl Actor for StationActor {
             longest_tick: Duration::ZERO,
             longest_solve_us: 0,
         };
+        // All that a restart finds is durable.
+        actor.limits.committed = limits::limits_of(&actor.durable);
         build(&mut actor);
         myself.send_interval(TICK_EVERY, || StationMessage::Tick);
         Ok(actor)
@@ -189,14 +200,18 @@ impl Actor for StationActor {
                 state.allowances.insert(charger, allowance);
             }
             StationMessage::SetLimit { command, reply, permit } => {
-                limits::on_set_limit(state, &myself, &command, reply, permit);
+                limits::on_change_limit(state, &myself, &command, reply, permit);
             }
-            StationMessage::LimitDurable { node, limit, reply, permit: _ } => {
-                limits::on_durable(state, &myself, &node, limit);
+            StationMessage::LimitDurable { event, reply, permit: _ } => {
+                limits::on_durable(state, &myself, event.as_ref());
                 reply.answer(Ok(()));
             }
+            StationMessage::Limits { reply, permit: _ } => reply.answer(Ok(Box::new(report::limits(state)))),
             StationMessage::View { tree, reply, permit: _ } => reply.answer(Ok(Box::new(report::station(state, tree)))),
             StationMessage::Statuses { of, reply, permit: _ } => reply.answer(Ok(report::statuses(state, of))),
+            StationMessage::Explain { charger, reply, permit: _ } => {
+                reply.answer(Ok(report::explain(state, &charger).map(Box::new)));
+            }
             StationMessage::Online { reply, permit: _ } => reply.answer(Ok(report::online(state))),
             StationMessage::CatalogueChanged { permit: _ } => on_catalogue(state),
             StationMessage::Tick => {
@@ -224,7 +239,7 @@ fn build(state: &mut StationActorState) {
     let directory = state.shared.directory.load();
     state.catalogue_version = directory.version;
     let Some(station) = directory.catalogue.stations.get(&state.id) else {
-        (state.power, state.catalogue) = (None, None);
+        (state.power, state.limits.catalogue) = (None, None);
         return;
     };
     let chargers = directory.chargers_of(&state.id);
@@ -237,18 +252,22 @@ fn build(state: &mut StationActorState) {
             for charger in &state.may_draw {
                 power.on_session_restored(now, charger);
             }
-            state.catalogue = Some(power.tree().clone());
-            power.on_limits(now, &state.durable);
+            state.limits.catalogue = Some(power.tree().clone());
+            state.limits.schedule = LimitSchedule::of(station);
+            state.limits.lead_ms = limits::Limits::lead_for(&config);
             state.statuses.retain(|charger, _| chargers.contains_key(charger));
             let gone = |gateway: &GatewayId| directory.gateway(gateway).is_none_or(|known| known.station != state.id);
             let gone: Vec<GatewayId> = state.presence.known().filter(|gateway| gone(gateway)).cloned().collect();
             gone.iter().for_each(|gateway| state.presence.on_removed(gateway));
             state.power = Some(power);
+            // After the ceilings and the open sessions: what is on its way down to a lower limit is a deficit for at
+            // most a lease, as after the cut itself.
+            limits::follow(state);
         }
         // The catalogue is checked before it is applied, so this is a defect: grant nothing.
         Err(error) => {
             tracing::error!(station = %state.id, %error, "the tree of limits is not usable: no grants");
-            (state.power, state.catalogue) = (None, None);
+            (state.power, state.limits.catalogue) = (None, None);
         }
     }
 }
@@ -329,6 +348,7 @@ fn on_session_ended(state: &mut StationActorState, charger: &ChargerId) {
 fn on_tick(state: &mut StationActorState, myself: &ActorRef<StationMessage>) {
     let started = Instant::now();
     let now = state.shared.clock.mono();
+    limits::follow(state);
     self_check(state, now);
     if state.posed.is_some() {
         // The tick before still waits; its deadline message will end it.

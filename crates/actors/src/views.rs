@@ -115,6 +115,8 @@ pub struct GatewayView {
     pub online: bool,
     /// It has a key.
     pub enrolled: bool,
+    /// A new key waits for it: it was not heard under it yet.
+    pub rotating: bool,
 }
 
 /// An account.
@@ -175,6 +177,8 @@ pub struct OperatorBalance {
     pub energy: Money,
     /// For service.
     pub service: Money,
+    /// For everything else: flat fees, minutes, least prices.
+    pub fees: Money,
     /// Metered and paid by no driver: zero or negative.
     pub overshoot: Money,
     /// Shares of revenue by agreement: received, less what was passed on.
@@ -186,7 +190,7 @@ pub struct OperatorBalance {
 impl OperatorBalance {
     /// Everything together: what is his and not paid out.
     pub fn total(&self) -> Money {
-        let parts = [self.energy, self.service, self.overshoot, self.shares, self.paid_out];
+        let parts = [self.energy, self.service, self.fees, self.overshoot, self.shares, self.paid_out];
         parts.into_iter().fold(Money::ZERO, Money::saturating_add)
     }
 }
@@ -357,6 +361,19 @@ pub struct Enrolment {
     pub password: String,
     /// MQTT client id to use.
     pub client_id: String,
-    /// Its chargers: (child, charger).
-    pub children: Vec<(u16, ChargerId)>,
+    /// Its chargers: child, charger, and what the catalogue says of it that a gateway must know.
+    pub children: Vec<(u16, ChargerId, ChildTerms)>,
+}
+
+/// What a gateway must know of a charger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChildTerms {
+    /// Most power it can give.
+    pub rated: Watts,
+    /// Least power it can charge with.
+    pub min: Watts,
+    /// What it falls to when its grants have ended while it charges.
+    pub fallback: Watts,
+    /// Number of connectors, from 1.
+    pub connectors: u8,
 }

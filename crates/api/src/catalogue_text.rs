@@ -6,6 +6,7 @@
 use chargeplane_domain::catalogue::{Catalogue, Charger, Gateway, Station};
 use chargeplane_domain::ids::{ChargerId, GatewayId, StationId, TariffId};
 use chargeplane_domain::tariff::book::TariffBook;
+use chargeplane_domain::tariff::fees::Fees;
 use chargeplane_domain::tariff::{Price, Slots, Tariff};
 use chargeplane_domain::units::{Currency, Money};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -69,6 +70,68 @@ pub struct TariffDocument {
     /// 48 digits, a half hour each from 00:00 in the station's zone: 0 sharp, 1 peak, 2 flat, 3 valley.
     #[schema(value_type = String)]
     pub slots: Slots,
+    /// What is paid beside energy and service; nothing when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fees: Option<FeesDocument>,
+}
+
+/// What a session costs beside its energy; what is left out is zero, or no bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FeesDocument {
+    /// Once a session in which energy flowed: a decimal with up to four decimals, like all amounts here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub flat: Option<Amount>,
+    /// A minute of charging. Time in which the charger is paused is free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub per_minute: Option<Amount>,
+    /// A minute in which the car is full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub idle_per_minute: Option<Amount>,
+    /// Seconds of a session's idle time that are free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_grace_s: Option<i64>,
+    /// Least that a session costs in which energy flowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub min: Option<Amount>,
+    /// Most that a session costs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub max: Option<Amount>,
+}
+
+impl FeesDocument {
+    /// The document of a tariff's fees; none when there are none.
+    pub fn of(fees: &Fees) -> Option<Self> {
+        let some = |amount: Money| (!amount.is_zero()).then_some(Amount(amount));
+        let document = Self {
+            flat: some(fees.flat),
+            per_minute: some(fees.per_minute),
+            idle_per_minute: some(fees.idle_per_minute),
+            idle_grace_s: Some(fees.idle_grace_s).filter(|grace| *grace != 0),
+            min: some(fees.min),
+            max: fees.max.map(Amount),
+        };
+        (!fees.is_none()).then_some(document)
+    }
+}
+
+impl From<FeesDocument> for Fees {
+    fn from(document: FeesDocument) -> Self {
+        let amount = |amount: Option<Amount>| amount.map_or(Money::ZERO, |amount| amount.0);
+        Self {
+            flat: amount(document.flat),
+            per_minute: amount(document.per_minute),
+            idle_per_minute: amount(document.idle_per_minute),
+            idle_grace_s: document.idle_grace_s.unwrap_or(0),
+            min: amount(document.min),
+            max: document.max.map(|max| max.0),
+        }
+    }
 }
 
 /// Prices of the four periods.
@@ -188,6 +251,34 @@ pub(crate) struct StationSchema {
     split: Option<SplitSchema>,
     /// The tree of limits: exactly one node has no parent.
     limits: Vec<LimitSchema>,
+    /// What is done with its power beyond the tree.
+    power: Option<PowerSchema>,
+}
+
+/// What a station does with its power beyond its tree of limits.
+#[derive(ToSchema)]
+#[schema(as = PowerDocument)]
+#[expect(dead_code, reason = "describes domain::catalogue::PowerSettings; a test compares the fields")]
+pub(crate) struct PowerSchema {
+    /// `fair` (the default), `proportional` or `strict`.
+    policy: Option<String>,
+    /// Lower limits by time of day, in the station's zone.
+    schedule: Option<Vec<ScheduledLimitSchema>>,
+}
+
+/// A lower limit every day between two times of the station's wall clock.
+#[derive(ToSchema)]
+#[schema(as = ScheduledLimitDocument)]
+#[expect(dead_code, reason = "describes domain::catalogue::ScheduledLimit; a test compares the fields")]
+pub(crate) struct ScheduledLimitSchema {
+    /// The node.
+    node: String,
+    /// From this time of day on, `17:00`.
+    from: String,
+    /// Until before this time of day; at or before `from`: of the next day.
+    until: String,
+    /// Most power through the node, in W.
+    limit_w: i64,
 }
 
 /// An agreement about a station's revenue.
@@ -257,6 +348,7 @@ impl From<CatalogueDocument> for Catalogue {
             currency: t.currency,
             prices: [price(t.prices.sharp), price(t.prices.peak), price(t.prices.flat), price(t.prices.valley)],
             slots: t.slots,
+            fees: t.fees.map_or(Fees::NONE, Fees::from),
         };
         Self {
             tariffs: document.tariffs.into_iter().map(|(id, t)| (id, tariff(t))).collect(),
@@ -282,6 +374,7 @@ impl From<&Catalogue> for CatalogueDocument {
                     valley: price(valley),
                 },
                 slots: t.slots,
+                fees: FeesDocument::of(&t.fees),
             }
         };
         Self {

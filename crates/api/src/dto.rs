@@ -5,18 +5,22 @@
 
 mod audit;
 mod charging;
+mod limits;
 mod money;
 mod operations;
 mod operators;
 mod power;
+mod power_why;
 mod telemetry;
 
 pub use audit::*;
 pub use charging::*;
+pub use limits::*;
 pub use money::*;
 pub use operations::*;
 pub use operators::*;
 pub use power::*;
+pub use power_why::*;
 pub use telemetry::*;
 
 use serde::{Deserialize, Serialize};

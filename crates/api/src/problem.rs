@@ -70,6 +70,7 @@ codes! {
         "quarantined" 423 "Quarantined: its log cannot be applied";
         "overloaded" 503 "Overloaded: nothing was done";
         "rebuild_running" 409 "It is being rebuilt already";
+        "behind" 503 "What is read is behind the books: nothing was done";
         "not_serving" 503 "The shard is not open: nothing was done";
         "interrupted" 504 "Interrupted: it may have been executed";
         "timeout" 504 "No answer in time: it may have been executed";
@@ -221,6 +222,7 @@ impl From<CallError> for Problem {
             CallError::Interrupted => Self::new("interrupted", detail),
             CallError::Timeout => Self::new("timeout", detail),
             CallError::NotServing(_) => Self::new("not_serving", detail),
+            CallError::Behind(_) => Self::new("behind", detail),
             CallError::Parked(_) => Self::new("parked", detail),
             CallError::Quarantined(_) => Self::new("quarantined", detail),
             CallError::Store(StoreError::Conflict { .. }) => Self::new("catalogue_conflict", detail),

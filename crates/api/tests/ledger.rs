@@ -9,6 +9,7 @@ use chargeplane_domain::account::{
     AccountAnswer, AccountCommand, AccountKind, AccountRejection, Holder, TransferTarget,
 };
 use chargeplane_domain::ids::AccountId;
+use chargeplane_domain::tariff::fees::{Fees, MeteredTime};
 use chargeplane_domain::tariff::{PERIODS, Price, Slots, Tariff};
 use chargeplane_domain::units::{Currency, Money, Timestamp, WattHours};
 use chargeplane_protocol::ledger::{self, Closing, Hello, LENGTH_BYTES, Outcome, Response, VERSION};
@@ -114,7 +115,7 @@ fn open(key: &str) -> AccountCommand {
 
 fn tariff() -> Tariff {
     let price = Price { energy: Money(8_000), service: Money(1_000) };
-    Tariff { currency: currency(), prices: [price; PERIODS], slots: Slots::uniform(0).unwrap() }
+    Tariff { currency: currency(), prices: [price; PERIODS], slots: Slots::uniform(0).unwrap(), fees: Fees::NONE }
 }
 
 fn authorise(session: &str, operator: &str) -> AccountCommand {
@@ -138,7 +139,8 @@ fn debit(session: &str, sequence: u32) -> AccountCommand {
         sequence,
         meter,
         by_period,
-        cumulative: tariff().price(&by_period),
+        time: MeteredTime::NONE,
+        cumulative: tariff().price(&by_period, &MeteredTime::NONE),
         hold_target: Money(20_000),
         at: Timestamp(0),
     }

@@ -66,6 +66,7 @@ pub use transfers::{
 
 use crate::ids::{AccountId, OperatorId, SessionId};
 use crate::split::{PartyShare, Split};
+use crate::tariff::fees::MeteredTime;
 use crate::tariff::{PERIODS, Priced, Tariff};
 use crate::units::{Currency, Money, Timestamp, WattHours};
 use serde::{Deserialize, Serialize};
@@ -182,7 +183,10 @@ pub struct SessionAccount {
     pub metered_at: Timestamp,
     /// The same by period.
     pub by_period: [WattHours; PERIODS],
-    /// What that energy costs.
+    /// Metered time so far.
+    #[serde(default, skip_serializing_if = "MeteredTime::is_none")]
+    pub time: MeteredTime,
+    /// What that energy and time cost.
     pub cumulative: Priced,
     /// What was paid of it; less than `cumulative` only when the money did not suffice.
     pub billed: Priced,
@@ -208,6 +212,9 @@ pub struct DebitAnswer {
     pub hold_left: Money,
     /// Available to the account's other sessions after the debit.
     pub available: Money,
+    /// Metered time so far. The last field: on the wire of the account books, where order counts, it may be left out.
+    #[serde(default, skip_serializing_if = "MeteredTime::is_none")]
+    pub time: MeteredTime,
 }
 
 /// How a session was settled: the final word about its money.
@@ -217,7 +224,7 @@ pub struct Settled {
     /// All metered energy: `billed_wh + overshoot_wh`.
     pub meter: WattHours,
     pub by_period: [WattHours; PERIODS],
-    /// What it costs: `billed + overshoot`.
+    /// What it costs in the end, not less than the tariff's least price: `billed + overshoot`.
     pub cumulative: Priced,
     /// Paid by the driver, all debits together.
     pub billed: Money,
@@ -228,6 +235,9 @@ pub struct Settled {
     /// The part of the hold that was given back.
     pub released: Money,
     pub at: Timestamp,
+    /// All metered time; the last field, as in [`DebitAnswer`].
+    #[serde(default, skip_serializing_if = "MeteredTime::is_none")]
+    pub time: MeteredTime,
 }
 
 /// What a key was used for.
@@ -330,7 +340,7 @@ pub enum AccountCommand {
         reserve: Money,
         at: Timestamp,
     },
-    /// Take what the session's energy so far costs and was not paid yet; then renew its hold out of the
+    /// Take what the session's energy and time so far cost and was not paid yet; then renew its hold out of the
     /// available money up to `hold_target` (a size, not content). `sequence` is the last plus one.
     Debit {
         session: SessionId,
@@ -340,10 +350,14 @@ pub enum AccountCommand {
         cumulative: Priced,
         hold_target: Money,
         at: Timestamp,
+        /// Metered time so far. The last field: where the order of fields counts it may be left out.
+        #[serde(default, skip_serializing_if = "MeteredTime::is_none")]
+        time: MeteredTime,
     },
     /// Take what is left to pay, from the hold, then from the available money, then from the operator's
     /// overshoot account; release the rest of the hold; close the session. A meter below the last reading
-    /// gives back what was taken too much: then no period may be above the last reading.
+    /// gives back what was taken too much: then no period may be above the last reading. So does less time than was
+    /// told before: its end is the final word about it.
     Settle {
         session: SessionId,
         sequence: u32,
@@ -351,6 +365,9 @@ pub enum AccountCommand {
         by_period: [WattHours; PERIODS],
         cumulative: Priced,
         at: Timestamp,
+        /// Metered time so far. The last field: where the order of fields counts it may be left out.
+        #[serde(default, skip_serializing_if = "MeteredTime::is_none")]
+        time: MeteredTime,
     },
 }
 
@@ -414,7 +431,8 @@ pub enum AccountEvent {
         reserve: Money,
         at: Timestamp,
     },
-    /// `energy` and `service` were taken; `hold` is held from now on.
+    /// `energy`, `service` and `fees` were taken; `hold` is held from now on. One of them is negative when, at the
+    /// highest price of the session, it was reclassified as another.
     Debited {
         session: SessionId,
         operator: OperatorId,
@@ -422,13 +440,17 @@ pub enum AccountEvent {
         sequence: u32,
         meter: WattHours,
         by_period: [WattHours; PERIODS],
+        #[serde(default, skip_serializing_if = "MeteredTime::is_none")]
+        time: MeteredTime,
         cumulative: Priced,
         energy: Money,
         service: Money,
+        #[serde(default, skip_serializing_if = "Money::is_zero")]
+        fees: Money,
         hold: Money,
         at: Timestamp,
     },
-    /// The session is closed. `energy` and `service` became revenue with this event, paid by the driver but
+    /// The session is closed. `energy`, `service` and `fees` became revenue with this event, paid by the driver but
     /// for `settled.overshoot`. They are negative when more was billed before than was metered in the end:
     /// the difference went back to the driver.
     Settled {
@@ -437,6 +459,8 @@ pub enum AccountEvent {
         currency: Currency,
         energy: Money,
         service: Money,
+        #[serde(default, skip_serializing_if = "Money::is_zero")]
+        fees: Money,
         settled: Settled,
         /// What the operator passes on of the session's whole price by its agreement.
         #[serde(default)]

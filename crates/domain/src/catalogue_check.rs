@@ -7,10 +7,12 @@
 #![deny(clippy::float_arithmetic, clippy::arithmetic_side_effects)]
 
 mod book;
+mod power;
 
 use crate::allocation::{Tree, TreeError};
 use crate::catalogue::{Catalogue, Charger, LimitNode, Station};
 use crate::ids::{ChargerId, StationId, TariffId};
+use crate::tariff::fees::{Fees, MAX_GRACE_S};
 use crate::tariff::{MAX_PRICE, PERIOD_NAMES, Tariff};
 use crate::units::Watts;
 use std::collections::{BTreeMap, BTreeSet};
@@ -107,6 +109,7 @@ pub fn validate(catalogue: &Catalogue) -> Result<(), Vec<CatalogueProblem>> {
     check_gateways(catalogue, &mut findings);
     check_chargers(catalogue, &mut findings);
     check_fallbacks(catalogue, &mut findings);
+    power::check_floors(catalogue, &mut findings);
     findings.into_result()
 }
 
@@ -121,6 +124,37 @@ fn check_tariff(id: &TariffId, tariff: &Tariff, findings: &mut Findings) {
                 );
             }
         }
+    }
+    check_fees(id, &tariff.fees, findings);
+}
+
+fn check_fees(id: &TariffId, fees: &Fees, findings: &mut Findings) {
+    let path = |fee: &str| format!("tariffs.{id}.fees.{fee}");
+    let amounts = [
+        ("flat", Some(fees.flat), "a session"),
+        ("per_minute", Some(fees.per_minute), "a minute"),
+        ("idle_per_minute", Some(fees.idle_per_minute), "a minute"),
+        ("min", Some(fees.min), "a session"),
+        ("max", fees.max, "a session"),
+    ];
+    for (fee, amount, of) in amounts {
+        if let Some(amount) = amount.filter(|amount| amount.0 < 0 || *amount > MAX_PRICE) {
+            findings.add(path(fee), format!("{amount} is not a fee"), format!("write 0 to {MAX_PRICE} {of}"));
+        }
+    }
+    if !(0..=MAX_GRACE_S).contains(&fees.idle_grace_s) {
+        findings.add(
+            path("idle_grace_s"),
+            format!("{} s are not a grace", fees.idle_grace_s),
+            format!("write 0 to {MAX_GRACE_S} seconds"),
+        );
+    }
+    if let Some(max) = fees.max.filter(|max| *max < fees.min) {
+        findings.add(
+            path("min"),
+            format!("{} is above the most that a session may cost, {max}", fees.min),
+            "write a min that is at most max".to_owned(),
+        );
     }
 }
 
@@ -151,6 +185,7 @@ fn check_station(id: &StationId, station: &Station, catalogue: &Catalogue, findi
     }
     check_split(id, station, findings);
     check_tree(id, &station.limits, findings);
+    power::check_schedule(id, station, findings);
 }
 
 fn check_split(id: &StationId, station: &Station, findings: &mut Findings) {
@@ -510,6 +545,9 @@ fn tariff_changes(old: &Tariff, new: &Tariff) -> Vec<String> {
     if old.slots != new.slots {
         changes.push("slots".to_owned());
     }
+    if old.fees != new.fees {
+        changes.push("fees".to_owned());
+    }
     changes
 }
 
@@ -542,6 +580,7 @@ fn station_changes(old: &Station, new: &Station) -> Vec<String> {
         nodes.push("order of limits".to_owned());
     }
     changes.append(&mut nodes);
+    changes.extend(power::changes(old, new));
     changes
 }
 

@@ -30,7 +30,7 @@ pub use apply::ApplyError;
 use crate::account::Settled;
 use crate::command::{Action, Command, CommandOutcome};
 use crate::ids::{AccountId, CommandId, ConnectorNo, OperatorId, SessionId, StationId};
-use crate::session::{ChargeRecord, ChargingSession, Origin, SessionState, StopReason};
+use crate::session::{ChargeRecord, ChargingSession, Flow, Origin, SessionState, StopReason};
 use crate::split::Split;
 use crate::tariff::Tariff;
 use crate::units::{Currency, Timestamp, WattHours};
@@ -196,6 +196,8 @@ pub enum ChargerCommand {
     GatewayFault { code: String, at: Timestamp },
     /// The charger is, or is not, in service. In service ends a fault.
     GatewayStatus { available: bool, at: Timestamp },
+    /// The gateway reports what the session's time is used for from `at` on.
+    GatewayFlow { session: SessionId, flow: Flow, at: Timestamp },
     /// Somebody wants the session to end.
     RequestStop { session: SessionId, origin: Origin, reason: StopReason, at: Timestamp, deadline: Timestamp },
     /// The account has settled.
@@ -223,6 +225,8 @@ pub enum ChargerEvent {
     CommandResolved { command: CommandId, outcome: CommandOutcome, at: Timestamp },
     /// The session began.
     SessionStarted { session: SessionId, register: WattHours, at: Timestamp },
+    /// From `at` on the session's time is used for something else.
+    FlowChanged { session: SessionId, flow: Flow, at: Timestamp },
     /// The session ended, or is known never to have begun. `refused` is the register the gateway reported, when
     /// that could not be used and `register` is where the session was last read.
     SessionStopped {

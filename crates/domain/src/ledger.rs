@@ -33,8 +33,9 @@ use std::fmt;
 use std::str::FromStr;
 
 /// An account of the books. Text form: `driver:main/a1`, `energy:main/op1:CNY`, `service:main/op1:CNY`,
-/// `top-up:main:CNY`, `overshoot:main/op1:CNY`, `rounding:main:CNY`, `adjustment:main:CNY`,
-/// `in-flight:main:CNY`, `share:main/owner1:CNY`, `collected:main/op1:CNY`, `payout:main:CNY`; stored as text.
+/// `fees:main/op1:CNY`, `top-up:main:CNY`, `overshoot:main/op1:CNY`, `rounding:main:CNY`,
+/// `adjustment:main:CNY`, `in-flight:main:CNY`, `share:main/owner1:CNY`, `collected:main/op1:CNY`,
+/// `payout:main:CNY`; stored as text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum LedgerAccount {
@@ -44,6 +45,8 @@ pub enum LedgerAccount {
     EnergyRevenue { operator: OperatorId, currency: Currency },
     /// An operator's revenue from service.
     ServiceRevenue { operator: OperatorId, currency: Currency },
+    /// An operator's revenue from what is neither energy nor service: flat fees, minutes, least prices.
+    FeeRevenue { operator: OperatorId, currency: Currency },
     /// Where top-ups come from: minus the money that was paid in.
     TopUpSource { tenant: TenantId, currency: Currency },
     /// Metered but not paid by a driver: minus what the operator bears.
@@ -267,6 +270,7 @@ impl LedgerAccount {
         match self {
             Self::EnergyRevenue { operator, .. }
             | Self::ServiceRevenue { operator, .. }
+            | Self::FeeRevenue { operator, .. }
             | Self::Overshoot { operator, .. }
             | Self::Collected { operator, .. } => Some(operator),
             Self::Share { party, .. } => Some(party),
@@ -285,6 +289,7 @@ impl LedgerAccount {
             Self::Driver(_) => None,
             Self::EnergyRevenue { currency, .. }
             | Self::ServiceRevenue { currency, .. }
+            | Self::FeeRevenue { currency, .. }
             | Self::TopUpSource { currency, .. }
             | Self::Overshoot { currency, .. }
             | Self::Adjustment { currency, .. }
@@ -305,6 +310,7 @@ impl fmt::Display for LedgerAccount {
             Self::ServiceRevenue { operator, currency } => {
                 write!(f, "service:{operator}:{currency}")
             }
+            Self::FeeRevenue { operator, currency } => write!(f, "fees:{operator}:{currency}"),
             Self::TopUpSource { tenant, currency } => write!(f, "top-up:{tenant}:{currency}"),
             Self::Overshoot { operator, currency } => write!(f, "overshoot:{operator}:{currency}"),
             Self::Adjustment { tenant, currency } => write!(f, "adjustment:{tenant}:{currency}"),
@@ -331,6 +337,7 @@ impl FromStr for LedgerAccount {
         match kind {
             "energy" => Ok(Self::EnergyRevenue { operator: owner.parse()?, currency }),
             "service" => Ok(Self::ServiceRevenue { operator: owner.parse()?, currency }),
+            "fees" => Ok(Self::FeeRevenue { operator: owner.parse()?, currency }),
             "overshoot" => Ok(Self::Overshoot { operator: owner.parse()?, currency }),
             "top-up" => Ok(Self::TopUpSource { tenant: TenantId::new(owner)?, currency }),
             "adjustment" => Ok(Self::Adjustment { tenant: TenantId::new(owner)?, currency }),

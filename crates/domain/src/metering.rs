@@ -119,6 +119,7 @@ pub fn lowered(
 #[allow(clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
+    use crate::tariff::fees::Fees;
     use crate::tariff::{Price, Slots};
     use crate::units::{Currency, Money};
     use proptest::prelude::*;
@@ -181,6 +182,7 @@ mod tests {
                 currency: Currency::new("CNY").unwrap(),
                 prices: prices.map(|price| Price { energy: Money(price), service: Money(1) }),
                 slots: Slots::uniform(0).unwrap(),
+                fees: Fees::NONE,
             };
             let before = by_period.map(WattHours);
             let after = lowered(&before, WattHours(meter), period, &tariff);

@@ -4,10 +4,15 @@
 //! Keeps SESS-1: a record's energy equals the meter's difference, and metered = billed + overshoot.
 #![deny(clippy::float_arithmetic, clippy::arithmetic_side_effects)]
 
+mod time;
+
+pub use time::{Flow, SessionClock};
+
 use crate::account::Settled;
 use crate::ids::{AccountId, ChargerId, ConnectorNo, OperatorId, SessionId, StationId};
 use crate::month::Month;
 use crate::split::Split;
+use crate::tariff::fees::MeteredTime;
 use crate::tariff::{PERIODS, Tariff, zone};
 use crate::units::{Currency, Money, Timestamp, WattHours};
 use serde::{Deserialize, Serialize};
@@ -148,6 +153,9 @@ pub struct ChargingSession {
     pub meter_start: Option<WattHours>,
     /// When it started, by the gateway's clock.
     pub started_at: Option<Timestamp>,
+    /// What its time was used for since then; none when it never began.
+    #[serde(default)]
+    pub clock: Option<SessionClock>,
     /// The charger's register at the end.
     pub meter_stop: Option<WattHours>,
     /// The register reported at the end, when it could not be used and `meter_stop` is the last that could.
@@ -177,7 +185,7 @@ impl ChargingSession {
 /// The final record of a session: what was metered, what it cost, who paid.
 ///
 /// `energy == meter_stop - meter_start == billed_wh + overshoot_wh == sum(by_period)` and
-/// `total == energy_amount + service_amount == billed + overshoot`.
+/// `total == energy_amount + service_amount + fees_amount == billed + overshoot`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChargeRecord {
     pub session: SessionId,
@@ -206,9 +214,13 @@ pub struct ChargeRecord {
     pub overshoot_wh: WattHours,
     /// Metered energy in sharp, peak, flat, valley.
     pub by_period: [WattHours; PERIODS],
+    /// Metered time. Time in which the charger was paused is not in it.
+    pub time: MeteredTime,
     pub energy_amount: Money,
     pub service_amount: Money,
-    /// Energy and service.
+    /// For the start, for time, and what the least price asks for beyond the others.
+    pub fees_amount: Money,
+    /// Energy, service and fees.
     pub total: Money,
     /// Paid by the driver.
     pub billed: Money,
@@ -256,8 +268,10 @@ impl ChargeRecord {
             billed_wh: settled.billed_wh,
             overshoot_wh: settled.overshoot_wh,
             by_period: settled.by_period,
+            time: settled.time,
             energy_amount: settled.cumulative.energy,
             service_amount: settled.cumulative.service,
+            fees_amount: settled.cumulative.fees,
             total,
             billed: settled.billed,
             overshoot: settled.overshoot,

@@ -4,9 +4,10 @@
 //! day, each with an energy price and a service price a kWh. An amount is always computed from the *whole*
 //! energy of a session so far, per period, in exact integers, and rounded once per component, half to even.
 //! So it does not matter into how many debits a session is cut: the total is the same (SESS-1, MONEY-2).
+//! Beside energy a tariff may have [`fees`]: once a session, for minutes, and bounds of the whole price.
 //!
 //! ```
-//! use chargeplane_domain::tariff::{Price, Slots, Tariff};
+//! use chargeplane_domain::tariff::{Price, Slots, Tariff, fees::{Fees, MeteredTime}};
 //! use chargeplane_domain::units::{Currency, Money, WattHours};
 //!
 //! let price = |energy, service| Price { energy: Money(energy), service: Money(service) };
@@ -14,17 +15,21 @@
 //!     currency: Currency::new("CNY").unwrap(),
 //!     prices: [price(12_000, 4_000), price(10_000, 4_000), price(7_000, 4_000), price(3_000, 4_000)],
 //!     slots: Slots::uniform(2).unwrap(),
+//!     fees: Fees { per_minute: Money(100), ..Fees::NONE },
 //! };
-//! // 2,500 Wh in the flat period at 0.70 + 0.40 a kWh.
-//! let priced = tariff.price(&[WattHours(0), WattHours(0), WattHours(2_500), WattHours(0)]);
-//! assert_eq!((priced.energy, priced.service), (Money(17_500), Money(10_000)));
-//! assert_eq!(priced.total().to_string(), "2.7500");
+//! // 2,500 Wh in the flat period at 0.70 + 0.40 a kWh, in 90 seconds at 0.01 a minute.
+//! let time = MeteredTime { charging_ms: 90_000, idle_ms: 0 };
+//! let priced = tariff.price(&[WattHours(0), WattHours(0), WattHours(2_500), WattHours(0)], &time);
+//! assert_eq!((priced.energy, priced.service, priced.fees), (Money(17_500), Money(10_000), Money(150)));
+//! assert_eq!(priced.total().to_string(), "2.7650");
 //! ```
 #![deny(clippy::float_arithmetic, clippy::arithmetic_side_effects)]
 
 pub mod book;
+pub mod fees;
 
 use crate::units::{Currency, Money, Timestamp, WattHours};
+use fees::{Fees, MeteredTime};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -75,15 +80,22 @@ pub struct Tariff {
     pub prices: [Price; PERIODS],
     /// The period of each half hour.
     pub slots: Slots,
+    /// What is paid beside energy and service. The last field, so that leaving it out is not another order of fields.
+    #[serde(default, skip_serializing_if = "Fees::is_none")]
+    pub fees: Fees,
 }
 
-/// An amount in its two components, each rounded once.
+/// An amount in its components, each rounded once. Of what a single event takes, a component may be negative: at the
+/// highest price of a session more energy leaves less of it for the fees.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Priced {
     /// For energy.
     pub energy: Money,
     /// For service.
     pub service: Money,
+    /// For everything else. The last field, left out when zero.
+    #[serde(default, skip_serializing_if = "Money::is_zero")]
+    pub fees: Money,
 }
 
 /// Why a tariff is not usable.
@@ -95,32 +107,57 @@ pub enum TariffError {
     /// A price is negative or above [`MAX_PRICE`].
     #[error("prices[{period}]: each component must be between 0 and {MAX_PRICE} a kWh")]
     Price { period: usize },
+    /// A fee, or a bound of the price, is negative or above [`MAX_PRICE`].
+    #[error("fees.{fee}: must be between 0 and {MAX_PRICE}")]
+    Fee { fee: &'static str },
+    /// The grace is negative or longer than [`fees::MAX_GRACE_S`].
+    #[error("fees.idle_grace_s: must be between 0 and {} seconds", fees::MAX_GRACE_S)]
+    Grace,
+    /// The least price is above the highest.
+    #[error("fees.min: must not be above fees.max")]
+    MinAboveMax,
 }
 
 impl Priced {
     /// Nothing.
-    pub const ZERO: Self = Self { energy: Money::ZERO, service: Money::ZERO };
+    pub const ZERO: Self = Self { energy: Money::ZERO, service: Money::ZERO, fees: Money::ZERO };
 
-    /// Both components together, held at the type's bounds.
+    /// All components together, held at the type's bounds.
     pub fn total(&self) -> Money {
-        self.energy.saturating_add(self.service)
+        self.energy.saturating_add(self.service).saturating_add(self.fees)
     }
 
     /// Component-wise sum, or `None` when it does not fit.
     pub fn checked_add(&self, other: &Self) -> Option<Self> {
-        Some(Self { energy: self.energy.checked_add(other.energy)?, service: self.service.checked_add(other.service)? })
+        Some(Self {
+            energy: self.energy.checked_add(other.energy)?,
+            service: self.service.checked_add(other.service)?,
+            fees: self.fees.checked_add(other.fees)?,
+        })
     }
 
     /// Component-wise difference, or `None` when it does not fit.
     pub fn checked_sub(&self, other: &Self) -> Option<Self> {
-        Some(Self { energy: self.energy.checked_sub(other.energy)?, service: self.service.checked_sub(other.service)? })
+        Some(Self {
+            energy: self.energy.checked_sub(other.energy)?,
+            service: self.service.checked_sub(other.service)?,
+            fees: self.fees.checked_sub(other.fees)?,
+        })
     }
 
-    /// The part of this that `funds` can pay: energy first, then service. Never more than either.
+    /// The part of this that `funds` can pay: energy first, then service, then fees. What goes back, a negative
+    /// component, goes back whole and pays for the others. Without one never more than `funds` nor than this; with
+    /// enough funds it is this.
     pub fn capped(&self, funds: Money) -> Self {
-        let energy = self.energy.min(funds).max(Money::ZERO);
-        let service = self.service.min(funds.saturating_sub(energy)).max(Money::ZERO);
-        Self { energy, service }
+        let parts = [self.energy, self.service, self.fees];
+        let back = parts.iter().fold(Money::ZERO, |sum, part| sum.saturating_add((*part).min(Money::ZERO)));
+        let mut left = funds.max(Money::ZERO).saturating_sub(back);
+        let [energy, service, fees] = parts.map(|part| {
+            let paid = part.min(left);
+            left = left.saturating_sub(paid.max(Money::ZERO));
+            paid
+        });
+        Self { energy, service, fees }
     }
 }
 
@@ -178,12 +215,12 @@ impl TryFrom<String> for Slots {
 }
 
 impl Tariff {
-    /// Checks that every price is between zero and [`MAX_PRICE`].
+    /// Checks that every price is between zero and [`MAX_PRICE`], and the fees.
     pub fn check(&self) -> Result<(), TariffError> {
         let fits = |money: Money| (Money::ZERO..=MAX_PRICE).contains(&money);
         match self.prices.iter().position(|p| !fits(p.energy) || !fits(p.service)) {
             Some(period) => Err(TariffError::Price { period }),
-            None => Ok(()),
+            None => self.fees.check(),
         }
     }
 
@@ -203,22 +240,55 @@ impl Tariff {
         totals.max().unwrap_or(Money::ZERO)
     }
 
-    /// What the whole energy of a session so far costs. The numerators are exact; each component is rounded
-    /// once, half to even, to 1/10,000 of the currency unit. Within [`MAX_PRICE`] and [`MAX_METER`] nothing
-    /// can overflow; beyond them amounts are held at the bounds of `i64`.
-    pub fn price(&self, by_period: &[WattHours; PERIODS]) -> Priced {
+    /// What a session so far costs: its whole energy by period, and its whole time. The numerators are exact; each
+    /// component is rounded once, half to even, to 1/10,000 of the currency unit. Never more than the highest price
+    /// of a session, and never less for more energy or time. Within [`MAX_PRICE`], [`MAX_METER`] and
+    /// [`fees::MAX_TIME_MS`] nothing can overflow; beyond them amounts are held at the bounds of `i64`.
+    pub fn price(&self, by_period: &[WattHours; PERIODS], time: &MeteredTime) -> Priced {
         let component = |price: fn(&Price) -> Money| {
             let numerator = self.prices.iter().zip(by_period).fold(0_i128, |sum, (p, energy)| {
                 sum.saturating_add(i128::from(price(p).0).saturating_mul(i128::from(energy.0)))
             });
             Money(round_half_even(numerator, WH_PER_KWH))
         };
-        Priced { energy: component(|p| p.energy), service: component(|p| p.service) }
+        let fees = self.fees.price(has_energy(by_period), time);
+        self.fees.capped(Priced { energy: component(|p| p.energy), service: component(|p| p.service), fees })
+    }
+
+    /// What a session costs in the end: not less than the least price, if energy flowed.
+    pub fn final_price(&self, by_period: &[WattHours; PERIODS], time: &MeteredTime) -> Priced {
+        self.fees.raised(has_energy(by_period), self.price(by_period, time))
+    }
+
+    /// Most that this much more energy and time cost, whatever period they fall into, rounded up; without the flat
+    /// fee. Not more than a session may cost at all.
+    pub fn most_for(&self, energy: WattHours, ms: i64) -> Money {
+        let cost = self.highest_price().0.saturating_mul(energy.0).checked_div(1_000).unwrap_or(0);
+        self.at_most(Money(cost.saturating_add(1)).saturating_add(self.fees.most_for(ms)))
+    }
+
+    /// An amount, or the highest price of a session if that is less.
+    pub fn at_most(&self, amount: Money) -> Money {
+        self.fees.max.map_or(amount, |max| amount.min(max))
+    }
+
+    /// True when `hold` is worth a start: it pays for the least price; and it pays for all that a session may cost,
+    /// or beyond `reserve` and the flat fee for `energy`.
+    pub fn can_start(&self, hold: Money, reserve: Money, energy: WattHours) -> bool {
+        if hold < self.fees.min || hold < reserve {
+            return false;
+        }
+        if self.fees.max.is_some_and(|max| hold >= max) {
+            return true;
+        }
+        let free = hold.saturating_sub(reserve).saturating_sub(self.fees.flat);
+        free >= Money::ZERO && self.affordable(free) >= energy
     }
 
     /// Most energy that `amount` surely pays, whatever periods it falls into: the floor at the highest
     /// price, and one Wh less where the division is exact and rounding up could exceed the amount.
     /// A free tariff affords [`MAX_METER`]; nothing or less affords nothing unless the tariff is free.
+    /// Fees are not looked at: whoever asks keeps back what they will be.
     pub fn affordable(&self, amount: Money) -> WattHours {
         let highest = i128::from(self.highest_price().0);
         if highest <= 0 {
@@ -232,6 +302,11 @@ impl Tariff {
         let sure = if exact && !never_rounds { whole.saturating_sub(1) } else { whole };
         WattHours(i64::try_from(sure).unwrap_or(i64::MAX)).min(MAX_METER)
     }
+}
+
+/// True when energy flowed.
+fn has_energy(by_period: &[WattHours; PERIODS]) -> bool {
+    by_period.iter().any(|energy| energy.is_positive())
 }
 
 fn is_multiple(money: Money, of: i128) -> bool {

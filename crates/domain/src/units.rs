@@ -42,6 +42,11 @@ macro_rules! quantities {
                 Self(self.0.saturating_neg())
             }
 
+            /// True for nothing: such a field need not be stored.
+            pub fn is_zero(&self) -> bool {
+                self.0 == 0
+            }
+
             /// True above zero.
             pub fn is_positive(self) -> bool {
                 self.0 > 0

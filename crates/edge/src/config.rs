@@ -20,11 +20,25 @@ pub struct GatewayConfig {
     pub policy: BatchPolicy,
     /// Most bytes of sealed telemetry in the ring; beyond it the oldest is dropped and declared.
     pub telemetry_capacity: u64,
+    /// What becomes of older telemetry while the ring fills up.
+    pub thinning: Thinning,
     /// The other timings.
     pub timings: Timings,
 }
 
 impl GatewayConfig {
+    /// How many hours of telemetry the ring holds without an answer, when all chargers together make so many samples a
+    /// second: as they are, and with the older ones thinned. An estimate from [`SAMPLE_BYTES`] and [`THINNED_BYTES`].
+    pub fn hours_held(&self, samples_per_s: u64) -> (f64, f64) {
+        let capacity = self.telemetry_capacity as f64;
+        let rate = samples_per_s.max(1) as f64 * 3_600.0;
+        let whole = capacity / (rate * SAMPLE_BYTES);
+        let young = self.thinning.after_ms as f64 / 3_600_000.0;
+        let kept = 1.0 / self.thinning.keep_one_in.max(1) as f64;
+        let rest = (capacity - young * rate * SAMPLE_BYTES) / (rate * kept * THINNED_BYTES);
+        (whole, if rest > 0.0 { (young + rest).max(whole) } else { whole })
+    }
+
     /// A configuration with the usual policy, timings and a ring of 256 MiB.
     pub fn new(gateway: GatewayId, shard: u16, key: GatewayKey, children: BTreeMap<u16, ChildConfig>) -> Self {
         Self {
@@ -34,8 +48,34 @@ impl GatewayConfig {
             children,
             policy: BatchPolicy::default(),
             telemetry_capacity: 256 << 20,
+            thinning: Thinning::default(),
             timings: Timings::default(),
         }
+    }
+}
+
+/// Bytes that a sample takes in the ring, sealed in a full batch of a few chargers.
+pub const SAMPLE_BYTES: f64 = 11.0;
+
+/// Bytes that a sample takes which thinning kept, with the gap before it.
+pub const THINNED_BYTES: f64 = 50.0;
+
+/// When telemetry in the ring is thinned, and how far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thinning {
+    /// From this share of the capacity on, in percent.
+    pub from_percent: u8,
+    /// What is older than so many milliseconds, by the wall clock of its sealing.
+    pub after_ms: i64,
+    /// One sample in so many of each charger is kept: those whose number it divides. 1 keeps all.
+    pub keep_one_in: u64,
+}
+
+impl Default for Thinning {
+    /// From half of the ring on, what is older than an hour, to a thirtieth: of ten samples a second one every three
+    /// seconds.
+    fn default() -> Self {
+        Self { from_percent: 50, after_ms: 3_600_000, keep_one_in: 30 }
     }
 }
 

@@ -11,11 +11,13 @@
 mod down;
 mod drain;
 mod seal;
+mod thin;
 
 use crate::batcher::Batcher;
 use crate::commands::Commands;
 use crate::config::GatewayConfig;
 use crate::effect::{ChargerStatus, Effect, Now, Ticket};
+use crate::flows::Flows;
 use crate::leases::Leases;
 use crate::outbox::Lane;
 use crate::ring::{CommandNote, Place, Recovered, Ring, RingError};
@@ -81,6 +83,7 @@ pub struct GatewayCore {
     next_sample: BTreeMap<u16, u64>,
     next_event: u64,
     statuses: BTreeMap<u16, ChargerStatus>,
+    flows: Flows,
     fast: Batcher,
     slow: Batcher,
     events: Vec<NumberedEvent>,
@@ -128,6 +131,7 @@ impl GatewayCore {
             next_sample: BTreeMap::new(),
             next_event: recovered.next_event.max(1),
             statuses: BTreeMap::new(),
+            flows: Flows::default(),
             fast: Batcher::default(),
             slow: Batcher::default(),
             events: Vec::new(),
@@ -159,7 +163,10 @@ impl GatewayCore {
 
     /// Takes what earlier boots left: their batches, and their numbers with the slack left out.
     fn take_over(&mut self, now: Now, recovered: Recovered) {
-        for found in recovered.batches {
+        let mut batches = recovered.batches;
+        // Age across streams: what is left of thinned batches has the age of the first of them.
+        batches.sort_by_key(|found| (found.made_us, found.meta.ticket));
+        for found in batches {
             if let Some(lane) = self.lanes.get_mut(found.meta.ticket.stream as usize) {
                 lane.insert(found, self.order, None);
                 self.order += 1;
@@ -260,10 +267,12 @@ impl GatewayCore {
             GatewayEvent::SessionStarted { session, register, .. } => {
                 let wait = self.config.timings.first_grant_wait_ms;
                 self.leases.on_session_started(now.mono, child, session, *register, None, wait);
+                self.flows.on_started(child, session);
                 self.beat_soon = true;
             }
             GatewayEvent::SessionStopped { session, .. } => {
                 self.leases.on_session_stopped(child, session);
+                self.flows.on_stopped(child);
                 self.beat_soon = true;
             }
             _ => {}
@@ -279,10 +288,15 @@ impl GatewayCore {
         number
     }
 
-    /// The state of a charger; kept until the next one, for the beats. Tell it before the samples it explains.
-    pub fn on_status(&mut self, _now: Now, child: u16, status: ChargerStatus) {
+    /// The state of a charger; kept until the next one, for the beats. Tell it before the samples it explains, and
+    /// the end of a session before a state without it. That the car of a session is full, is paused or charges again
+    /// becomes an event.
+    pub fn on_status(&mut self, now: Now, child: u16, status: ChargerStatus) {
         if !self.leases.knows(child) {
             return;
+        }
+        if let Some(changed) = self.flows.on_status(now, child, &status) {
+            self.number_event(changed);
         }
         self.leases.on_charging(child, status.charging);
         self.check_allowance(child, status.register);

@@ -17,10 +17,11 @@ pub mod stats;
 
 mod batcher;
 mod commands;
+mod flows;
 mod leases;
 mod outbox;
 
-pub use crate::config::{BatchPolicy, ChildConfig, GatewayConfig};
+pub use crate::config::{BatchPolicy, ChildConfig, GatewayConfig, Thinning};
 pub use crate::core::{EdgeError, GatewayCore, SampleRefused};
 pub use crate::effect::{Acked, ChargerStatus, Effect, Now, Ticket};
 pub use crate::ring::{FileRing, FileRingConfig, MemoryRing, Ring, RingError};

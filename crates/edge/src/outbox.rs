@@ -23,6 +23,8 @@ pub(crate) struct Held {
     pub key_epoch: u32,
     /// Age: lower is older, across streams.
     pub order: u64,
+    /// When it was sealed, or the oldest of what it is left of, in microseconds since 1970.
+    pub made_us: u64,
     /// First publication while the gateway was live; not for batches that had to wait for a connection.
     pub first_live: Option<Mono>,
     /// The packet itself until its first publication, so that a live batch is not read back.
@@ -36,6 +38,10 @@ pub(crate) struct Lane {
     stream: Stream,
     held: BTreeMap<Key, Held>,
     unsent: BTreeSet<Key>,
+    /// All that is held, by age.
+    by_age: BTreeSet<(u64, Key)>,
+    /// What was not thinned yet, by age.
+    whole: BTreeSet<(u64, Key)>,
     flying: VecDeque<(Mono, Key)>,
     acked: BTreeMap<BootId, u64>,
     hold_until: Option<Mono>,
@@ -50,6 +56,8 @@ impl Lane {
             stream,
             held: BTreeMap::new(),
             unsent: BTreeSet::new(),
+            by_age: BTreeSet::new(),
+            whole: BTreeSet::new(),
             flying: VecDeque::new(),
             acked: BTreeMap::new(),
             hold_until: None,
@@ -71,12 +79,15 @@ impl Lane {
 
     /// A sealed batch that lies in the ring, `order` being its age across streams.
     pub fn insert(&mut self, found: Found, order: u64, fresh: Option<Bytes>) {
-        let Found { meta, place, len, key_epoch } = found;
+        let Found { meta, place, len, key_epoch, made_us } = found;
         let key = (meta.ticket.boot, meta.ticket.seq);
         self.items += meta.items();
         self.bytes += len;
         self.unsent.insert(key);
-        self.held.insert(key, Held { meta, place, len, key_epoch, order, first_live: None, fresh, sent: None });
+        self.by_age.insert((order, key));
+        self.whole.insert((order, key));
+        let held = Held { meta, place, len, key_epoch, order, made_us, first_live: None, fresh, sent: None };
+        self.held.insert(key, held);
     }
 
     /// A connection is up: nothing is under way any more, and old telemetry waits for the node's cursors.
@@ -147,6 +158,8 @@ impl Lane {
     pub fn remove(&mut self, key: Key) -> Option<Held> {
         let held = self.held.remove(&key)?;
         self.unsent.remove(&key);
+        self.by_age.remove(&(held.order, key));
+        self.whole.remove(&(held.order, key));
         self.items -= held.meta.items();
         self.bytes -= held.len;
         Some(held)
@@ -216,7 +229,21 @@ impl Lane {
 
     /// The oldest batch and its age.
     pub fn oldest(&self) -> Option<(u64, Key)> {
-        self.held.first_key_value().map(|(key, held)| (held.order, *key))
+        self.by_age.first().copied()
+    }
+
+    /// The batches that were not thinned and are not under way, sealed before this moment, oldest first.
+    pub fn oldest_whole(&self, before_us: u64) -> impl Iterator<Item = (u64, Key)> + '_ {
+        let made = move |key: &Key| self.held.get(key).is_some_and(|held| held.made_us < before_us);
+        let old = self.whole.iter().copied().take_while(move |(_, key)| made(key));
+        old.filter(|(_, key)| self.unsent.contains(key))
+    }
+
+    /// The batch is as thin as it gets.
+    pub fn mark_thinned(&mut self, key: Key) {
+        if let Some(held) = self.held.get(&key) {
+            self.whole.remove(&(held.order, key));
+        }
     }
 
     /// Per boot, the lowest sequence that may still come.

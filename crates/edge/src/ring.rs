@@ -96,7 +96,11 @@ pub struct Found {
     pub len: u64,
     /// The key it is sealed under; the gateway may have been enrolled anew since.
     pub key_epoch: u32,
+    /// When it was sealed, by its header: microseconds since 1970.
+    pub made_us: u64,
 }
+
+pub(crate) use record::sealed_under;
 
 /// What was found at the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -65,6 +65,8 @@ pub struct StreamStats {
     pub refused_batches: u64,
     /// Batches dropped because the ring was full.
     pub dropped_batches: u64,
+    /// Batches replaced by a part of their samples, because the ring filled up.
+    pub thinned_batches: u64,
     /// Batches in the ring.
     pub held_batches: u64,
     /// Items in the ring.

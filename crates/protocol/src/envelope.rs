@@ -355,9 +355,7 @@ impl StreamKey {
         let mut packet = Vec::with_capacity(HEADER_LEN + plain.len() + TAG_LEN);
         packet.extend_from_slice(&aad);
         packet.extend_from_slice(plain);
-        let nonce = Array::from(self.nonce(&header));
-        let body = &mut packet[HEADER_LEN..];
-        let tag = self.cipher.encrypt_inout_detached(&nonce, &aad, body.into()).map_err(|_| SealError::Cipher)?;
+        let tag = encrypt(&self.cipher, self.nonce(&header), &aad, &mut packet[HEADER_LEN..])?;
         packet.extend_from_slice(&tag);
         Ok(packet)
     }
@@ -377,11 +375,8 @@ impl StreamKey {
         let (aad, rest) = packet.split_at(HEADER_LEN);
         let (cipher, tag) = rest.split_at(rest.len() - TAG_LEN);
         let mut plain = cipher.to_vec();
-        let nonce = Array::from(self.nonce(&header));
         let tag: [u8; TAG_LEN] = tag.try_into().map_err(|_| OpenError::Length)?;
-        self.cipher
-            .decrypt_inout_detached(&nonce, aad, plain.as_mut_slice().into(), &Array::from(tag))
-            .map_err(|_| OpenError::Authentication)?;
+        decrypt(&self.cipher, self.nonce(&header), aad, &mut plain, tag)?;
         Ok(Opened { header, plain })
     }
 
@@ -393,6 +388,25 @@ impl StreamKey {
         }
         nonce
     }
+}
+
+/// AES-256-GCM in place; returns the tag.
+fn encrypt(cipher: &Aes256Gcm, nonce: [u8; 12], aad: &[u8], body: &mut [u8]) -> Result<[u8; TAG_LEN], SealError> {
+    let tag = cipher.encrypt_inout_detached(&Array::from(nonce), aad, body.into()).map_err(|_| SealError::Cipher)?;
+    Ok(tag.into())
+}
+
+/// The reverse. After an error `body` is nobody's business.
+fn decrypt(
+    cipher: &Aes256Gcm,
+    nonce: [u8; 12],
+    aad: &[u8],
+    body: &mut [u8],
+    tag: [u8; TAG_LEN],
+) -> Result<(), OpenError> {
+    cipher
+        .decrypt_inout_detached(&Array::from(nonce), aad, body.into(), &Array::from(tag))
+        .map_err(|_| OpenError::Authentication)
 }
 
 /// HKDF-SHA256 with the derivation's salt and info: 32 bytes of key, 12 of mask.

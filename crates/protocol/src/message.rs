@@ -4,7 +4,7 @@ use chargeplane_domain::command::Action;
 use chargeplane_domain::gateway::BootId;
 use chargeplane_domain::ids::{AccountId, CommandId, ConnectorNo, SessionId};
 use chargeplane_domain::sample::{Gap, Sample};
-use chargeplane_domain::session::StopReason;
+use chargeplane_domain::session::{Flow, StopReason};
 use chargeplane_domain::units::{Mono, Timestamp, WattHours, Watts};
 use std::fmt;
 
@@ -192,6 +192,17 @@ pub enum GatewayEvent {
         /// When.
         at: Timestamp,
     },
+    /// What the time of an open session is used for from now on. A session charges until this is said.
+    FlowChanged {
+        /// The charger.
+        child: u16,
+        /// The session.
+        session: SessionId,
+        /// The car charges, is full, or waits for power.
+        flow: Flow,
+        /// Since when.
+        at: Timestamp,
+    },
 }
 
 impl GatewayEvent {
@@ -204,7 +215,8 @@ impl GatewayEvent {
             | Self::CommandResult { child, .. }
             | Self::Gap { child, .. }
             | Self::Fault { child, .. }
-            | Self::StatusChanged { child, .. } => *child,
+            | Self::StatusChanged { child, .. }
+            | Self::FlowChanged { child, .. } => *child,
         }
     }
 }

@@ -4,6 +4,7 @@ use super::journals::JournalAt;
 use super::world::{self, Slot};
 use chargeplane_actors::entry::{self, StoredEntry};
 use chargeplane_actors::shared::NodeConfig;
+use chargeplane_actors::views::PageOf;
 use chargeplane_domain::account::AccountEvent;
 use chargeplane_domain::ids::SessionId;
 use chargeplane_domain::placement::{Family, ShardId};
@@ -33,7 +34,8 @@ pub fn check(data: &Path, journal: &JournalAt, acknowledged: &[u32], accounts: u
         let mut served = 0i128;
         let mut after = None;
         loop {
-            let page = node.handle().accounts(after, 1_000).await?;
+            let page = PageOf { after, limit: 1_000, tenant: None };
+            let page = node.handle().accounts(page).await?;
             let Some(last) = page.last() else { break };
             after = Some(last.id.clone());
             served += page.iter().map(|view| i128::from(view.balance.0)).sum::<i128>();
@@ -83,9 +85,9 @@ async fn read_log(data: &Path, journal: &JournalAt) -> anyhow::Result<Log> {
 fn take(log: &mut Log, last: &mut BTreeMap<SessionId, u32>, event: AccountEvent) -> anyhow::Result<()> {
     match event {
         AccountEvent::Opened { .. } => log.accounts += 1,
-        AccountEvent::Debited { session, sequence, energy, service, .. } => {
+        AccountEvent::Debited { session, sequence, energy, service, fees, .. } => {
             let Money(energy) = energy;
-            log.taken += i128::from(energy) + i128::from(service.0);
+            log.taken += i128::from(energy) + i128::from(service.0) + i128::from(fees.0);
             let slot = Slot::of(&session).ok_or_else(|| anyhow::anyhow!("{session} is nobody's"))?;
             *log.by_slot.entry(slot.0).or_default() += 1;
             let before = last.insert(session.clone(), sequence).unwrap_or(0);

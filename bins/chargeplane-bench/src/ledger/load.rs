@@ -3,19 +3,22 @@
 use super::journals::JournalAt;
 use super::world::{self, Slot};
 use anyhow::Context;
-use chargeplane_actors::handle::{CallError, NodeHandle};
+use chargeplane_actors::handle::NodeHandle;
 use chargeplane_actors::node::Node;
+use chargeplane_actors::reply::{Answer, Answers};
 use chargeplane_domain::account::AccountAnswer;
-use chargeplane_domain::ids::SessionId;
+use chargeplane_domain::ids::{AccountId, SessionId};
 use hdrhistogram::Histogram;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Zipf};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// How often the child writes down what was acknowledged.
 const NOTE_EVERY: Duration = Duration::from_millis(100);
@@ -75,16 +78,15 @@ pub struct Counts {
 
 async fn load(node: &Node, args: &NodeArgs) -> anyhow::Result<()> {
     open_accounts(&node.handle(), args.accounts).await?;
-    let slots = args.callers * args.outstanding;
-    let counts = Arc::new(Counts::new(slots));
+    let counts = Arc::new(Counts::new(args.callers * args.outstanding));
     let mut ready = Vec::new();
-    for slot in 0..slots {
+    for caller in 0..args.callers {
         let (told, is_ready) = tokio::sync::oneshot::channel();
-        let caller = Caller { handle: node.handle(), counts: Arc::clone(&counts), slot: Slot(slot) };
-        let accounts = args.accounts;
+        let first = caller * args.outstanding;
+        let caller = Caller::new(node.handle(), Arc::clone(&counts), first..first + args.outstanding, args.accounts)?;
         tokio::spawn(async move {
-            if let Err(error) = caller.run(accounts, told).await {
-                eprintln!("slot {slot}: {error:#}");
+            if let Err(error) = caller.run(told).await {
+                eprintln!("slots from {first}: {error:#}");
                 std::process::exit(1);
             }
         });
@@ -114,60 +116,129 @@ async fn open_accounts(handle: &NodeHandle, accounts: usize) -> anyhow::Result<(
     Ok(())
 }
 
-/// One debit outstanding at any time, each on a session of its own.
+/// Answers to a caller, in the order of their arrival: one wake-up for as many as a commit lets out.
+#[derive(Default)]
+struct Collected {
+    answers: Mutex<Vec<(u64, Answer<AccountAnswer>)>>,
+    some: Notify,
+}
+
+impl Answers<AccountAnswer> for Collected {
+    fn take(&self, number: u64, answer: Answer<AccountAnswer>) {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.push((number, answer));
+        if answers.len() == 1 {
+            self.some.notify_one();
+        }
+    }
+}
+
+/// What a slot debits: a session on an account, authorised before its first debit.
+struct Place {
+    account: AccountId,
+    session: SessionId,
+    sequence: u32,
+}
+
+/// One debit outstanding at any time, on a session of the slot's own.
+struct Outstanding {
+    slot: Slot,
+    random: ChaCha8Rng,
+    places: BTreeMap<usize, Place>,
+    /// The account of the command under way.
+    on: usize,
+    began: Instant,
+}
+
+/// A caller keeps a debit outstanding for each of its slots.
 struct Caller {
     handle: NodeHandle,
     counts: Arc<Counts>,
-    slot: Slot,
+    slots: Vec<Outstanding>,
+    accounts: usize,
+    popularity: Zipf<f64>,
+    collected: Arc<Collected>,
 }
 
 impl Caller {
-    async fn run(self, accounts: usize, ready: tokio::sync::oneshot::Sender<()>) -> anyhow::Result<()> {
-        let mut sequences: BTreeMap<usize, (SessionId, u32)> = BTreeMap::new();
-        let mut random = ChaCha8Rng::seed_from_u64(self.slot.0 as u64);
-        let popularity = Zipf::new(accounts as f64, ZIPF)?;
-        let draw = |random: &mut ChaCha8Rng| match accounts {
-            1 => 0,
-            _ => (popularity.sample(random) as usize).clamp(1, accounts) - 1,
+    fn new(
+        handle: NodeHandle,
+        counts: Arc<Counts>,
+        slots: std::ops::Range<usize>,
+        accounts: usize,
+    ) -> anyhow::Result<Self> {
+        let outstanding = |slot: usize| Outstanding {
+            slot: Slot(slot),
+            random: ChaCha8Rng::seed_from_u64(slot as u64),
+            places: BTreeMap::new(),
+            on: 0,
+            began: Instant::now(),
         };
-        let first = draw(&mut random);
-        sequences.insert(first, (self.authorise(first).await?, 0));
-        // Nobody waits for the last slot before the load begins: it is an error only where the parent is gone.
-        let _ = ready.send(());
-        // So that the slots do not march in step.
-        tokio::time::sleep(Duration::from_micros(random.random_range(0..1_000))).await;
+        let popularity = Zipf::new(accounts as f64, ZIPF)?;
+        let collected = Arc::new(Collected::default());
+        Ok(Self { handle, counts, slots: slots.map(outstanding).collect(), accounts, popularity, collected })
+    }
+
+    async fn run(mut self, ready: tokio::sync::oneshot::Sender<()>) -> anyhow::Result<()> {
+        (0..self.slots.len()).try_for_each(|at| self.next(at))?;
+        let (mut ready, mut authorised) = (Some(ready), 0usize);
         loop {
-            let number = draw(&mut random);
-            let (session, sequence) = match sequences.get_mut(&number) {
-                Some(known) => known,
-                None => {
-                    let session = self.authorise(number).await?;
-                    sequences.entry(number).or_insert((session, 0))
+            self.collected.some.notified().await;
+            let answers = std::mem::take(&mut *self.collected.answers.lock().unwrap_or_else(PoisonError::into_inner));
+            for (number, answer) in answers {
+                let at = usize::try_from(number)?;
+                authorised += usize::from(self.answered(at, answer)?);
+                if authorised == self.slots.len()
+                    && let Some(ready) = ready.take()
+                {
+                    // Nobody waits for the last caller before the load begins: an error only where the parent is gone.
+                    let _ = ready.send(());
+                    // So that the callers do not march in step.
+                    let micros = self.slots[0].random.random_range(0..1_000);
+                    tokio::time::sleep(Duration::from_micros(micros)).await;
                 }
-            };
-            *sequence += 1;
-            self.debit(number, session.clone(), *sequence).await?;
+                self.next(at)?;
+            }
         }
     }
 
-    async fn authorise(&self, number: usize) -> anyhow::Result<SessionId> {
-        let session = self.slot.session(number)?;
-        self.handle.account_command(world::account(number)?, world::authorise(&session)?).await?;
-        Ok(session)
-    }
-
-    async fn debit(&self, number: usize, session: SessionId, sequence: u32) -> anyhow::Result<()> {
-        let debit = world::debit(session, sequence);
-        let began = Instant::now();
-        let answer: Result<AccountAnswer, CallError> =
-            self.handle.account_command(world::account(number)?, debit).await;
+    /// Takes an answer in. True when it is that of an authorisation.
+    fn answered(&mut self, at: usize, answer: Answer<AccountAnswer>) -> anyhow::Result<bool> {
+        let slot = &self.slots[at];
         match answer {
             Ok(AccountAnswer::Debited(_)) => {
-                self.counts.acknowledged(self.slot.0, began);
-                Ok(())
+                self.counts.acknowledged(slot.slot.0, slot.began);
+                Ok(false)
             }
-            other => anyhow::bail!("account {number}, sequence {sequence}: {other:?}"),
+            Ok(AccountAnswer::Authorised { .. }) => Ok(true),
+            other => anyhow::bail!("slot {}, account {}: {other:?}", slot.slot.0, slot.on),
         }
+    }
+
+    /// Sends a slot's next debit, or the authorisation before its first on an account.
+    fn next(&mut self, at: usize) -> anyhow::Result<()> {
+        let slot = &mut self.slots[at];
+        let waits_for_its_first = slot.places.get(&slot.on).is_some_and(|place| place.sequence == 0);
+        if !waits_for_its_first && self.accounts > 1 {
+            slot.on = (self.popularity.sample(&mut slot.random) as usize).clamp(1, self.accounts) - 1;
+        }
+        let (place, command) = match slot.places.entry(slot.on) {
+            Entry::Occupied(known) => {
+                let place = known.into_mut();
+                place.sequence += 1;
+                let command = world::debit(place.session.clone(), place.sequence);
+                (place, command)
+            }
+            Entry::Vacant(free) => {
+                let (account, session) = (world::account(slot.on)?, slot.slot.session(slot.on)?);
+                let command = world::authorise(&session)?;
+                (free.insert(Place { account, session, sequence: 0 }), command)
+            }
+        };
+        slot.began = Instant::now();
+        let answers: Arc<dyn Answers<AccountAnswer>> = Arc::clone(&self.collected) as _;
+        self.handle.post(&place.account, command, &answers, at as u64);
+        Ok(())
     }
 }
 

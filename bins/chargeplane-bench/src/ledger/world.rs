@@ -7,6 +7,7 @@ use chargeplane_actors::shared::{NodeConfig, Ports};
 use chargeplane_domain::account::{AccountCommand, AccountKind, Holder};
 use chargeplane_domain::allocation::lp::{Programme, SolveDone, Solver, SolverBusy};
 use chargeplane_domain::ids::{AccountId, SessionId};
+use chargeplane_domain::tariff::fees::{Fees, MeteredTime};
 use chargeplane_domain::tariff::{PERIODS, Price, Priced, Slots, Tariff};
 use chargeplane_domain::units::{Currency, Money, Timestamp, WattHours};
 use chargeplane_sqlite::{DataDir, Stores};
@@ -84,14 +85,15 @@ pub fn account(number: usize) -> anyhow::Result<AccountId> {
 
 pub fn tariff() -> anyhow::Result<Tariff> {
     let price = Price { energy: Money(8_000), service: Money(1_000) };
-    Ok(Tariff { currency: currency()?, prices: [price; PERIODS], slots: Slots::uniform(0).context("period 0 exists")? })
+    let slots = Slots::uniform(0).context("period 0 exists")?;
+    Ok(Tariff { currency: currency()?, prices: [price; PERIODS], slots, fees: Fees::NONE })
 }
 
 /// What metered energy costs under that tariff.
 fn price(by_period: &[WattHours; PERIODS]) -> Priced {
     static TARIFF: OnceLock<Option<Tariff>> = OnceLock::new();
     let tariff = TARIFF.get_or_init(|| tariff().ok());
-    tariff.as_ref().map_or(Priced::ZERO, |tariff| tariff.price(by_period))
+    tariff.as_ref().map_or(Priced::ZERO, |tariff| tariff.price(by_period, &MeteredTime::NONE))
 }
 
 /// Watt-hours of one debit.
@@ -131,6 +133,7 @@ pub fn debit(session: SessionId, sequence: u32) -> AccountCommand {
         sequence,
         meter,
         by_period,
+        time: MeteredTime::NONE,
         cumulative: price(&by_period),
         hold_target: Money(20_000),
         at: Timestamp(i64::from(sequence)),

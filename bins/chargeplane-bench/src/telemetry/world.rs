@@ -88,6 +88,7 @@ pub async fn populate(store: &dyn CatalogueStore, chargers: usize) -> anyhow::Re
             tariff: tariff.clone(),
             split: None,
             limits,
+            power: Default::default(),
         };
         catalogue.stations.insert(station.clone(), place);
         catalogue.gateways.insert(gateway(number)?, Gateway { station });
@@ -114,6 +115,7 @@ pub async fn populate(store: &dyn CatalogueStore, chargers: usize) -> anyhow::Re
             gateway,
             incarnation: 1,
             key_epoch: KEY_EPOCH,
+            confirmed: true,
             root_key: root_key(number),
             password_sha256: [0; 32],
             revoked: false,

@@ -7,6 +7,7 @@
 use super::bounds::Bounds;
 use super::findings::Findings;
 use super::frame::{EntityEvent, Frame};
+use super::price::{Prices, Used};
 use super::value::{field, int, text, variant};
 use rmpv::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,10 +57,10 @@ pub struct SessionMoney {
     read_at: i128,
     sequence: i64,
     meter: i128,
-    by_period: Vec<i128>,
+    used: Used,
     paid: i128,
     revenue: i128,
-    prices: Vec<(i128, i128)>,
+    prices: Prices,
     agreement: Option<Agreement>,
 }
 
@@ -116,6 +117,12 @@ pub struct Settled {
     pub billed: i128,
     /// Borne by the operator.
     pub overshoot: i128,
+    /// Time in which the car charged, ms.
+    pub charging_ms: i128,
+    /// Time in which it was full, ms.
+    pub idle_ms: i128,
+    /// What all of it costs beside energy and service.
+    pub fees: i128,
 }
 
 /// How long a gateway that is cut off may keep what it read, in ms.
@@ -125,9 +132,20 @@ const RING_AGE_MS: i128 = 24 * 3_600_000;
 struct Reading {
     sequence: i64,
     meter: i128,
-    by_period: Vec<i128>,
-    energy: i128,
-    service: i128,
+    used: Used,
+    /// Energy, service, fees.
+    cost: [i128; 3],
+}
+
+impl Reading {
+    fn total(&self) -> i128 {
+        self.cost.iter().sum()
+    }
+}
+
+/// An amount that is left out when it is zero.
+fn wide_or_zero(value: &Value, name: &str) -> Option<i128> {
+    field(value, name).map_or(Some(0), |_| wide(value, name))
 }
 
 fn wide(value: &Value, name: &str) -> Option<i128> {
@@ -136,21 +154,12 @@ fn wide(value: &Value, name: &str) -> Option<i128> {
 
 fn reading(value: &Value) -> Option<Reading> {
     let cumulative = field(value, "cumulative")?;
-    let by_period = field(value, "by_period")?.as_array()?;
     Some(Reading {
         sequence: int(value, "sequence")?,
         meter: wide(value, "meter")?,
-        by_period: by_period.iter().filter_map(Value::as_i64).map(i128::from).collect(),
-        energy: wide(cumulative, "energy")?,
-        service: wide(cumulative, "service")?,
+        used: Used::read(value)?,
+        cost: [wide(cumulative, "energy")?, wide(cumulative, "service")?, wide_or_zero(cumulative, "fees")?],
     })
-}
-
-/// Half to even, in one place, as the tariff's contract says.
-pub fn priced(by_period: &[i128], prices: impl Iterator<Item = i128>) -> i128 {
-    let exact: i128 = by_period.iter().zip(prices).map(|(wh, price)| wh * price).sum();
-    let (whole, rest) = (exact.div_euclid(1000), exact.rem_euclid(1000));
-    whole + i128::from(rest > 500 || (rest == 500 && whole % 2 == 1))
 }
 
 /// The part of a journal key after its kind: `account:main/a1` is `main/a1`.
@@ -448,8 +457,7 @@ impl Ledger {
 
     fn take_hold(&mut self, account: String, value: &Value, at: &str, findings: &mut Findings) -> Option<()> {
         let (session, hold) = (text(value, "session")?, wide(value, "hold")?);
-        let prices = field(field(value, "tariff")?, "prices")?.as_array()?;
-        let prices = prices.iter().filter_map(|price| Some((wide(price, "energy")?, wide(price, "service")?)));
+        let prices = Prices::read(field(value, "tariff")?)?;
         // The node's own word for it bounds nothing: it is held to what was worked out beforehand.
         let (reserve, most) = (wide(value, "reserve")?, self.bounds.reserve());
         findings.check("MONEY-4", (0..=most).contains(&reserve), || {
@@ -463,7 +471,6 @@ impl Ledger {
         let agreement = field(value, "split").filter(|split| !split.is_nil());
         let agreement = agreement.map(|split| Agreement::read(split).ok_or(())).transpose().ok()?;
         let read_at = wide(value, "at").unwrap_or_default();
-        let prices = prices.collect();
         let money = SessionMoney { account, hold, read_at, prices, agreement, ..SessionMoney::default() };
         let before = self.sessions.insert(session.to_owned(), money);
         findings.check("MONEY-2", before.is_none(), || format!("{at}: {session} was held for twice"));
@@ -479,21 +486,28 @@ impl Ledger {
         findings: &mut Findings,
     ) -> Option<()> {
         let (session, currency) = (text(value, "session")?, text(value, "currency")?);
-        let (energy, service) = (wide(value, "energy")?, wide(value, "service")?);
+        let (energy, service, fees) = (wide(value, "energy")?, wide(value, "service")?, wide_or_zero(value, "fees")?);
+        let taken = energy + service + fees;
         let (operator, hold) = (text(value, "operator")?, wide(value, "hold")?);
-        self.take_reading(session, &account, &reading(value)?, false, at, findings);
+        let reading = reading(value)?;
+        self.take_reading(session, &account, &reading, false, at, findings);
         let money = self.sessions.entry(session.to_owned()).or_default();
         findings.check("MONEY-2", !money.released, || format!("{at}: {session} is debited after its release"));
         let freed = money.hold - hold;
         money.hold = hold;
         money.read_at = wide(value, "at").unwrap_or(money.read_at);
-        money.paid += energy + service;
-        money.revenue += energy + service;
+        money.paid += taken;
+        money.revenue += taken;
+        let (paid, total) = (money.paid, reading.total());
+        findings.check("SESS-1", taken >= 0 && paid <= total, || {
+            format!("{at}: {session} has paid {paid} with {taken} of this debit, everything so far costs {total}")
+        });
         self.debits += 1;
         self.accounts.entry(account.clone()).or_default().held -= freed;
         self.post(&frame.shard, currency, format!("energy:{operator}:{currency}"), energy);
         self.post(&frame.shard, currency, format!("service:{operator}:{currency}"), service);
-        self.post_driver(&frame.shard, currency, &account, -(energy + service));
+        self.post(&frame.shard, currency, format!("fees:{operator}:{currency}"), fees);
+        self.post_driver(&frame.shard, currency, &account, -taken);
         Some(())
     }
 
@@ -506,24 +520,27 @@ impl Ledger {
         findings: &mut Findings,
     ) -> Option<()> {
         let (session, currency) = (text(value, "session")?, text(value, "currency")?);
-        let (energy, service) = (wide(value, "energy")?, wide(value, "service")?);
+        let (energy, service, fees) = (wide(value, "energy")?, wide(value, "service")?, wide_or_zero(value, "fees")?);
         let (operator, inner) = (text(value, "operator")?, field(value, "settled")?);
+        let reading = reading(inner)?;
         let settled = Settled {
+            charging_ms: reading.used.charging_ms,
+            idle_ms: reading.used.idle_ms,
+            fees: reading.cost[2],
             meter: wide(inner, "meter")?,
             billed_wh: wide(inner, "billed_wh")?,
             overshoot_wh: wide(inner, "overshoot_wh")?,
             billed: wide(inner, "billed")?,
             overshoot: wide(inner, "overshoot")?,
         };
-        let reading = reading(inner)?;
-        let total = reading.energy + reading.service;
+        let total = reading.total();
         self.take_reading(session, &account, &reading, true, at, findings);
         let money = self.sessions.entry(session.to_owned()).or_default();
         findings.check("MONEY-2", money.settled.is_none(), || format!("{at}: {session} was settled twice"));
         // The driver's leg comes from the running total of what he paid, the operator's from this event.
         let paid_now = settled.billed - money.paid;
         let freed = money.hold;
-        money.revenue += energy + service;
+        money.revenue += energy + service + fees;
         (money.paid, money.hold, money.settled) = (settled.billed, 0, Some(settled));
         let (revenue, most) = (money.revenue, self.bounds.overshoot());
         let released = money.released;
@@ -555,13 +572,15 @@ impl Ledger {
         self.accounts.entry(account.clone()).or_default().held -= freed;
         self.post(&frame.shard, currency, format!("energy:{operator}:{currency}"), energy);
         self.post(&frame.shard, currency, format!("service:{operator}:{currency}"), service);
+        self.post(&frame.shard, currency, format!("fees:{operator}:{currency}"), fees);
         self.post(&frame.shard, currency, format!("overshoot:{operator}:{currency}"), -settled.overshoot);
         self.post_driver(&frame.shard, currency, &account, -paid_now);
         Some(())
     }
 
     /// Sequence, meter and price of a reading against the ones before. Only the last, the settlement, may be below
-    /// the one before: then no period grew, so that what goes back is what was taken for energy that never flowed.
+    /// the one before: then no period grew, so that what goes back is what was taken for energy that never flowed. Its
+    /// time may be below, because a pause may be told late.
     fn take_reading(
         &mut self,
         session: &str,
@@ -579,20 +598,25 @@ impl Ledger {
             format!("{at}: {session} sequence {} after {}", r.sequence, money.sequence)
         });
         findings.check("MONEY-2", money.account == account, || format!("{at}: {session} belongs to {}", money.account));
-        let by_period: i128 = r.by_period.iter().sum();
-        let (before, now) = (&money.by_period, &r.by_period);
+        let by_period: i128 = r.used.by_period.iter().sum();
+        let (before, now) = (&money.used.by_period, &r.used.by_period);
         let grows = r.meter >= money.meter && before.iter().zip(now).all(|(before, now)| now >= before);
         let corrects = last && r.meter < money.meter && before.iter().zip(now).all(|(before, now)| now <= before);
         findings.check("SESS-1", (grows || corrects) && by_period == r.meter, || {
             format!("{at}: {session} at {} Wh after {}, periods sum to {by_period}", r.meter, money.meter)
         });
-        let energy = priced(&r.by_period, money.prices.iter().map(|(energy, _)| *energy));
-        let service = priced(&r.by_period, money.prices.iter().map(|(_, service)| *service));
-        findings.check("SESS-1", (energy, service) == (r.energy, r.service), || {
-            format!("{at}: {session} priced {} + {}, should be {energy} + {service}", r.energy, r.service)
+        let (ms_before, ms) = (&money.used, &r.used);
+        let passes = ms.charging_ms >= ms_before.charging_ms && ms.idle_ms >= ms_before.idle_ms;
+        let sane = ms.charging_ms >= 0 && ms.idle_ms >= 0;
+        findings.check("SESS-1", sane && (passes || last), || {
+            format!("{at}: {session} after {} ms and {} ms idle: {ms:?}", ms_before.charging_ms, ms_before.idle_ms)
+        });
+        let should = money.prices.price(&r.used, last);
+        findings.check("SESS-1", should == r.cost, || {
+            format!("{at}: {session} priced {:?} (energy, service, fees), should be {should:?}", r.cost)
         });
         (money.sequence, money.meter) = (r.sequence, r.meter);
-        money.by_period.clone_from(&r.by_period);
+        money.used = r.used.clone();
     }
 
     fn post_driver(&mut self, shard: &str, currency: &str, account: &str, amount: i128) {

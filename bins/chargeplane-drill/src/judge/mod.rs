@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod load;
 pub mod outside;
 pub mod power;
+pub mod price;
 pub mod promises;
 pub mod station;
 pub mod store;
@@ -147,6 +148,9 @@ fn judge_served_records(records: &[Value], stations: &StationLog, findings: &mut
                 && number("overshoot_wh") == Some(own.overshoot_wh)
                 && money("billed") == Some(own.billed)
                 && money("overshoot") == Some(own.overshoot)
+                && money("fees_amount") == Some(own.fees)
+                && number("charging_ms") == Some(own.charging_ms)
+                && number("idle_ms") == Some(own.idle_ms)
         });
         findings.check("MONEY-3", fits, || format!("{id}: served {record}, the journal has {own:?}"));
     }

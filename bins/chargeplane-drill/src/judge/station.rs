@@ -1,7 +1,8 @@
 //! What the station shards' logs say of sessions and commands, compared with what the fleet saw.
 //!
 //! SESS-1: a session has one record, its energy is the meter's difference as the fleet read it, and what was
-//! billed and borne add up to it, in the record and in the account's log alike.
+//! billed and borne add up to it, in the record and in the account's log alike. Its time is no more than its gateway
+//! told: nobody pays for time in which the charger was paused.
 //! CMD-1: nothing took effect twice, and an end that was recorded is what the fleet did.
 
 use super::findings::Findings;
@@ -33,8 +34,36 @@ pub struct Record {
     pub billed: i64,
     /// Borne by the operator, 1/10,000.
     pub overshoot: i64,
+    /// Time in which the car charged, ms.
+    pub charging_ms: i64,
+    /// Time in which it was full, ms.
+    pub idle_ms: i64,
+    /// The price beside energy and service, 1/10,000.
+    pub fees: i64,
     /// Why it ended.
     pub reason: String,
+}
+
+/// The time of a session as its charger's log tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Told {
+    flow: String,
+    upto: i64,
+    charging_ms: i64,
+    idle_ms: i64,
+}
+
+impl Told {
+    /// Counts up to a moment; one before the latest adds nothing.
+    fn count(&mut self, at: i64) {
+        let passed = (at - self.upto).max(0);
+        match self.flow.as_str() {
+            "charging" => self.charging_ms += passed,
+            "full" => self.idle_ms += passed,
+            _ => {}
+        }
+        self.upto = self.upto.max(at);
+    }
 }
 
 /// A command out of the journal.
@@ -56,6 +85,7 @@ pub struct StationLog {
     /// Sessions that were asked for: charger and who pays.
     pub requested: BTreeMap<String, (String, String)>,
     open: BTreeSet<String>,
+    times: BTreeMap<String, Told>,
 }
 
 /// The reason of a session that never began: it has a record of nothing, and the fleet never saw it.
@@ -91,10 +121,33 @@ impl StationLog {
             "session_refused" => {
                 self.open.remove(text(value, "session")?);
             }
+            "session_started" => {
+                let (session, upto) = (text(value, "session")?, int(value, "at")?);
+                let told = Told { flow: "charging".to_owned(), upto, charging_ms: 0, idle_ms: 0 };
+                self.times.insert(session.to_owned(), told);
+            }
+            "flow_changed" => {
+                let (flow, at) = (text(value, "flow")?, int(value, "at")?);
+                let told = self.times.get_mut(text(value, "session")?)?;
+                told.count(at);
+                flow.clone_into(&mut told.flow);
+            }
+            "session_stopped" => {
+                let ended = int(value, "at")?;
+                if let Some(told) = self.times.get_mut(text(value, "session")?) {
+                    told.count(ended);
+                }
+            }
             "session_settled" => {
                 let (session, record) = (text(value, "session")?, record(field(value, "record")?)?);
                 let was_open = self.open.remove(session);
                 findings.check("SESS-1", was_open, || format!("{at}: {session} was settled but not open"));
+                let told = self.times.remove(session).map_or((0, 0), |told| (told.charging_ms, told.idle_ms));
+                let fits = record.charging_ms <= told.0 && record.idle_ms <= told.1;
+                findings.check("SESS-1", fits, || {
+                    let Record { charging_ms, idle_ms, .. } = record;
+                    format!("{at}: {session} pays for {charging_ms} ms and {idle_ms} ms idle, told were {told:?}")
+                });
                 let before = self.records.insert(session.to_owned(), record);
                 findings.check("SESS-1", before.is_none(), || format!("{at}: {session} has two records"));
             }
@@ -181,6 +234,9 @@ impl StationLog {
                 && settled.overshoot_wh == i128::from(overshoot_wh)
                 && settled.billed == i128::from(record.billed)
                 && settled.overshoot == i128::from(record.overshoot)
+                && settled.charging_ms == i128::from(record.charging_ms)
+                && settled.idle_ms == i128::from(record.idle_ms)
+                && settled.fees == i128::from(record.fees)
         });
         findings.check("SESS-1", fits, || format!("{id}: record {record:?}, the account settled {settled:?}"));
         // A record is what the node promised of a session: its settlement must be in the account's log.
@@ -223,6 +279,9 @@ fn record(value: &Value) -> Option<Record> {
         overshoot_wh: int(value, "overshoot_wh")?,
         billed: int(value, "billed")?,
         overshoot: int(value, "overshoot")?,
+        charging_ms: int(field(value, "time")?, "charging_ms")?,
+        idle_ms: int(field(value, "time")?, "idle_ms")?,
+        fees: int(value, "fees_amount")?,
         reason: text(value, "stop_reason")?.to_owned(),
     })
 }

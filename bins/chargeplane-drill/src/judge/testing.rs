@@ -83,7 +83,7 @@ fn overshot_account(tariff: &Value) -> [Vec<Value>; 3] {
 fn overshot_station() -> [Value; 5] {
     let record = json!({ "session": OVERSHOT, "account": "main/a2", "charger": CHARGER, "meter_start": 6_000,
         "meter_stop": 6_100, "energy": 100, "billed_wh": 66, "overshoot_wh": 34, "billed": 1_000,
-        "overshoot": 500, "stop_reason": "funds" });
+        "overshoot": 500, "stop_reason": "funds", "fees_amount": 0, "time": { "charging_ms": 0, "idle_ms": 0 } });
     let start = json!({ "start": { "session": OVERSHOT, "connector": 1, "allowance": 25 } });
     [
         json!({ "session_requested": { "session": { "id": OVERSHOT, "account": "main/a2" } } }),
@@ -134,7 +134,8 @@ impl Story {
         ];
         let record = json!({ "session": SESSION, "account": "main/a1", "charger": CHARGER, "meter_start": 5_000,
             "meter_stop": 6_000, "energy": 1_000, "billed_wh": 1_000, "overshoot_wh": 0, "billed": 15_000,
-            "overshoot": 0, "stop_reason": "target_reached" });
+            "overshoot": 0, "stop_reason": "target_reached", "fees_amount": 0,
+            "time": { "charging_ms": 0, "idle_ms": 0 } });
         let start = json!({ "start": { "session": SESSION, "connector": 1, "allowance": 900 } });
         let station = [
             json!({ "session_requested": { "session": { "id": SESSION, "account": "main/a1" } } }),
@@ -186,9 +187,9 @@ impl Story {
             })
             .to_vec(),
             records: vec![json!({ "session": SESSION, "energy_wh": 1_000, "billed_wh": 1_000, "overshoot_wh": 0,
-                "billed": "1.5000", "overshoot": "0.0000" }),
+                "billed": "1.5000", "overshoot": "0.0000", "fees_amount": "0.0000", "charging_ms": 0, "idle_ms": 0 }),
                 json!({ "session": OVERSHOT, "energy_wh": 100, "billed_wh": 66, "overshoot_wh": 34,
-                "billed": "0.1000", "overshoot": "0.0500" })],
+                "billed": "0.1000", "overshoot": "0.0500", "fees_amount": "0.0000", "charging_ms": 0, "idle_ms": 0 })],
             telemetry: vec![ReadBack { charger: CHARGER.into(), from: 0, to: 1, samples: made(0, &registers) }],
             bounds: Bounds {
                 rated_w: 120_000,
@@ -205,6 +206,44 @@ impl Story {
                 ..NodeFigures::default()
             },
         }
+    }
+
+    /// The first session costs 0.06 a minute, 0.60 an idle minute and at least 1.60. It charges for a minute, is
+    /// paused for one and full for half of one; the debit had not heard of the pause.
+    pub fn with_fees(mut self) -> Self {
+        let fees = json!({ "flat": 0, "per_minute": 600, "idle_per_minute": 6_000, "idle_grace_s": 0,
+                           "min": 16_000, "max": null });
+        self.account_event(2, "held")["tariff"]["fees"] = fees;
+        let debit = self.account_event(3, "debited");
+        debit["time"] = json!({ "charging_ms": 120_000, "idle_ms": 0 });
+        debit["cumulative"]["fees"] = json!(1_200);
+        debit["fees"] = json!(1_200);
+        let settled = self.account_event(4, "settled");
+        settled["fees"] = json!(2_400);
+        settled["settled"]["time"] = json!({ "charging_ms": 60_000, "idle_ms": 30_000 });
+        settled["settled"]["cumulative"]["fees"] = json!(3_600);
+        settled["settled"]["billed"] = json!(18_600);
+        let frames = self.shards.get_mut(&STATION).expect("the shard");
+        let told = [("paused", 60_002), ("full", 120_002)].map(|(flow, at)| {
+            let event = json!({ "flow_changed": { "session": SESSION, "flow": flow, "at": at } });
+            ("charger:main/c1".to_owned(), json!({ "charger": event }))
+        });
+        let stopped = json!({ "session_stopped": { "session": SESSION, "register": 6_000, "at": 150_002 } });
+        let settled_in = frames.iter_mut().find(|frame| {
+            frame.entries.iter().any(|(_, event)| event["charger"]["session_settled"]["session"] == SESSION)
+        });
+        let entries = &mut settled_in.expect("a frame").entries;
+        let ended = ("charger:main/c1".to_owned(), json!({ "charger": stopped }));
+        entries.splice(0..0, told.into_iter().chain([ended]));
+        let record = &mut self.station_event("session_settled")["record"];
+        (record["billed"], record["fees_amount"]) = (json!(18_600), json!(3_600));
+        record["time"] = json!({ "charging_ms": 60_000, "idle_ms": 30_000 });
+        (self.records[0]["billed"], self.records[0]["fees_amount"]) = (json!("1.8600"), json!("0.3600"));
+        (self.records[0]["charging_ms"], self.records[0]["idle_ms"]) = (json!(60_000), json!(30_000));
+        self.balances[0]["balance"] = json!(81_400);
+        self.balances.push(json!({ "shard": "account-0003", "account": "fees:main/op:CNY", "currency": "CNY",
+                                   "balance": 3_600 }));
+        self
     }
 
     /// The event of an account frame, to change it.

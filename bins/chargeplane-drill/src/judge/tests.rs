@@ -291,6 +291,28 @@ fn sess_1_a_settlement_may_give_back_what_a_wrong_reading_was_billed() {
 }
 
 #[test]
+fn sess_1_fees_are_worked_out_anew_and_a_pause_costs_nothing() {
+    let with = |change: fn(&mut Story)| {
+        let mut story = Story::new().with_fees();
+        change(&mut story);
+        story.judge().0.of("SESS-1").first.join("; ")
+    };
+    let clean = Story::new().with_fees();
+    for invariant in ["SESS-1", "MONEY-1", "MONEY-2", "MONEY-3", "MONEY-4"] {
+        assert!(clean.violations(invariant).is_empty(), "{invariant}: {:?}", clean.violations(invariant));
+    }
+    let said = with(|s| s.account_event(3, "debited")["cumulative"]["fees"] = json!(1_201));
+    assert!(said.contains("should be [6000, 3000, 1200]"), "{said}");
+    let said = with(|s| s.account_event(4, "settled")["settled"]["cumulative"]["fees"] = json!(3_599));
+    assert!(said.contains("should be [10000, 5000, 3600]"), "{said}");
+    // The gateway told of no pause, or of a longer one.
+    let said = with(|s| s.station_event("flow_changed")["at"] = json!(59_002));
+    assert!(said.contains("pays for 60000 ms and 30000 ms idle, told were (59000, 30000)"), "{said}");
+    let said = with(|s| s.station_event("session_settled")["record"]["time"]["idle_ms"] = json!(29_999));
+    assert!(said.contains("the account settled"), "{said}");
+}
+
+#[test]
 fn own_1_a_hole_an_epoch_going_down_a_broken_chain_and_rot() {
     let frames = |s: &mut Story, change: fn(&mut FrameSpec)| {
         change(&mut s.shards.get_mut(&STATION).expect("the shard")[3]);
@@ -509,7 +531,8 @@ fn sess_1_missing_ghost_and_open_sessions() {
 #[test]
 fn sess_1_a_price_that_is_not_the_tariffs() {
     let said = planted_among_others("SESS-1", |s| s.account_event(3, "debited")["cumulative"]["energy"] = json!(6_001));
-    assert!(said.contains("priced 6001 + 3000, should be 6000 + 3000"), "{said}");
+    let should = "priced [6001, 3000, 0] (energy, service, fees), should be [6000, 3000, 0]";
+    assert!(said.contains(should), "{said}");
 }
 
 #[test]
@@ -548,12 +571,6 @@ fn load_1_is_exercised_by_what_was_shed_and_bounds_memory() {
     }
     let outcome = story.judge().0.of("LOAD-1");
     assert_eq!((outcome.word(), outcome.holds()), ("NOT EXERCISED", false));
-}
-
-#[test]
-fn money_is_rounded_half_to_even() {
-    let price = |wh: i128, price: i128| super::ledger::priced(&[wh], std::iter::once(price));
-    assert_eq!([price(1, 500), price(3, 500), price(1, 501), price(1, 499), price(5, 500)], [0, 2, 1, 0, 2]);
 }
 
 #[test]

@@ -127,7 +127,10 @@ impl TinyNode {
             }
             GatewayEvent::CommandResult { outcome: CommandEnd::Done, .. } => known.done += 1,
             GatewayEvent::CommandResult { .. } => known.refused += 1,
-            GatewayEvent::Gap { .. } | GatewayEvent::Fault { .. } | GatewayEvent::StatusChanged { .. } => {}
+            GatewayEvent::Gap { .. }
+            | GatewayEvent::Fault { .. }
+            | GatewayEvent::StatusChanged { .. }
+            | GatewayEvent::FlowChanged { .. } => {}
         }
     }
 }
@@ -149,7 +152,11 @@ fn lines(path: &std::path::Path) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_small_fleet_leaves_evidence_that_agrees_with_the_node() {
-    let broker = EmbeddedBroker::start("127.0.0.1:0".parse().unwrap(), Arc::new(|_, _, _| true)).unwrap();
+    let broker = EmbeddedBroker::start(
+        "127.0.0.1:0".parse().unwrap(),
+        Arc::new(|_, _, _| Some(chargeplane_mqtt::Rights::Everything)),
+    )
+    .unwrap();
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().join("out");
     let mut config = testing::config(120, 8, 3);

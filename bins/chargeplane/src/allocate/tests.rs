@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 fn asked(file: &Value) -> Result<Value, Failure> {
     let mut at = tempfile::NamedTempFile::new().unwrap();
     std::io::Write::write_all(&mut at, file.to_string().as_bytes()).unwrap();
-    answer(at.path()).map(|answer| serde_json::to_value(answer).unwrap())
+    answer(at.path(), false).map(|answer| serde_json::to_value(answer).unwrap())
 }
 
 fn connector(id: &str, parent: &str) -> Value {
@@ -75,7 +75,7 @@ fn policies_ramps_and_phases_are_read() {
         file["connectors"][0]["need_wh"] = json!(10000);
         file["connectors"][0]["departs_s"] = json!(1800);
     }));
-    assert_eq!(needs.unwrap()["grants"][0]["w"], json!(22500));
+    assert_eq!(needs.unwrap()["grants"][0]["w"], json!(22000));
     let ramp = asked(&changed(|file| {
         file["connectors"][2]["prev_w"] = json!(2000);
         file["connectors"][2]["ramp_w_per_s"] = json!(1500.5);
@@ -85,7 +85,7 @@ fn policies_ramps_and_phases_are_read() {
         file["nodes"][1]["phase_limit_w"] = json!(20000);
         file["connectors"][2]["phases"] = json!("L2");
     }));
-    assert_eq!(phase.unwrap()["grants"][2], json!({"id": "c", "w": 11600, "binding": "phase:grid/L2"}));
+    assert_eq!(phase.unwrap()["grants"][2], json!({"id": "c", "w": 10000, "binding": "phase:grid/L2"}));
 }
 
 #[test]
@@ -119,4 +119,28 @@ fn bad_input_names_what_is_wrong_and_where() {
     said(|file| file["dt_s"] = json!(0), &["dt_s"]);
     said(|file| file["policy"] = json!("equal"), &["policy", "equal"]);
     said(|file| file["nodes"][0]["limit_kw"] = json!(3), &["nodes[0]", "limit_kw"]);
+}
+
+/// One leaves in an hour and needs all that it can take, the other stays for eight and can catch up.
+#[test]
+fn a_plan_ahead_serves_first_who_cannot_catch_up() {
+    let connector = |id: &str, need_wh: i64, departs_s: i64| {
+        json!({"id": id, "parent": "grid", "min_w": 0, "max_w": 6000, "step_w": 1, "weight": 1,
+            "need_wh": need_wh, "departs_s": departs_s})
+    };
+    let file = json!({
+        "policy": "needs",
+        "dt_s": 300,
+        "nodes": [{"id": "grid", "parent": null, "limit_w": 9000}],
+        "connectors": [connector("a", 6000, 3600), connector("b", 45000, 28800)],
+    });
+    let at = tempfile::NamedTempFile::new().unwrap();
+    let put = |file: &Value| std::fs::write(at.path(), file.to_string()).unwrap();
+    put(&file);
+    let watts = |ahead| -> Vec<i64> { answer(at.path(), ahead).unwrap().grants.iter().map(|grant| grant.w).collect() };
+    // Both average needs are more than half of the limit, so without a plan it is halved.
+    assert_eq!(watts(false), [4500, 4500]);
+    assert_eq!(watts(true), [6000, 3000]);
+    put(&changed(|_| {}));
+    assert_eq!(answer(at.path(), true).unwrap_err().code, Code::Usage);
 }

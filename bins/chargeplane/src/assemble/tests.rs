@@ -75,3 +75,37 @@ fn an_address_for_all_is_reached_over_loopback() {
     assert_eq!(text("[::]:80"), "[::1]:80");
     assert_eq!(text("192.0.2.1:80"), "192.0.2.1:80");
 }
+
+#[tokio::test]
+async fn a_journal_that_ends_before_what_was_answered_for_is_not_opened() {
+    use chargeplane_actors::ports::{Generation, StatementBatch, Statements as _};
+    use chargeplane_domain::placement::{Family, ShardId};
+    let dir = tempfile::tempdir().unwrap();
+    let stores = Stores::open(&DataDir::lock(dir.path()).unwrap()).unwrap();
+    let remedy = records::remedy(dir.path(), "statements");
+    assert_eq!(records::refuse_ahead(&stores.statements, &stores.journal, &remedy).await, Ok(()));
+    let shard = ShardId { family: Family::Account, index: 3 };
+    let seen = StatementBatch { shard, after_lsn: 0, upto_lsn: 9, entries: Vec::new() };
+    stores.statements.add(Generation::Served, seen).await.unwrap();
+    let failure = records::refuse_ahead(&stores.statements, &stores.journal, &remedy).await.unwrap_err();
+    assert_eq!(failure.code, Code::Usage);
+    assert!(failure.message.contains("ends with frame 0 of account-0003, and frame 9"), "{failure}");
+    assert!(failure.message.contains("statements-*.sqlite"), "{failure}");
+}
+
+#[test]
+fn an_export_of_a_directory_without_a_journal_is_refused_and_makes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let absent = dir.path().join("absent");
+    let connection = Connection { data_dir: Some(absent.clone()), ..Connection::default() };
+    let args = crate::cli::ArchiveArgs { file: dir.path().join("books.cpl"), config: None };
+    let failure = crate::archive::export(&connection, &args).unwrap_err();
+    assert_eq!(failure.code, Code::Usage);
+    assert!(failure.message.contains("journal.sqlite; give the node's data directory"), "{failure}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "neither a directory nor a file");
+    // A journal that is there and has nothing is no backup either.
+    drop(Stores::open(&DataDir::lock(&absent).unwrap()).unwrap());
+    let failure = crate::archive::export(&connection, &args).unwrap_err();
+    assert!(failure.message.contains("has no frame"), "{failure}");
+    assert!(!args.file.exists());
+}

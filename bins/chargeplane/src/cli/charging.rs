@@ -13,21 +13,72 @@ pub enum StationCommand {
         /// The station, `tenant/local` or `local`
         station: String,
     },
-    /// Set the limit of a node of its tree; it holds until it is lifted
-    SetLimit {
+}
+
+/// `chargeplane limit`.
+#[derive(Debug, Subcommand)]
+pub enum LimitCommand {
+    /// Every node's limit now, whose it is, and what will change
+    List {
+        /// The station
+        station: String,
+    },
+    /// Set the limit of a node of the tree, until it is lifted
+    Set {
         /// The station
         station: String,
         /// The node, such as `grid`
         node: String,
         /// The limit in W
         watts: i64,
+        /// In effect from this moment on (RFC 3339) instead of at once
+        #[arg(long, conflicts_with = "within")]
+        at: Option<String>,
+        /// In effect so many seconds from now
+        #[arg(long, value_name = "SECONDS")]
+        within: Option<u32>,
     },
     /// Lift what was set for a node: the catalogue's limit is in effect again
-    LiftLimit {
+    Lift {
         /// The station
         station: String,
         /// The node, such as `grid`
         node: String,
+    },
+    /// Set a limit for a time, as a grid operator signals it (demand response); it ends by itself
+    Signal {
+        /// The station
+        station: String,
+        /// A name for it: the same name again replaces it
+        signal: String,
+        /// The limit in W
+        watts: i64,
+        /// The node; the grid connection when left out
+        #[arg(long)]
+        node: Option<String>,
+        /// From this moment on (RFC 3339); at once when left out
+        #[arg(long)]
+        from: Option<String>,
+        /// Until this moment
+        #[arg(long)]
+        until: String,
+    },
+    /// End a signal now
+    EndSignal {
+        /// The station
+        station: String,
+        /// Its name
+        signal: String,
+    },
+    /// The windows of the catalogue's schedule
+    Schedule {
+        /// The station
+        station: String,
+    },
+    /// The latest changes of limits, and whose they were
+    History {
+        /// The station
+        station: String,
     },
 }
 
@@ -42,6 +93,11 @@ pub enum ChargerCommand {
     },
     /// A charger
     Show {
+        /// The charger, `tenant/local` or `local`
+        charger: String,
+    },
+    /// Why a charger has the power it has, and what would give it more
+    Explain {
         /// The charger, `tenant/local` or `local`
         charger: String,
     },

@@ -2,6 +2,7 @@
 
 mod operators;
 mod plot;
+mod power;
 mod records;
 mod telemetry;
 
@@ -102,8 +103,13 @@ const SHARDS: &[Column] = &[
     ("PARKED", "parked"),
     ("QUARANTINED", "quarantined"),
 ];
-const GATEWAYS: &[Column] =
-    &[("GATEWAY", "id"), ("STATION", "station"), ("ONLINE", "online"), ("ENROLLED", "enrolled")];
+const GATEWAYS: &[Column] = &[
+    ("GATEWAY", "id"),
+    ("STATION", "station"),
+    ("ONLINE", "online"),
+    ("ENROLLED", "enrolled"),
+    ("ROTATING", "rotating"),
+];
 const DEAD_LETTERS: &[Column] =
     &[("ID", "id"), ("ENTITY", "entity"), ("AT", "at"), ("ERROR", "error"), ("MESSAGE", "message")];
 const BALANCES: &[Column] =
@@ -115,8 +121,14 @@ const MAX_AUDIT_PAGE: usize = 1_000;
 /// Runs an operator's command.
 pub fn run(connection: &Connection, command: &Command) -> Result<(), Failure> {
     let call = Call { api: Api::new(connection)?, output: connection.output };
+    answered(&call, command)?;
+    call.api.is_complete()
+}
+
+fn answered(call: &Call, command: &Command) -> Result<(), Failure> {
     match command {
         Command::Station { command } => call.station(command),
+        Command::Limit { command } => power::limit(&call, command),
         Command::Charger { command } => call.charger(command),
         Command::Account { command } => call.account(command),
         Command::Operator { command } => call.operator(command),
@@ -167,17 +179,6 @@ impl Call {
         match command {
             StationCommand::List => self.list("/stations", STATIONS),
             StationCommand::Show { station } => self.show(&format!("/stations/{}", encode(station))),
-            StationCommand::SetLimit { station, node, watts } => {
-                let path = format!("/stations/{}/limits/{}", encode(station), encode(node));
-                let body = json!({ "limit_w": watts });
-                self.api.call("PUT", &path, None, Body::Json(&body))?;
-                output::done(self.output, &format!("the limit of {node} is {watts} W"), &body)
-            }
-            StationCommand::LiftLimit { station, node } => {
-                let path = format!("/stations/{}/limits/{}", encode(station), encode(node));
-                self.api.call("DELETE", &path, None, Body::Empty)?;
-                output::done(self.output, &format!("{node} has the catalogue's limit"), &json!({ "lifted": node }))
-            }
         }
     }
 
@@ -188,6 +189,7 @@ impl Call {
                 self.list(&format!("/chargers?station={}", encode(station)), CHARGERS)
             }
             ChargerCommand::Show { charger } => self.show(&format!("/chargers/{}", encode(charger))),
+            ChargerCommand::Explain { charger } => power::explain(self, charger),
         }
     }
 
@@ -288,10 +290,18 @@ impl Call {
                 let path = format!("/gateways/{}/enrolment", encode(gateway));
                 output::item(self.output, &self.api.call("POST", &path, None, Body::Empty)?)
             }
+            GatewayCommand::Rotate { gateway } => {
+                let path = format!("/gateways/{}/rotation", encode(gateway));
+                output::item(self.output, &self.api.call("POST", &path, None, Body::Empty)?)
+            }
             GatewayCommand::Revoke { gateway } => {
                 let path = format!("/gateways/{}/enrolment", encode(gateway));
                 self.api.call("DELETE", &path, None, Body::Empty)?;
-                output::done(self.output, &format!("{gateway} may no longer connect"), &json!({ "revoked": gateway }))
+                output::done(
+                    self.output,
+                    &format!("{gateway} is cut off and may no longer connect"),
+                    &json!({ "revoked": gateway }),
+                )
             }
         }
     }

@@ -11,6 +11,7 @@ const BALANCES: &[Column] = &[
     ("CURRENCY", "currency"),
     ("ENERGY", "energy"),
     ("SERVICE", "service"),
+    ("FEES", "fees"),
     ("OVERSHOOT", "overshoot"),
     ("SHARES", "shares"),
     ("PAID OUT", "paid_out"),

@@ -3,8 +3,10 @@
 //! A debit takes from the driver what it gives to the operator. A settlement's legs come from different fields:
 //! the operator's from its own amounts, the driver's from the running total of what he paid, the rest from the
 //! overshoot: so a settlement that is wrong in any of them leaves a sum that is not zero (MONEY-1). A settlement gives
-//! money back only when less was metered in the end than was read before.
+//! money back only when less was metered in the end, energy or time, than was read before. Every price is worked out
+//! anew from the tariff that the session began under.
 
+use super::price::{Prices, Used};
 use super::{Checked, field};
 use rmpv::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,7 +55,8 @@ struct Session {
     account: String,
     sequence: i128,
     meter: i128,
-    by_period: Vec<i128>,
+    used: Used,
+    prices: Option<Prices>,
     paid: i128,
     overshoot: i128,
     revenue: i128,
@@ -373,8 +376,9 @@ impl Books {
             None | Some(Value::Nil) => None,
             Some(split) => Some(agreement(split)?),
         };
+        let prices = field(value, "tariff").map(Prices::read).transpose()?;
         let read_at = number(value, "at")?;
-        let fresh = Session { account: account.to_owned(), agreement, read_at, ..Session::default() };
+        let fresh = Session { account: account.to_owned(), agreement, prices, read_at, ..Session::default() };
         match self.sessions.insert(session.to_owned(), fresh) {
             None => Ok(()),
             Some(_) => Err(format!("session {session} was held for twice")),
@@ -383,14 +387,14 @@ impl Books {
 
     fn take_debit(&mut self, shard: &str, account: &str, value: &Value) -> Checked<()> {
         let currency = text(value, "currency")?;
-        let amount = number(value, "energy")? + number(value, "service")?;
+        let amount = number(value, "energy")? + number(value, "service")? + number_or_zero(value, "fees")?;
         let read_at = number(value, "at")?;
         let session = self.reading(account, text(value, "session")?, value, false)?;
         session.read_at = read_at;
         session.paid += amount;
         session.revenue += amount;
-        if session.paid > cumulative(value)? {
-            return Err(format!("more was taken ({}/10000) than the energy so far costs", session.paid));
+        if amount < 0 || session.paid > cumulative(value)? {
+            return Err(format!("more was taken ({}/10000) than everything so far costs", session.paid));
         }
         if session.released {
             return Err("a debit of a session whose hold was released".to_owned());
@@ -404,13 +408,14 @@ impl Books {
 
     fn take_settled(&mut self, shard: &str, account: &str, value: &Value) -> Checked<()> {
         let currency = text(value, "currency")?;
-        let revenue = number(value, "energy")? + number(value, "service")?;
+        let revenue = number(value, "energy")? + number(value, "service")? + number_or_zero(value, "fees")?;
         let settled = field(value, "settled").ok_or("settled without its settlement")?;
         let (meter, billed_wh) = (number(settled, "meter")?, number(settled, "billed_wh")?);
         let overshoot_wh = number(settled, "overshoot_wh")?;
         let (billed, overshoot) = (number(settled, "billed")?, number(settled, "overshoot")?);
         let total = cumulative(settled)?;
-        let read_before = self.sessions.get(text(value, "session")?).map_or(0, |session| session.meter);
+        let before = self.sessions.get(text(value, "session")?);
+        let (read_before, time_before) = before.map_or((0, (0, 0)), |session| (session.meter, session.used.time()));
         let session = self.reading(account, text(value, "session")?, settled, true)?;
         let paid_now = billed - session.paid;
         if session.released && paid_now > 0 {
@@ -421,7 +426,7 @@ impl Books {
         session.revenue += revenue;
         session.settled = true;
         if session.revenue != total {
-            return Err(format!("{}/10000 became revenue, the energy costs {total}/10000", session.revenue));
+            return Err(format!("{}/10000 became revenue, everything costs {total}/10000", session.revenue));
         }
         let operator = text(value, "operator")?;
         let agreed = session.agreement.as_ref().map(|agreed| owed(agreed, operator, total)).unwrap_or_default();
@@ -432,7 +437,9 @@ impl Books {
         if billed_wh + overshoot_wh != meter {
             return Err(format!("{meter} Wh metered, {billed_wh} billed and {overshoot_wh} overshoot (SESS-1)"));
         }
-        if (paid_now < 0 && meter >= read_before) || overshoot < 0 || overshoot_wh < 0 {
+        let time = session.used.time();
+        let more = meter >= read_before && time.0 >= time_before.0 && time.1 >= time_before.1;
+        if (paid_now < 0 && more) || overshoot < 0 || overshoot_wh < 0 {
             return Err("a settlement that gives money or energy back".to_owned());
         }
         let passed_on: i128 = shares.values().sum();
@@ -463,18 +470,25 @@ impl Books {
         if sequence != session.sequence + 1 {
             return Err(format!("sequence {sequence} of session {id} after {}", session.sequence));
         }
-        let periods = field(value, "by_period").and_then(Value::as_array).ok_or("no energy by period")?;
-        let by_period: Vec<i128> = periods.iter().filter_map(Value::as_i64).map(i128::from).collect();
+        let used = Used::read(value)?;
         let corrects = last && meter < session.meter;
-        let changes = || session.by_period.iter().zip(&by_period);
+        let changes = || session.used.by_period.iter().zip(&used.by_period);
         let follows = match corrects {
             true => changes().all(|(before, now)| now <= before),
             false => meter >= session.meter && changes().all(|(before, now)| now >= before),
         };
-        if by_period.iter().sum::<i128>() != meter || !follows {
+        if used.by_period.iter().sum::<i128>() != meter || !follows {
+            let by_period = used.by_period;
             return Err(format!("session {id}: the meter reads {meter} Wh after {} Wh, {by_period:?}", session.meter));
         }
-        (session.sequence, session.meter, session.by_period) = (sequence, meter, by_period);
+        if !last && !used.passes(&session.used) {
+            return Err(format!("session {id}: time goes back, from {:?} to {used:?}", session.used));
+        }
+        let cost = components(value)?;
+        if let Some(should) = session.prices.as_ref().map(|prices| prices.price(&used, last)).filter(|s| *s != cost) {
+            return Err(format!("session {id}: energy, service and fees are {cost:?}/10000, should be {should:?}"));
+        }
+        (session.sequence, session.meter, session.used) = (sequence, meter, used);
         Ok(session)
     }
 
@@ -545,8 +559,18 @@ fn number(value: &Value, name: &str) -> Checked<i128> {
     number.ok_or_else(|| format!("field {name} is missing"))
 }
 
-/// Energy and service of everything so far.
-fn cumulative(value: &Value) -> Checked<i128> {
+/// A number that is left out when it is zero.
+fn number_or_zero(value: &Value, name: &str) -> Checked<i128> {
+    field(value, name).map_or(Ok(0), |_| number(value, name))
+}
+
+/// Energy, service and fees of everything so far.
+fn components(value: &Value) -> Checked<[i128; 3]> {
     let cumulative = field(value, "cumulative").ok_or("field cumulative is missing")?;
-    Ok(number(cumulative, "energy")? + number(cumulative, "service")?)
+    Ok([number(cumulative, "energy")?, number(cumulative, "service")?, number_or_zero(cumulative, "fees")?])
+}
+
+/// The same together.
+fn cumulative(value: &Value) -> Checked<i128> {
+    Ok(components(value)?.iter().sum())
 }

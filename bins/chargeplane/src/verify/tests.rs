@@ -205,6 +205,50 @@ fn wrong_books_are_found() {
     with(&[json!({ "melted": {} })]).expect("melted");
 }
 
+#[test]
+fn what_a_session_costs_is_worked_out_from_its_tariff() {
+    let price = json!({ "energy": 3_000, "service": 1_000 });
+    let fees =
+        json!({ "flat": 50, "per_minute": 60, "idle_per_minute": 600, "idle_grace_s": 60, "min": 100, "max": 520 });
+    let reading = |sequence: i64, meter: i64, ms: (i64, i64), cost: (i64, i64, i64)| {
+        json!({ "sequence": sequence, "meter": meter, "by_period": [0, 0, meter, 0],
+                "time": { "charging_ms": ms.0, "idle_ms": ms.1 },
+                "cumulative": { "energy": cost.0, "service": cost.1, "fees": cost.2 } })
+    };
+    let with = |ms: (i64, i64), cost: (i64, i64, i64)| {
+        let mut start = held();
+        start["held"]["tariff"] = json!({ "prices": [price, price, price, price], "fees": fees });
+        let mut debit = reading(1, 100, (60_000, 0), (300, 100, 110));
+        let mut end = reading(2, 100, ms, cost);
+        for (name, value) in [("energy", 300), ("service", 100), ("fees", 110), ("hold", 900), ("at", 0)] {
+            debit[name] = json!(value);
+        }
+        let total = cost.0 + cost.1 + cost.2;
+        for (name, value) in [("billed", total), ("billed_wh", 100), ("overshoot", 0), ("overshoot_wh", 0)] {
+            end[name] = json!(value);
+        }
+        let named = |mut event: Json| {
+            event["session"] = json!("main/c1.1");
+            event["operator"] = json!("main/op");
+            event["currency"] = json!("CNY");
+            event
+        };
+        let fees = cost.2 - 110;
+        let settled = named(json!({ "energy": cost.0 - 300, "service": cost.1 - 100, "fees": fees, "settled": end }));
+        let mut journal = Journal::new();
+        let events = [opened(), topped_up("k1", 1_000), start];
+        journal.frame(1, &events);
+        journal.frame(1, &[json!({ "debited": named(debit) }), json!({ "settled": settled })]);
+        journal
+    };
+    // Half an idle minute beyond the grace, of which the highest price leaves ten.
+    with((60_000, 90_000), (300, 100, 120)).check().unwrap();
+    with((60_000, 90_000), (300, 100, 121)).expect("should be [300, 100, 120]");
+    // The end has the last word: the charger had been paused for half of the minute.
+    with((30_000, 0), (300, 100, 80)).check().unwrap();
+    with((60_000, 0), (300, 100, 80)).expect("should be [300, 100, 110]");
+}
+
 fn keyed(kind: &str, key: &str, more: Json) -> Json {
     let mut event = more;
     event["key"] = json!(key);

@@ -1,5 +1,6 @@
 //! The program as a process: how it starts, ends, refuses to start, and what a kill or a full disk leaves behind.
 
+mod gateway;
 mod node;
 
 use node::{Node, chargeplane, temp_dir};

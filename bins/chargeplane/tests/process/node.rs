@@ -31,12 +31,22 @@ pub struct Node {
     child: Child,
     url: String,
     token: String,
+    /// Where the embedded broker listens.
+    pub mqtt: String,
     _stdout: BufReader<ChildStdout>,
 }
 
 impl Node {
     pub fn start(data_dir: &Path) -> Self {
         Self::spawn(Command::new(PROGRAM), data_dir)
+    }
+
+    /// A node with a configuration file.
+    pub fn start_with_config(data_dir: &Path, config: &Path) -> Self {
+        let mut command = Command::new(PROGRAM);
+        command.arg("--data-dir").arg(data_dir).args(["dev", "--http-port", "0", "--mqtt-port", "0", "--config"]);
+        command.arg(config);
+        Self::started(command)
     }
 
     /// A node none of whose files may grow beyond so many KiB.
@@ -49,11 +59,15 @@ impl Node {
 
     fn spawn(mut command: Command, data_dir: &Path) -> Self {
         command.arg("--data-dir").arg(data_dir).args(["dev", "--http-port", "0", "--mqtt-port", "0"]);
+        Self::started(command)
+    }
+
+    fn started(mut command: Command) -> Self {
         command.env("RUST_LOG", "error").stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
-        let (mut url, mut token) = (String::new(), String::new());
-        while url.is_empty() || token.is_empty() {
+        let (mut url, mut token, mut mqtt) = (String::new(), String::new(), String::new());
+        while url.is_empty() || token.is_empty() || mqtt.is_empty() {
             let mut line = String::new();
             if stdout.read_line(&mut line).expect("readable") == 0 {
                 let mut said = String::new();
@@ -63,10 +77,11 @@ impl Node {
             match line.split_whitespace().collect::<Vec<_>>()[..] {
                 ["url", value] => url = value.to_owned(),
                 ["token", value] => token = value.to_owned(),
+                ["mqtt", value] => mqtt = value.to_owned(),
                 _ => {}
             }
         }
-        let node = Self { child, url, token, _stdout: stdout };
+        let node = Self { child, url, token, mqtt, _stdout: stdout };
         let deadline = Instant::now() + PATIENCE;
         while ureq::get(format!("{}/readyz", node.url)).call().is_err() {
             assert!(Instant::now() < deadline, "the node never got ready");
@@ -79,7 +94,16 @@ impl Node {
         self.url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
     }
 
-    fn post(&self, path: &str, key: &str, body: serde_json::Value) -> Result<serde_json::Value, String> {
+    /// Asks for something, by its path below /api/v1; the error is what the node said.
+    pub fn get(&self, path: &str) -> Result<serde_json::Value, String> {
+        let request = ureq::get(format!("{}/api/v1{path}", self.url));
+        let request = request.header("authorization", format!("Bearer {}", self.token));
+        let mut response = request.call().map_err(|error| error.to_string())?;
+        let text = response.body_mut().read_to_string().map_err(|error| error.to_string())?;
+        serde_json::from_str(&text).map_err(|error| error.to_string())
+    }
+
+    pub fn post(&self, path: &str, key: &str, body: serde_json::Value) -> Result<serde_json::Value, String> {
         let request = ureq::post(format!("{}/api/v1{path}", self.url))
             .header("authorization", format!("Bearer {}", self.token))
             .header("content-type", "application/json")
@@ -114,6 +138,12 @@ impl Node {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
         self.ended().0
+    }
+
+    /// Sends it a signal by name.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill").success());
     }
 
     /// SIGKILL.

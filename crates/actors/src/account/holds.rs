@@ -81,6 +81,7 @@ fn end(session: &SessionId, quiet_since: Timestamp, at: Timestamp) -> AccountMes
 mod tests {
     use super::*;
     use chargeplane_domain::account::{self, AccountKind, Holder};
+    use chargeplane_domain::tariff::fees::Fees;
     use chargeplane_domain::tariff::{Price, Slots, Tariff};
     use chargeplane_domain::units::{Currency, Money};
     use std::sync::Arc;
@@ -89,7 +90,7 @@ mod tests {
     fn map(sessions: &[usize]) -> AccountMap {
         let currency = Currency::new("CNY").unwrap();
         let price = Price { energy: Money(10_000), service: Money(0) };
-        let tariff = Tariff { currency, prices: [price; 4], slots: Slots::uniform(2).unwrap() };
+        let tariff = Tariff { currency, prices: [price; 4], slots: Slots::uniform(2).unwrap(), fees: Fees::NONE };
         let mut map = AccountMap::default();
         for (n, count) in sessions.iter().enumerate() {
             let id: AccountId = format!("a{n}").parse().unwrap();

@@ -2,19 +2,26 @@
 //!
 //! Soft: after a restart it is rebuilt from the account's answer. One step is in flight at a time, so the
 //! sequence of debits is the order they were decided in (MONEY-2).
+//!
+//! Time is read off the session's clock ([`SessionClock`]), which its charger's log holds, at the stamp of the last
+//! reading; the settlement reads it at the end of the session and has the final word.
 
 use crate::shared::NodeConfig;
 use chargeplane_domain::account::{AccountCommand, DebitAnswer, SessionAccount};
 use chargeplane_domain::ids::SessionId;
 use chargeplane_domain::metering::{self, Implausible, MeterWatch};
-use chargeplane_domain::session::ChargingSession;
-use chargeplane_domain::tariff::{PERIODS, Tariff, zone::TimeZone};
+use chargeplane_domain::session::{ChargingSession, SessionClock};
+use chargeplane_domain::tariff::fees::MeteredTime;
+use chargeplane_domain::tariff::{MAX_METER, PERIODS, Priced, Tariff, zone::TimeZone};
 use chargeplane_domain::units::{Money, Timestamp, WattHours, Watts};
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// A hold is renewed when less than this share of its target is left, in percent.
 const RENEW_BELOW_PERCENT: i64 = 30;
+
+/// A hold pays for this much time beside its energy, where time costs something.
+const HOLD_MS: i64 = 10 * 60_000;
 
 /// A step without any answer is given up after this; the account is then asked where it stands.
 const STEP_TIMEOUT: Duration = Duration::from_secs(15);
@@ -45,11 +52,13 @@ pub struct Billing {
     pub session: SessionId,
     /// What a hold should be.
     pub hold_target: Money,
-    /// Kept back in every hold: what may flow while the charger stops.
+    /// Kept back in every hold: what may flow and pass while the charger stops.
     pub reserve: Money,
     tariff: Tariff,
     zone: Option<TimeZone>,
     reserve_wh: WattHours,
+    /// What the time costs at most in which the charger stops.
+    reserve_fees: Money,
     synced: bool,
     /// An operator gave the hold back: nothing is debited any more, and the charger is stopped.
     released: bool,
@@ -59,13 +68,21 @@ pub struct Billing {
     sequence: u32,
     billed: WattHours,
     billed_by_period: [WattHours; PERIODS],
+    billed_time: MeteredTime,
+    /// What that costs.
+    billed_price: Priced,
     hold_left: Money,
     available: Money,
     /// As the meter has it.
     running: WattHours,
     by_period: [WattHours; PERIODS],
+    time: MeteredTime,
     /// When that was, by the gateway's clock.
     read_at: Timestamp,
+    /// True when it is the stamp of a reading.
+    is_read: bool,
+    /// By the node's clock: the session began later than this.
+    held_at: Timestamp,
     /// What the meter may say next; made when the session has begun.
     watch: Option<MeterWatch>,
     rated: Option<Watts>,
@@ -90,11 +107,13 @@ impl Billing {
         let rated = rated.unwrap_or(Watts::ZERO).0;
         // Rounded up to whole Wh, and one more for the register's own rounding.
         let reserve_wh = WattHours(rated.saturating_mul(stop_ms) / 3_600_000 + 2);
-        let cost = |wh: i64| Money(tariff.highest_price().0.saturating_mul(wh) / 1_000 + 1);
+        let hold_wh = WattHours(config.hold_wh.saturating_add(reserve_wh.0));
+        let for_use = tariff.most_for(hold_wh, HOLD_MS.saturating_add(stop_ms)).saturating_add(tariff.fees.flat);
         Self {
             session: session.id.clone(),
-            hold_target: cost(config.hold_wh.saturating_add(reserve_wh.0)),
-            reserve: cost(reserve_wh.0),
+            hold_target: tariff.at_most(for_use).max(tariff.fees.min),
+            reserve: tariff.at_most(tariff.most_for(reserve_wh, stop_ms)),
+            reserve_fees: tariff.most_for(WattHours::ZERO, stop_ms),
             zone,
             reserve_wh,
             synced: false,
@@ -104,11 +123,16 @@ impl Billing {
             sequence: 0,
             billed: WattHours::ZERO,
             billed_by_period: [WattHours::ZERO; PERIODS],
+            billed_time: MeteredTime::NONE,
+            billed_price: Priced::ZERO,
             hold_left: Money::ZERO,
             available: Money::ZERO,
             running: WattHours::ZERO,
             by_period: [WattHours::ZERO; PERIODS],
+            time: MeteredTime::NONE,
             read_at: now,
+            is_read: false,
+            held_at: now,
             watch: None,
             rated: known,
             // A session that was found under way began when it says; one that is to begin begins later than now.
@@ -170,6 +194,9 @@ impl Billing {
         self.sequence = position.sequence;
         self.billed = position.meter;
         self.billed_by_period = position.by_period;
+        self.billed_time = position.time;
+        self.billed_price = position.cumulative;
+        self.held_at = position.opened_at;
         self.hold_left = position.hold;
         self.released = position.released.is_some();
         self.available = position.last_debit.as_ref().map_or(Money::ZERO, |answer| answer.available);
@@ -199,16 +226,45 @@ impl Billing {
         self.sequence = answer.sequence;
         self.billed = answer.meter;
         self.billed_by_period = answer.by_period;
+        self.billed_time = answer.time;
+        self.billed_price = answer.cumulative;
         self.hold_left = answer.hold_left;
         self.available = answer.available;
         self.last_debit = Instant::now();
         Some(self.allowance())
     }
 
-    /// Energy of the whole session that the hold pays for, less what may flow while the charger stops.
+    /// Energy of the whole session that the hold pays for, less what may flow while the charger stops. What the hold
+    /// pays of fees until the next debit is taken out of the reserve of time.
     fn allowance(&self) -> WattHours {
-        let left = self.tariff.affordable(self.hold_left).saturating_sub(self.reserve_wh);
-        self.billed.saturating_add(left.max(WattHours::ZERO))
+        if self.pays_all(self.hold_left) {
+            return MAX_METER;
+        }
+        let left = self.left(self.hold_left, self.billed).unwrap_or(WattHours::ZERO);
+        self.billed.saturating_add(left.max(WattHours::ZERO)).min(MAX_METER)
+    }
+
+    /// True when `funds` pay, beyond what is billed, for the most that the session may cost: then it is not bounded.
+    fn pays_all(&self, funds: Money) -> bool {
+        self.tariff.fees.max.is_some_and(|max| funds >= max.saturating_sub(self.billed_price.total()))
+    }
+
+    /// Energy that `funds` pay after energy up to `since` is paid, less what may flow while the charger stops; none
+    /// when they do not even pay the fees that are to come by then.
+    fn left(&self, funds: Money, since: WattHours) -> Option<WattHours> {
+        let to_come = if since.is_positive() { Money::ZERO } else { self.tariff.fees.flat };
+        let free = funds.saturating_sub(self.reserve_fees).saturating_sub(to_come);
+        let left = (free >= Money::ZERO).then(|| self.tariff.affordable(free))?;
+        Some(left.saturating_sub(self.reserve_wh))
+    }
+
+    /// Fees since the last debit.
+    fn accrued(&self) -> Money {
+        if self.tariff.fees.is_none() {
+            return Money::ZERO;
+        }
+        let now = self.tariff.price(&self.by_period, &self.time);
+        now.fees.saturating_sub(self.billed_price.fees).max(Money::ZERO)
     }
 
     /// True when neither the hold nor what is available beyond it pays for more than the reserve, or when the hold
@@ -217,10 +273,30 @@ impl Billing {
         if self.released {
             return true;
         }
-        let funds = self.hold_left.saturating_add(self.available.max(Money::ZERO));
-        let left = self.tariff.affordable(funds).saturating_sub(self.reserve_wh);
         // Before the first debit the money beyond the hold is not known.
-        self.sequence > 0 && self.running.saturating_sub(self.billed) >= left
+        if self.sequence == 0 {
+            return false;
+        }
+        let funds = self.hold_left.saturating_add(self.available.max(Money::ZERO));
+        if self.pays_all(funds) {
+            return false;
+        }
+        let left = self.left(funds.saturating_sub(self.accrued()), self.running);
+        left.is_none_or(|left| self.running.saturating_sub(self.billed) >= left)
+    }
+
+    /// Counts the session's time up to the last reading. What was billed stays counted until the end: the word that
+    /// the charger was paused may come behind a reading.
+    pub fn count_time(&mut self, clock: &SessionClock, now: Timestamp) {
+        if self.is_read {
+            let counted = self.passed(clock.until(self.read_at), now);
+            self.time = counted.at_least(&self.billed_time);
+        }
+    }
+
+    /// No more than passed by the node's clock: a gateway's clock that is set forward costs nobody anything.
+    fn passed(&self, counted: MeteredTime, now: Timestamp) -> MeteredTime {
+        counted.at_most(now.since(self.held_at))
     }
 
     /// The meter stands at `energy` since the start of the session at `started_at`. A reading that cannot be true
@@ -236,7 +312,7 @@ impl Billing {
         watch.judge(energy, at, now)?;
         if energy >= self.running {
             self.watch(started_at).accept(energy, at, now);
-            self.read_at = at;
+            (self.read_at, self.is_read) = (at, true);
             self.advance_to(at, energy);
         }
         Ok(())
@@ -279,10 +355,12 @@ impl Billing {
         self.zone.as_ref().map_or(0, |zone| self.tariff.period_at(zone, at))
     }
 
-    /// The next debit when enough has flowed, or when some has and it is time.
+    /// The next debit when enough has flowed, or when some has, or fees have come up, and it is time.
     pub fn debit_if_due(&mut self, every: Duration, least: WattHours, at: Timestamp) -> Option<AccountCommand> {
         let flowed = self.running.saturating_sub(self.billed);
-        let due = flowed >= least || (flowed.is_positive() && self.last_debit.elapsed() >= every);
+        let accrued = self.accrued();
+        let some = flowed.is_positive() || accrued.is_positive();
+        let due = flowed >= least || (some && self.last_debit.elapsed() >= every);
         if !due || !self.begin(Step::Debit) {
             return None;
         }
@@ -291,21 +369,33 @@ impl Billing {
             sequence: self.sequence.saturating_add(1),
             meter: self.running,
             by_period: self.by_period,
-            cumulative: self.tariff.price(&self.by_period),
-            hold_target: self.renewed_hold(flowed),
+            time: self.time,
+            cumulative: self.tariff.price(&self.by_period, &self.time),
+            hold_target: self.renewed_hold(flowed, accrued),
             at,
         })
     }
 
     /// The hold is brought back to its target when, after this debit, little of it would be left.
-    fn renewed_hold(&self, flowed: WattHours) -> Money {
+    fn renewed_hold(&self, flowed: WattHours, accrued: Money) -> Money {
         let cost = self.tariff.highest_price().0.saturating_mul(flowed.0) / 1_000;
-        let left = self.hold_left.0.saturating_sub(cost).saturating_mul(100);
-        if left < self.hold_target.0.saturating_mul(RENEW_BELOW_PERCENT) { self.hold_target } else { Money::ZERO }
+        let left = self.hold_left.0.saturating_sub(cost).saturating_sub(accrued.0).saturating_mul(100);
+        if left >= self.hold_target.0.saturating_mul(RENEW_BELOW_PERCENT) {
+            return Money::ZERO;
+        }
+        // More than the session may still cost need not be held.
+        let spent = self.tariff.price(&self.by_period, &self.time).total();
+        self.tariff.fees.max.map_or(self.hold_target, |max| self.hold_target.min(max.saturating_sub(spent)))
     }
 
-    /// The settlement of a session that ended at `metered`.
-    pub fn settle(&mut self, stopped_at: Timestamp, metered: WattHours, at: Timestamp) -> Option<AccountCommand> {
+    /// The settlement of a session that ended at `metered`; `clock` has its time, if it began.
+    pub fn settle(
+        &mut self,
+        clock: Option<&SessionClock>,
+        stopped_at: Timestamp,
+        metered: WattHours,
+        at: Timestamp,
+    ) -> Option<AccountCommand> {
         if !self.begin(Step::Settle) {
             return None;
         }
@@ -317,12 +407,14 @@ impl Billing {
             self.running = self.billed.min(metered);
         }
         self.advance_to(stopped_at, metered);
+        self.time = clock.map_or(MeteredTime::NONE, |clock| self.passed(clock.until(stopped_at), at));
         Some(AccountCommand::Settle {
             session: self.session.clone(),
             sequence: self.sequence.saturating_add(1),
             meter: metered,
             by_period: self.by_period,
-            cumulative: self.tariff.price(&self.by_period),
+            time: self.time,
+            cumulative: self.tariff.final_price(&self.by_period, &self.time),
             at,
         })
     }

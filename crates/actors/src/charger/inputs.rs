@@ -84,6 +84,7 @@ fn to_command(state: &mut ChargerState, event: &GatewayEvent) -> Option<ChargerC
         }
         GatewayEvent::Fault { code, at, .. } => Some(ChargerCommand::GatewayFault { code, at }),
         GatewayEvent::StatusChanged { available, at, .. } => Some(ChargerCommand::GatewayStatus { available, at }),
+        GatewayEvent::FlowChanged { session, flow, at, .. } => Some(ChargerCommand::GatewayFlow { session, flow, at }),
         // Declared in the telemetry streams by the gateways of this house; the bridge passes this form there.
         GatewayEvent::Gap { .. } => None,
     }

@@ -5,6 +5,7 @@ use chargeplane_domain::account::{Account, AccountStatus, Transfer, TransferId, 
 use chargeplane_domain::ids::OperatorId;
 use chargeplane_domain::ledger::LedgerAccount;
 use chargeplane_domain::units::{Currency, Money};
+use std::ops::Bound;
 
 impl NodeHandle {
     /// Decides a command of an account and makes it durable.
@@ -61,16 +62,19 @@ impl NodeHandle {
         wait.await
     }
 
-    /// Accounts by id, after `after`, at most `limit`: their last durable states.
-    pub async fn accounts(&self, after: Option<AccountId>, limit: usize) -> Result<Vec<AccountView>, CallError> {
+    /// Accounts by id, of one tenant where the page says so: their last durable states.
+    pub async fn accounts(&self, page: PageOf<AccountId>) -> Result<Vec<AccountView>, CallError> {
+        let limit = page.limit;
         let mut found = Vec::new();
         for actor in self.shared.router.account_shards() {
-            let after = after.clone();
-            let page = self.ask_accounts(&actor, move |map| {
-                let later = map.accounts.iter().filter(|(id, _)| after.as_ref().is_none_or(|after| *id > after));
-                later.take(limit).map(|(_, state)| account::view(state)).collect::<Vec<_>>()
+            let page = page.clone();
+            let shown = self.ask_accounts(&actor, move |map| {
+                let after = page.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+                let later = map.accounts.range::<AccountId, _>((after, Bound::Unbounded));
+                let covered = later.filter(|(id, _)| page.covers(id.tenant()));
+                covered.take(limit).map(|(_, state)| account::view(state)).collect::<Vec<_>>()
             });
-            found.extend(page.await?);
+            found.extend(shown.await?);
         }
         found.sort_by(|a, b| a.id.cmp(&b.id));
         found.truncate(limit);
@@ -137,6 +141,7 @@ impl NodeHandle {
                     currency,
                     energy: zero,
                     service: zero,
+                    fees: zero,
                     overshoot: zero,
                     shares: zero,
                     paid_out: zero,
@@ -145,6 +150,7 @@ impl NodeHandle {
                 let part = match account {
                     LedgerAccount::EnergyRevenue { .. } => &mut sum.energy,
                     LedgerAccount::ServiceRevenue { .. } => &mut sum.service,
+                    LedgerAccount::FeeRevenue { .. } => &mut sum.fees,
                     LedgerAccount::Share { .. } => &mut sum.shares,
                     // What he collected and has in his tills is not paid out.
                     LedgerAccount::Collected { .. } | LedgerAccount::Driver(_) => &mut sum.paid_out,

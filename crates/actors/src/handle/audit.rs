@@ -61,6 +61,15 @@ pub struct AuditedSession {
     pub samples: Option<Vec<SampleRange>>,
 }
 
+/// A page of an account's entries with their causes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Audited {
+    /// Oldest first.
+    pub entries: Vec<AuditView>,
+    /// False when the read models are behind: the last entries may be missing.
+    pub complete: bool,
+}
+
 /// Samples of one enrolment's numbering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SampleRange {
@@ -90,6 +99,7 @@ impl NodeHandle {
         };
         let page = self.statement(account, before, 1).await?;
         let found = page.entries.into_iter().find(|entry| (entry.lsn, entry.index) == (id.lsn, id.index));
+        let missing = || if page.complete { missing() } else { CallError::Behind(account.to_string()) };
         self.audit(found.ok_or_else(missing)?).await
     }
 
@@ -99,13 +109,13 @@ impl NodeHandle {
         account: &AccountId,
         after: (u64, u32),
         limit: usize,
-    ) -> Result<Vec<AuditView>, CallError> {
+    ) -> Result<Audited, CallError> {
         let page = self.statement(account, after, limit).await?;
         let mut audited = Vec::with_capacity(page.entries.len());
         for entry in page.entries {
             audited.push(self.audit(entry).await?);
         }
-        Ok(audited)
+        Ok(Audited { entries: audited, complete: page.complete })
     }
 
     async fn audit(&self, entry: LedgerEntry) -> Result<AuditView, CallError> {

@@ -1,4 +1,4 @@
-//! The catalogue and the enrolment of gateways.
+//! The catalogue.
 
 use super::*;
 
@@ -71,7 +71,7 @@ impl NodeHandle {
     /// Runs a change of the catalogue or of keys, one at a time from reading the directory to replacing it:
     /// what two changes read in parallel, the later one would put back over the earlier one's. It runs to its
     /// end also when the caller goes away, so that memory never stays behind the store.
-    async fn change<T, F>(&self, change: impl FnOnce(NodeHandle) -> F) -> Result<T, CallError>
+    pub(super) async fn change<T, F>(&self, change: impl FnOnce(NodeHandle) -> F) -> Result<T, CallError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, CallError>> + Send + 'static,
@@ -91,7 +91,7 @@ impl NodeHandle {
     }
 
     /// The directory with the keys as they are in the store now. Within [`Self::change`] only.
-    async fn reload_keys(&self) -> Result<(), CallError> {
+    pub(super) async fn reload_keys(&self) -> Result<(), CallError> {
         let credentials = self.shared.ports.catalogue.credentials().await?;
         let directory = self.directory();
         self.replace_directory(directory.version, Arc::clone(&directory.catalogue), credentials);
@@ -108,68 +108,6 @@ impl NodeHandle {
             });
         }
     }
-
-    /// Enrols a gateway (again): a new key, a new password, a new numbering of batches and samples. Former keys
-    /// stay readable unless they were revoked, so that a backlog sealed under them is not lost.
-    pub async fn enroll(&self, gateway: GatewayId) -> Result<Enrolment, CallError> {
-        self.change(|node| async move { node.enroll_alone(gateway).await }).await
-    }
-
-    async fn enroll_alone(&self, gateway: GatewayId) -> Result<Enrolment, CallError> {
-        let directory = self.directory();
-        let missing = || CallError::NotFound(format!("gateway {gateway}"));
-        let entry = directory.gateway(&gateway).ok_or_else(missing)?;
-        let former = directory.credentials().iter().filter(|known| known.gateway == gateway);
-        let (key_epoch, incarnation) = former.fold((0, 0), |(key_epoch, incarnation), known| {
-            (known.key_epoch.max(key_epoch), known.incarnation.max(incarnation))
-        });
-        let (key_epoch, incarnation) = (key_epoch.saturating_add(1), incarnation.saturating_add(1));
-        let root_key: [u8; 32] = random()?;
-        let password = hex(&random::<16>()?);
-        let credentials = GatewayCredentials {
-            gateway: gateway.clone(),
-            number: gateway_number(&gateway),
-            incarnation,
-            key_epoch,
-            root_key,
-            password_sha256: Sha256::digest(password.as_bytes()).into(),
-            revoked: false,
-        };
-        self.shared.ports.catalogue.save_credentials(credentials).await?;
-        self.reload_keys().await?;
-        Ok(Enrolment {
-            number: gateway_number(&gateway),
-            shard: format!("{:04x}", entry.shard.index),
-            key_epoch,
-            incarnation,
-            key: hex(&root_key),
-            username: topic::username(&gateway),
-            password,
-            client_id: topic::client_id(&gateway),
-            children: entry.children.iter().map(|(child, charger)| (*child, charger.clone())).collect(),
-            gateway,
-        })
-    }
-
-    /// Revokes all keys of a gateway: it can no longer connect, and nothing in its name is read, however old it
-    /// claims to be: whoever took a key can seal anything with it. Once enrolled anew, the gateway is told, and
-    /// declares what it still holds under the revoked keys as lost.
-    pub async fn revoke(&self, gateway: GatewayId) -> Result<(), CallError> {
-        self.change(|node| async move { node.revoke_alone(gateway).await }).await
-    }
-
-    async fn revoke_alone(&self, gateway: GatewayId) -> Result<(), CallError> {
-        let directory = self.directory();
-        let known: Vec<_> = directory.credentials().iter().filter(|known| known.gateway == gateway).cloned().collect();
-        if known.is_empty() {
-            return Err(CallError::NotFound(format!("an enrolment of gateway {gateway}")));
-        }
-        for credentials in known {
-            let revoked = GatewayCredentials { revoked: true, ..credentials };
-            self.shared.ports.catalogue.save_credentials(revoked).await?;
-        }
-        self.reload_keys().await
-    }
 }
 
 /// Where a charger is reached: its station, its gateway, its number there.
@@ -177,14 +115,4 @@ fn place<'a>(catalogue: &'a Catalogue, charger: &ChargerId) -> Option<(&'a Stati
     let charger = catalogue.chargers.get(charger)?;
     let gateway = catalogue.gateways.get(&charger.gateway)?;
     Some((&gateway.station, &charger.gateway, charger.child))
-}
-
-fn random<const N: usize>() -> Result<[u8; N], CallError> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| CallError::Invalid(format!("no randomness: {error}")))?;
-    Ok(bytes)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

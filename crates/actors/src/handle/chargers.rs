@@ -95,18 +95,46 @@ impl NodeHandle {
         limit: Option<Watts>,
         by: &str,
     ) -> Result<(), CallError> {
+        let node = node.to_owned();
+        let order = match limit {
+            Some(limit) => LimitOrder::Set { node, limit, from: None },
+            None => LimitOrder::Lift { node },
+        };
+        self.change_limit(station, order, by).await
+    }
+
+    /// Changes a station's limits: at once, from a moment on, or for a time. Returns when it is durable. A cut at once
+    /// is as with [`Self::set_limit`]; one that is announced a lease ahead or more finds no grant above it in force.
+    pub async fn change_limit(&self, station: &StationId, order: LimitOrder, by: &str) -> Result<(), CallError> {
         let directory = self.directory();
         if !directory.catalogue.stations.contains_key(station) {
             return Err(CallError::NotFound(format!("station {station}")));
         }
         let (reply, wait) = self.reply();
         let at = self.shared.clock.wall();
-        let command = LimitCommand { node: node.to_owned(), limit, by: by.to_owned(), at };
+        let command = LimitCommand { order, by: by.to_owned(), at };
         let key = StationKey::Station(station.clone());
         self.shared.router.station(directory.station_shard(station), key, Lane::Safety, 64, move |permit| {
             StationMember::Station(StationMessage::SetLimit { command, reply, permit })
         });
         wait.await
+    }
+
+    /// The name of a station's grid connection.
+    pub fn grid_of(&self, station: &StationId) -> Result<String, CallError> {
+        let directory = self.directory();
+        let known = directory.catalogue.stations.get(station);
+        let grid = known.and_then(|station| station.limits.iter().find(|node| node.parent.is_none()));
+        grid.map(|node| node.id.clone()).ok_or_else(|| CallError::NotFound(format!("station {station}")))
+    }
+
+    /// A station's limits over time.
+    pub async fn limits(&self, station: &StationId) -> Result<LimitsReport, CallError> {
+        if !self.directory().catalogue.stations.contains_key(station) {
+            return Err(CallError::NotFound(format!("station {station}")));
+        }
+        let report = self.ask_station(station, |reply, permit| StationMessage::Limits { reply, permit });
+        report.await.map(|report| *report)
     }
 
     /// Chargers of all stations or of one, by id.
@@ -200,6 +228,17 @@ impl NodeHandle {
         views.into_iter().next().ok_or_else(missing)
     }
 
+    /// Why a charger has the power it has.
+    pub async fn explain_power(&self, charger: &ChargerId) -> Result<Explained, CallError> {
+        let directory = self.directory();
+        let missing = || CallError::NotFound(format!("charger {charger}"));
+        let (_, station) = directory.charger(charger).ok_or_else(missing)?;
+        let asked = charger.clone();
+        let told =
+            self.ask_station(station, move |reply, permit| StationMessage::Explain { charger: asked, reply, permit });
+        told.await?.map(|told| *told).ok_or_else(missing)
+    }
+
     /// Gateways by id.
     pub async fn gateways(&self, page: PageOf<GatewayId>) -> Result<Vec<GatewayView>, CallError> {
         let directory = self.directory();
@@ -215,7 +254,8 @@ impl NodeHandle {
             id: id.clone(),
             station: gateway.station.clone(),
             online: online.contains(id),
-            enrolled: directory.gateway(id).is_some_and(|entry| entry.newest().is_some()),
+            enrolled: directory.gateway(id).is_some_and(|entry| entry.present().is_some()),
+            rotating: directory.gateway(id).is_some_and(|entry| entry.is_rotating()),
         };
         Ok(shown.into_iter().map(view).collect())
     }

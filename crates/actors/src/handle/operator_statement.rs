@@ -251,7 +251,7 @@ impl Telling {
 
 /// An entry of a till, and not a sum of what drivers' accounts did.
 fn is_of_till(line: &LedgerEntry) -> bool {
-    !matches!(&*line.kind, "energy" | "service" | "overshoot" | "share" | "other")
+    !matches!(&*line.kind, "energy" | "service" | "fees" | "overshoot" | "share" | "other")
 }
 
 fn overflow() -> CallError {

@@ -174,7 +174,8 @@ impl NodeHandle {
 
     /// Hourly statistics of a charger for the hours that `from..to` touches; hours without samples are left out.
     ///
-    /// Stored rollups, and of the last hours, which may not be rolled up yet, what the chunks say now.
+    /// Stored rollups; the last hours, which late data may have changed since, and those of the last days that are not
+    /// rolled up, from chunks.
     pub async fn telemetry_hourly(
         &self,
         charger: &ChargerId,
@@ -187,11 +188,11 @@ impl NodeHandle {
         let stored = telemetry.rollups(charger.clone(), first, end).await?;
         let mut hours: BTreeMap<Hour, Rollup> = stored.into_iter().map(|rollup| (rollup.hour, rollup)).collect();
         let now = Hour::of(self.shared.clock.wall()).0;
-        let open = Hour(now.saturating_sub(HOURS_NOT_ROLLED).max(first.0));
-        let mut hour = open;
-        while hour < end && hour.0 <= now.saturating_add(1) {
-            hours.insert(hour, hour_of(&**telemetry, charger, hour).await?);
-            hour = Hour(hour.0.saturating_add(1));
+        let kept = first.0.max(now.saturating_sub(HOURS_OF_CHUNKS));
+        for hour in (kept..end.0.min(now.saturating_add(2))).map(Hour) {
+            if hour.0 >= now.saturating_sub(1) || !hours.contains_key(&hour) {
+                hours.insert(hour, hour_of(&**telemetry, charger, hour).await?);
+            }
         }
         Ok(hours.into_values().filter(|rollup| rollup.count() > 0).collect())
     }
@@ -210,8 +211,8 @@ fn parts(from: Timestamp, to: Timestamp, mut spans: Vec<ChunkSpan>) -> Vec<(Time
     begins.zip(ends).filter(|(begin, end)| begin < end).collect()
 }
 
-/// Hours before the present one that are told from chunks: they were rolled up, but late data may have come since.
-const HOURS_NOT_ROLLED: i64 = 1;
+/// Hours that chunks are kept for, and one day that is not over.
+const HOURS_OF_CHUNKS: i64 = 8 * 24;
 
 struct Decoded {
     incarnation: u32,

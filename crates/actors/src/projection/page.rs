@@ -13,6 +13,7 @@ use chargeplane_domain::account::{self, AccountEvent, StatementKind};
 use chargeplane_domain::charger::ChargerEvent;
 use chargeplane_domain::ids::{AccountId, OperatorId, SessionId, Till};
 use chargeplane_domain::placement::{Family, ShardId};
+use chargeplane_domain::tariff::fees::MeteredTime;
 use chargeplane_domain::tariff::{PERIODS, Priced};
 use chargeplane_domain::units::{Currency, Money, Timestamp, WattHours};
 use serde::Deserialize;
@@ -164,7 +165,7 @@ impl<'f, T: FromStr> Ids<'f, T> {
     }
 }
 
-/// A debit as it is stored. It has all fields of [`AccountEvent::Debited`], though its line needs four: an event
+/// A debit as it is stored. It has all fields of [`AccountEvent::Debited`], though its line needs five: an event
 /// that cannot be read is in no read model.
 #[derive(Deserialize)]
 #[expect(dead_code, reason = "read to be sure that they can be read")]
@@ -175,9 +176,13 @@ struct StoredDebit<'a> {
     sequence: u32,
     meter: WattHours,
     by_period: [WattHours; PERIODS],
+    #[serde(default)]
+    time: MeteredTime,
     cumulative: Priced,
     energy: Money,
     service: Money,
+    #[serde(default)]
+    fees: Money,
     hold: Money,
     at: Timestamp,
 }
@@ -257,13 +262,13 @@ impl<'f> Lines<'f> {
 impl Debit<'_> {
     /// Adds what it earned, and returns what its line says, if it has one.
     fn told(&self, frame: &Frame, tills: &mut TillLines) -> Option<Said> {
-        let StoredDebit { currency, energy, service, at, .. } = self.stored;
-        for (kind, amount) in [("energy", energy), ("service", service)] {
+        let StoredDebit { currency, energy, service, fees, at, .. } = self.stored;
+        for (kind, amount) in [("energy", energy), ("service", service), ("fees", fees)] {
             if amount != Money::ZERO {
                 tills.add(frame, (self.operator, currency), kind, amount, at);
             }
         }
-        let amount = account::debited(energy, service)?;
+        let amount = account::debited(&Priced { energy, service, fees })?;
         Some(Said { kind: StatementKind::Debit, amount, session: Some(self.session.clone()), key: None, at })
     }
 }

@@ -1,9 +1,10 @@
 //! What the station actor shows: the station at a glance, and of chargers and gateways what is asked for.
 
-use super::StationActorState;
+use super::{Explained, StationActorState, limits};
+use chargeplane_domain::catalogue::ScheduledLimit;
 use chargeplane_domain::ids::{ChargerId, GatewayId};
 use chargeplane_domain::presence::PresenceEffect;
-use chargeplane_domain::station::{Deficit, OperatorLimit};
+use chargeplane_domain::station::{Deficit, LimitChange, LimitInEffect, LimitSignal, OperatorLimit};
 use chargeplane_domain::units::{WattHours, Watts};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,6 +36,32 @@ pub struct NodeReport {
     pub worst: Watts,
     /// What an operator set, if anything.
     pub set: Option<OperatorLimit>,
+}
+
+/// The limits of a node over time.
+#[derive(Debug, Clone)]
+pub struct NodeLimits {
+    /// Its name.
+    pub id: String,
+    /// The catalogue's.
+    pub catalogue: Watts,
+    /// What grants keep now, whose it is, and from when on when it is kept ahead.
+    pub now: LimitInEffect,
+    /// What an operator set.
+    pub set: Option<OperatorLimit>,
+    /// The catalogue's windows.
+    pub schedule: Vec<ScheduledLimit>,
+}
+
+/// A station's limits over time.
+#[derive(Debug, Clone, Default)]
+pub struct LimitsReport {
+    /// Every node.
+    pub nodes: Vec<NodeLimits>,
+    /// Signals that have not ended, by name.
+    pub signals: BTreeMap<String, LimitSignal>,
+    /// The latest changes, oldest first.
+    pub changes: Vec<LimitChange>,
 }
 
 /// The station at a glance.
@@ -123,4 +150,33 @@ pub(super) fn station(state: &mut StationActorState, tree: bool) -> StationRepor
         deficits: power.deficits_now(now),
         nodes,
     }
+}
+
+/// A station's limits over time.
+pub(super) fn limits(state: &StationActorState) -> LimitsReport {
+    let now = state.shared.clock.wall();
+    let directory = state.shared.directory.load();
+    let windows = directory.catalogue.stations.get(&state.id).map_or(&[][..], |station| &station.power.schedule);
+    let nodes = state.limits.catalogue.iter().flat_map(|tree| tree.nodes());
+    let node = |node: &chargeplane_domain::allocation::TreeNode| NodeLimits {
+        id: node.id.clone(),
+        catalogue: node.limit,
+        now: limits::ahead(state, &node.id, node.limit, now),
+        set: state.durable.limits.get(&node.id).cloned(),
+        schedule: windows.iter().filter(|window| window.node == node.id).cloned().collect(),
+    };
+    let open = state.durable.signals.iter().filter(|(_, signal)| now < signal.until);
+    LimitsReport {
+        nodes: nodes.map(node).collect(),
+        signals: open.map(|(name, signal)| (name.clone(), signal.clone())).collect(),
+        changes: state.durable.changes.clone(),
+    }
+}
+
+/// Why a charger has the power it has.
+pub(super) fn explain(state: &mut StationActorState, charger: &ChargerId) -> Option<Explained> {
+    let now = state.shared.clock.mono();
+    let told = state.power.as_mut()?.explain(now, charger)?;
+    let sources = told.nodes.iter().map(|share| limits::source(state, &share.id)).collect();
+    Some((told, sources))
 }

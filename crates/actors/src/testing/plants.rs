@@ -171,9 +171,11 @@ fn again(state: Option<&Account>, command: &AccountCommand) -> Option<(AccountEv
         sequence: session.next_sequence(),
         meter: last.meter,
         by_period: last.by_period,
+        time: last.time,
         cumulative: last.cumulative,
         energy: paid.energy,
         service: paid.service,
+        fees: paid.fees,
         hold,
         at: *at,
     };

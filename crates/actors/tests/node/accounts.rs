@@ -192,6 +192,8 @@ async fn an_audit_leads_from_the_entry_to_its_samples() {
     let record = record_of(&node, &session).await;
 
     let audited = handle.audit_statement(&id("a1"), (0, 0), 100).await.expect("audits");
+    assert!(audited.complete);
+    let audited = audited.entries;
     let events: Vec<_> = audited.iter().map(|line| line.cause.event).collect();
     assert_eq!(events, ["opened", "topped_up", "debited", "settled"]);
     assert_eq!(audited[1].cause.key.as_deref(), Some("top-up-a1"));

@@ -6,13 +6,15 @@ use chargeplane_actors::node::Node;
 use chargeplane_actors::ports::{CatalogueStore, GatewayCredentials, StoreError};
 use chargeplane_actors::shared::{NodeConfig, Ports};
 use chargeplane_actors::testing::{MemoryCatalogue, MemoryStores};
-use chargeplane_actors::views::PageOf;
+use chargeplane_actors::views::{Enrolment, PageOf};
 use chargeplane_domain::catalogue::{Catalogue, Gateway};
 use chargeplane_domain::ids::{GatewayId, StationId};
 use chargeplane_domain::session::StopReason;
 use chargeplane_domain::units::{Mono, Timestamp, WattHours};
-use chargeplane_protocol::message::{Beat, Down, GatewayEvent, Notice, Refusal, Stream};
+use chargeplane_protocol::envelope::Header;
+use chargeplane_protocol::message::{Beat, Down, GatewayEvent, Notice, Refusal, SampleRun, Stream, UpBatch};
 use futures_core::future::BoxFuture;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -115,6 +117,129 @@ async fn what_a_revoked_key_sealed_is_not_read_and_the_gateway_is_told_which_key
     let (seq, _) = new.event(stopped(&session, 300));
     new.until_acked(Stream::Events, seq).await;
     assert_eq!(record_of(&node, &session).await.energy, WattHours(300));
+}
+
+/// Owners follow each other, and the former ones still talk: nobody seals under a nonce that anybody used.
+#[tokio::test]
+async fn no_owner_seals_down_under_a_nonce_of_another() {
+    let stores = MemoryStores::default();
+    let (node, link) = stores.start(|config| config.flush_every = Duration::from_millis(50)).await;
+    let enrolment = set_up(&node.handle()).await;
+    let mut gateway = TestGateway::new(&node, link.clone(), &enrolment);
+    let mut owners = vec![(node, link)];
+    let mut used = BTreeSet::new();
+    let mut by_epoch: BTreeMap<u32, usize> = BTreeMap::new();
+    for round in 0..4u64 {
+        if round > 0 {
+            let name = chargeplane_domain::ids::NodeId(format!("n{}", round + 1).into());
+            owners.push(stores.start(|config| config.node = name).await);
+        }
+        // All of them hear it, the paused ones as well.
+        for (node, link) in &owners {
+            gateway.reconnect_silently(node, link.clone());
+            for _ in 0..3 {
+                gateway.beat(Beat::default());
+            }
+            gateway.event(GatewayEvent::Fault { child: 0, code: "f".to_owned(), at: now() });
+            gateway.samples(0, round, vec![sample(now(), 1)]);
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        for (_, payload) in owners.iter().flat_map(|(_, link)| link.take()) {
+            let header = Header::peek(&payload).expect("a packet");
+            *by_epoch.entry(header.boot).or_default() += 1;
+            assert!(used.insert((header.key_epoch, header.boot, header.seq)), "used twice: {header:?}");
+        }
+    }
+    assert!(by_epoch.len() >= 4 && used.len() >= 20, "{by_epoch:?}");
+}
+
+/// The gateway goes on charging and sending while its key changes, and the numbering of its samples goes on.
+#[tokio::test]
+async fn a_rotated_key_takes_over_when_the_gateway_was_heard_under_it() {
+    let stores = MemoryStores::default();
+    let (node, link) = stores.start(|config| config.flush_every = Duration::from_millis(100)).await;
+    let handle = node.handle();
+    let first = set_up(&handle).await;
+    open_account(&handle, "a1", 100_000).await;
+    let mut gateway = TestGateway::new(&node, link.clone(), &first);
+    let session = start(&mut gateway, "a1", 0).await;
+    let authenticate = node.authenticator();
+    let let_in =
+        |enrolment: &Enrolment| authenticate(&enrolment.client_id, &enrolment.username, &enrolment.password).is_some();
+    let mut cut_off = node.cut_off();
+
+    let second = handle.rotate(id("g1")).await.expect("rotates");
+    assert_eq!((second.key_epoch, second.incarnation), (2, first.incarnation));
+    assert!(let_in(&first) && let_in(&second), "either, until the new key was heard");
+    // The gateway knows nothing of it yet: it is read and answered as before.
+    let nonce = gateway.beat(Beat { mono: Mono(50), ..Beat::default() });
+    let granted = |down: &Down| matches!(down, Down::Grants(grants) if grants.answers_nonce == nonce).then_some(());
+    gateway.until("grants under the key before", granted).await;
+    let seq = gateway.samples(0, 0, vec![sample(now(), 10)]);
+    gateway.until_acked(Stream::Fast, seq).await;
+
+    // A forger has neither key: nothing changes.
+    let forged = Enrolment { key: "ab".repeat(32), ..second.clone() };
+    TestGateway::new(&node, link.clone(), &forged);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(let_in(&first), "not confirmed by whoever says so");
+
+    // It switches, with its ring: a new boot, the numbers go on.
+    let mut switched = TestGateway::new(&node, link.clone(), &second);
+    switched.boot = 2;
+    for _ in 0..1_000 {
+        if !let_in(&first) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!let_in(&first) && let_in(&second), "the password before has ended");
+    link.take();
+    let nonce = switched.beat(Beat { mono: Mono(60), ..Beat::default() });
+    let granted = |down: &Down| matches!(down, Down::Grants(grants) if grants.answers_nonce == nonce).then_some(());
+    switched.until("grants under the new key", granted).await;
+    let backlog = gateway.seal(
+        Stream::Fast,
+        1,
+        2,
+        &UpBatch::Samples {
+            runs: vec![SampleRun { child: 0, first_number: 1, samples: vec![sample(now(), 20)] }],
+            gaps: Vec::new(),
+        },
+    );
+    switched.publish(Stream::Fast, backlog);
+    let seq = switched.samples(0, 2, vec![sample(now(), 30)]);
+    switched.until_acked(Stream::Fast, seq).await;
+    let (seq, _) = switched.event(stopped(&session, 40));
+    switched.until_acked(Stream::Events, seq).await;
+    assert_eq!(record_of(&node, &session).await.energy, WattHours(40), "the session went on through the rotation");
+    let numbers = || async {
+        let raw = handle.telemetry_raw(&id("c0"), Timestamp(0), now().plus_ms(10_000), 100).await.expect("raw");
+        raw.iter().map(|sample| (sample.number, sample.sample.register.0)).collect::<Vec<_>>()
+    };
+    for _ in 0..1_000 {
+        if numbers().await.len() == 3 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(numbers().await, [(0, 10), (1, 20), (2, 30)], "one numbering, and the backlog is read");
+    assert!(cut_off.try_recv().is_err(), "nobody was cut off");
+    handle.revoke(id("g1")).await.expect("revokes");
+    assert_eq!(cut_off.try_recv().expect("told"), id("g1"));
+    assert!(!let_in(&first) && !let_in(&second));
+    let refused = handle.rotate(id("g1")).await;
+    assert!(refused.is_err(), "what is revoked is enrolled anew, not rotated");
+
+    // Durable: a node that starts again knows which key is the present one.
+    let third = handle.enroll(id("g1")).await.expect("enrols");
+    assert_eq!((third.key_epoch, third.incarnation), (3, first.incarnation + 1));
+    drop(node);
+    let (second_node, _) = stores.start(|config| config.node = chargeplane_domain::ids::NodeId("n2".into())).await;
+    let authenticate = second_node.authenticator();
+    let let_in =
+        |enrolment: &Enrolment| authenticate(&enrolment.client_id, &enrolment.username, &enrolment.password).is_some();
+    assert!(let_in(&third) && !let_in(&second));
 }
 
 #[tokio::test]

@@ -74,7 +74,7 @@ async fn a_session_that_never_began_gives_its_hold_back() {
     // Heard of all the same: refused while it goes on, and in the end the operator's.
     let late = renewed.debit(&handle, 500, at(134)).await;
     assert_eq!(late, Err(CallError::Account(AccountRejection::SessionReleased)));
-    let audited = handle.audit_statement(&id("never"), (0, 0), 10).await.expect("audits");
+    let audited = handle.audit_statement(&id("never"), (0, 0), 10).await.expect("audits").entries;
     let cause = &audited[2].cause;
     assert_eq!((cause.event, cause.session.clone()), ("hold_ended", Some(id("c1.1"))));
     assert!(cause.note.contains("0.6000 was held"), "{}", cause.note);

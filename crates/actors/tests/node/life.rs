@@ -9,7 +9,7 @@ use chargeplane_actors::node::Node;
 use chargeplane_actors::shard::Family as _;
 use chargeplane_actors::shared::NodeConfig;
 use chargeplane_actors::testing::{MemoryStores, Poison};
-use chargeplane_actors::views::{DeadLetterView, ShardView};
+use chargeplane_actors::views::{DeadLetterView, PageOf, ShardView};
 use chargeplane_cluster::frame::Frame;
 use chargeplane_cluster::journal::Journal;
 use chargeplane_domain::account::{AccountAnswer, AccountCommand, AccountEvent, AccountKind, Holder};
@@ -398,7 +398,7 @@ async fn a_payload_without_sound_framing_closes_its_shard_and_no_other() {
     assert!(
         matches!(node.handle().balances(None, 10).await, Err(CallError::NotServing(of)) if of == shard.to_string())
     );
-    assert!(matches!(node.handle().accounts(None, 10).await, Err(CallError::NotServing(_))));
+    assert!(matches!(node.handle().accounts(PageOf::first(10)).await, Err(CallError::NotServing(_))));
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,8 +8,9 @@ use chargeplane_actors::views::{KnownSession, StartRequest};
 use chargeplane_domain::account::{AccountCommand, AccountRejection};
 use chargeplane_domain::command::CommandOutcome;
 use chargeplane_domain::ids::{ConnectorNo, SessionId};
-use chargeplane_domain::session::{SessionState, StopReason};
+use chargeplane_domain::session::{Flow, SessionState, StopReason};
 use chargeplane_domain::tariff::book::TariffRule;
+use chargeplane_domain::tariff::fees::Fees;
 use chargeplane_domain::tariff::{Price, Tariff};
 use chargeplane_domain::units::{Money, Timestamp, WattHours};
 use chargeplane_protocol::message::{Beat, BeatCharger, CommandEnd, Down, GatewayEvent, Stream};
@@ -100,6 +101,63 @@ async fn a_session_is_priced_with_the_tariff_of_its_group_from_start_to_end() {
     // 0.3 kWh at 0.5, not at 1.2 + 0.3.
     assert_eq!(record_of(&node, &session).await.billed, Money(1_500));
     assert!(node.drain().await);
+}
+
+#[tokio::test]
+async fn a_session_pays_for_its_time_as_the_gateway_tells_it_also_after_the_node_died() {
+    let stores = MemoryStores::default();
+    let (node, link) = stores.start(|config| config.debit_every = Duration::from_millis(50)).await;
+    let handle = node.handle();
+    let enrolment = set_up(&handle).await;
+    let mut timed = catalogue();
+    // 0.0010 a millisecond of charging, 0.0020 of standing full beyond none of grace, 1.00 for the start.
+    let fees =
+        Fees { flat: Money(10_000), per_minute: Money(600_000), idle_per_minute: Money(1_200_000), ..Fees::NONE };
+    timed.tariffs.get_mut(&id("t1")).expect("there").fees = fees;
+    handle.apply_catalogue(timed, false).await.expect("a good catalogue");
+    open_account(&handle, "a1", 100_000_000).await;
+    let mut gateway = TestGateway::new(&node, link, &enrolment);
+    let session = start(&mut gateway, "a1", 1_000).await;
+    let begun = now();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let flow = |flow, ms| GatewayEvent::FlowChanged { child: 0, session: session.clone(), flow, at: begun.plus_ms(ms) };
+    gateway.event(flow(Flow::Paused, 100));
+    gateway.event(flow(Flow::Charging, 300));
+    let (seq, _) = gateway.event(flow(Flow::Full, 400));
+    gateway.until_acked(Stream::Events, seq).await;
+    // Nothing flows any more, and time is debited all the same.
+    gateway.samples(0, 0, vec![sample(begun.plus_ms(350), 1_010)]);
+    let paid = async |more: i64| {
+        for _ in 0..400 {
+            if node.handle().account(&id("a1")).await.expect("open").balance < Money(100_000_000 - more) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("time is not debited");
+    };
+    paid(10_000).await;
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let base = 100_000_000 - node.handle().account(&id("a1")).await.expect("open").balance.0;
+    gateway.samples(0, 1, vec![sample(begun.plus_ms(1_600), 1_010)]);
+    paid(base).await;
+    let (second, link) = stores.start(|config| config.node = chargeplane_domain::ids::NodeId("n2".into())).await;
+    drop(node);
+
+    gateway.reconnect(&second, link);
+    let (register, reason, at) = (WattHours(1_010), StopReason::Driver, begun.plus_ms(1_700));
+    let (seq, _) =
+        gateway.event(GatewayEvent::SessionStopped { child: 0, session: session.clone(), register, at, reason });
+    gateway.until_acked(Stream::Events, seq).await;
+    let record = record_of(&second, &session).await;
+    let before = begun.since(record.started_at);
+    assert_eq!((record.time.charging_ms, record.time.idle_ms), (before + 200, 1_300));
+    assert_eq!(record.fees_amount, Money(10_000 + (before + 200) * 10 + 1_300 * 20));
+    assert_eq!(record.total, Money(record.fees_amount.0 + 120 + 30));
+    assert_eq!((record.billed, record.overshoot), (record.total, Money::ZERO));
+    let earned = second.handle().operator_balance(&id("op1")).await.expect("there");
+    assert_eq!(earned.first().map(|balance| balance.fees), Some(record.fees_amount));
+    assert!(second.drain().await);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use crate::support::*;
 use bytes::Bytes;
 use chargeplane_actors::handle::NodeHandle;
 use chargeplane_actors::testing::MemoryStores;
-use chargeplane_actors::views::{AccountView, BalanceView};
+use chargeplane_actors::views::{AccountView, BalanceView, PageOf};
 use chargeplane_cluster::journal::{Journal, OpenedShard, Snapshot};
 use chargeplane_domain::account::{AccountAnswer, AccountCommand, AccountRejection};
 use chargeplane_domain::ids::NodeId;
@@ -20,7 +20,7 @@ async fn top_up(handle: &NodeHandle, key: &str, amount: i64) -> Result<AccountAn
 }
 
 async fn served(handle: &NodeHandle) -> (Vec<AccountView>, Vec<BalanceView>) {
-    (handle.accounts(None, 100).await.expect("accounts"), handle.balances(None, 100).await.expect("balances"))
+    (handle.accounts(PageOf::first(100)).await.expect("accounts"), handle.balances(None, 100).await.expect("balances"))
 }
 
 fn shard() -> ShardId {

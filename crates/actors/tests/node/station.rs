@@ -6,6 +6,7 @@ use chargeplane_actors::testing::MemoryStores;
 use chargeplane_actors::views::PageOf;
 use chargeplane_domain::command::Action;
 use chargeplane_domain::ids::{NodeId, StationId};
+use chargeplane_domain::station::LimitOrder;
 use chargeplane_domain::units::Watts;
 use chargeplane_protocol::message::Stream;
 use std::time::Duration;
@@ -55,6 +56,42 @@ async fn a_limit_that_was_acknowledged_survives_restarts_and_catalogues_until_it
     drop(node);
     let (node, _link) = stores.start(|config| config.node = NodeId("n3".into())).await;
     assert_eq!(limit(&node.handle()).await, 100_000);
+}
+
+#[tokio::test]
+async fn an_announced_limit_and_a_signal_survive_a_restart_and_are_kept_a_lease_ahead() {
+    let stores = MemoryStores::default();
+    let (node, _link) = stores.start(|_| ()).await;
+    set_up(&node.handle()).await;
+    let handle = node.handle();
+    let (soon, later) = (now().plus_ms(20_000), now().plus_ms(3_600_000));
+    let announced = LimitOrder::Set { node: "grid".to_owned(), limit: Watts(60_000), from: Some(later) };
+    handle.change_limit(&id("s1"), announced, "main").await.expect("announced");
+    assert_eq!(limit(&handle).await, 100_000, "an hour ahead nothing is kept yet");
+    let signal = |watts, from| LimitOrder::Signal {
+        signal: "dr".to_owned(),
+        node: "grid".to_owned(),
+        limit: Watts(watts),
+        from: Some(from),
+        until: later,
+    };
+    // Twenty seconds ahead is less than a lease: it is kept from now on.
+    handle.change_limit(&id("s1"), signal(40_000, soon), "main").await.expect("signalled");
+    assert_eq!(limit(&handle).await, 40_000);
+    drop(node);
+    let (node, _link) = stores.start(|config| config.node = NodeId("n2".into())).await;
+    let handle = node.handle();
+    assert_eq!(limit(&handle).await, 40_000);
+    let seen = handle.limits(&id("s1")).await.expect("known");
+    assert_eq!((seen.nodes[0].now.from, seen.signals.len(), seen.changes.len()), (Some(soon), 1, 2));
+    assert_eq!(seen.nodes[0].set.as_ref().and_then(|set| set.from), Some(later));
+    handle.change_limit(&id("s1"), LimitOrder::LiftSignal { signal: "dr".to_owned() }, "main").await.expect("lifted");
+    assert_eq!(limit(&handle).await, 100_000);
+    let past = LimitOrder::Set { node: "grid".to_owned(), limit: Watts(1), from: Some(now()) };
+    let refused = handle.change_limit(&id("s1"), past, "main").await;
+    assert!(matches!(refused, Err(CallError::Invalid(_))), "{refused:?}");
+    let unknown = handle.change_limit(&id("s1"), LimitOrder::LiftSignal { signal: "dr".to_owned() }, "main").await;
+    assert!(matches!(unknown, Err(CallError::NotFound(_))), "{unknown:?}");
 }
 
 #[tokio::test]

@@ -46,8 +46,8 @@ struct Session {
     authorised: i64,
     hold: i64,
     sequence: u32,
-    /// Energy and service paid so far.
-    paid: [i64; 2],
+    /// Energy, service and fees paid so far.
+    paid: [i64; 3],
     debits: BTreeMap<u32, DebitAnswer>,
     closed: Option<Settled>,
 }
@@ -171,7 +171,7 @@ impl Books {
         Ok(())
     }
 
-    fn post(&mut self, shard: ShardId, legs: [(String, i64); 4]) {
+    fn post(&mut self, shard: ShardId, legs: [(String, i64); 5]) {
         for (account, amount) in legs.into_iter().filter(|(_, amount)| *amount != 0) {
             *self.balances.entry((shard.to_string(), account)).or_default() += amount;
         }
@@ -212,11 +212,11 @@ impl Books {
     }
 }
 
-const NONE: [(String, i64); 4] = [const { (String::new(), 0) }; 4];
+const NONE: [(String, i64); 5] = [const { (String::new(), 0) }; 5];
 
 impl Account {
     /// Takes an event and returns its legs in the books.
-    fn event(&mut self, event: &AccountEvent) -> Result<[(String, i64); 4], Objection> {
+    fn event(&mut self, event: &AccountEvent) -> Result<[(String, i64); 5], Objection> {
         let twice = |what: &str| Err(("MONEY-2", format!("{what} has two effects")));
         match event {
             AccountEvent::ToppedUp { key, amount, .. } => {
@@ -226,8 +226,8 @@ impl Account {
                     return twice(key);
                 }
                 let (driver, source) = (format!("driver:{}", self.id), format!("top-up:main:{}", self.currency));
-                let [_, _, third, fourth] = NONE;
-                Ok([(driver, amount.0), (source, -amount.0), third, fourth])
+                let [_, _, third, fourth, fifth] = NONE;
+                Ok([(driver, amount.0), (source, -amount.0), third, fourth, fifth])
             }
             AccountEvent::Held { session, operator, tariff, hold, .. } => {
                 let name = session.to_string();
@@ -236,7 +236,7 @@ impl Account {
                     authorised: hold.0,
                     hold: hold.0,
                     sequence: 0,
-                    paid: [0; 2],
+                    paid: [0; 3],
                     debits: BTreeMap::new(),
                     closed: None,
                 };
@@ -245,47 +245,53 @@ impl Account {
                 }
                 Ok(NONE)
             }
-            AccountEvent::Debited { session, operator, sequence, meter, by_period, cumulative, hold, .. } => {
-                let AccountEvent::Debited { energy, service, .. } = event else { return Ok(NONE) };
+            AccountEvent::Debited { session, operator, sequence, meter, by_period, time, cumulative, hold, .. } => {
+                let AccountEvent::Debited { energy, service, fees, .. } = event else { return Ok(NONE) };
                 let (free, name) = (self.available(), session.to_string());
-                let (due, before) = self.next(&name, *sequence, [cumulative.energy.0, cumulative.service.0])?;
-                let (paid, expected) = (energy.0 + service.0, (due[0] + due[1]).min(before + free));
-                if paid != expected || energy.0 > due[0] || service.0 > due[1] {
+                let parts = [energy.0, service.0, fees.0];
+                let cost = [cumulative.energy.0, cumulative.service.0, cumulative.fees.0];
+                let (due, before) = self.next(&name, *sequence, cost)?;
+                let (paid, expected) = (parts.iter().sum::<i64>(), due.iter().sum::<i64>().min(before + free));
+                if paid != expected || parts.iter().zip(&due).any(|(part, due)| part > due) {
                     return Err(("MONEY-2", format!("{name}: {paid} taken where {expected} was to be paid")));
                 }
                 self.posted -= paid;
                 let hold_left = *hold;
                 let session = self.sessions.get_mut(&name).ok_or(("MONEY-2", name.clone()))?;
-                session.paid = [session.paid[0] + energy.0, session.paid[1] + service.0];
+                session.paid.iter_mut().zip(parts).for_each(|(paid, part)| *paid += part);
                 session.hold = hold.0;
                 let available = Money(self.available());
-                let (sequence, meter, by_period, cumulative) = (*sequence, *meter, *by_period, *cumulative);
-                let answer = DebitAnswer { sequence, meter, by_period, cumulative, hold_left, available };
+                let (sequence, meter, by_period, time) = (*sequence, *meter, *by_period, *time);
+                let cumulative = *cumulative;
+                let answer = DebitAnswer { sequence, meter, by_period, time, cumulative, hold_left, available };
                 if let Some(session) = self.sessions.get_mut(&name) {
                     session.debits.insert(sequence, answer);
                 }
-                Ok(self.revenue(&operator.to_string(), energy.0, service.0, 0))
+                Ok(self.revenue(&operator.to_string(), parts, 0))
             }
-            AccountEvent::Settled { session, operator, energy, service, settled, .. } => {
+            AccountEvent::Settled { session, operator, energy, service, fees, settled, .. } => {
                 let (free, name) = (self.available(), session.to_string());
-                let cumulative = [settled.cumulative.energy.0, settled.cumulative.service.0];
-                let (due, before) = self.next(&name, settled.sequence, cumulative)?;
-                let overshoot = (due[0] + due[1] - before - free).max(0);
-                let metered = settled.billed.0 + settled.overshoot.0 == cumulative[0] + cumulative[1];
-                if [energy.0, service.0] != due || settled.overshoot.0 != overshoot || !metered {
+                let parts = [energy.0, service.0, fees.0];
+                let cost = settled.cumulative;
+                let cost = [cost.energy.0, cost.service.0, cost.fees.0];
+                let (due, before) = self.next(&name, settled.sequence, cost)?;
+                let taken: i64 = due.iter().sum();
+                let overshoot = (taken - before - free).max(0);
+                let metered = settled.billed.0 + settled.overshoot.0 == cost.iter().sum::<i64>();
+                if parts != due || settled.overshoot.0 != overshoot || !metered {
                     return Err(("MONEY-4", format!("{name}: {overshoot} was the overshoot, not {settled:?}")));
                 }
-                self.posted -= due[0] + due[1] - overshoot;
+                self.posted -= taken - overshoot;
                 if let Some(session) = self.sessions.get_mut(&name) {
                     (session.hold, session.closed) = (0, Some(*settled));
                 }
-                Ok(self.revenue(&operator.to_string(), energy.0, service.0, overshoot))
+                Ok(self.revenue(&operator.to_string(), parts, overshoot))
             }
             event => self.refused(event),
         }
     }
 
-    fn refused(&mut self, event: &AccountEvent) -> Result<[(String, i64); 4], Objection> {
+    fn refused(&mut self, event: &AccountEvent) -> Result<[(String, i64); 5], Objection> {
         let AccountEvent::Refused { subject, rejection, .. } = event else {
             return Err(("MONEY-2", format!("the judge does not know {event:?}")));
         };
@@ -302,7 +308,7 @@ impl Account {
     }
 
     /// What is due of an open session under its next sequence, and what is held for it.
-    fn next(&mut self, name: &str, sequence: u32, cumulative: [i64; 2]) -> Result<([i64; 2], i64), Objection> {
+    fn next(&mut self, name: &str, sequence: u32, cost: [i64; 3]) -> Result<([i64; 3], i64), Objection> {
         let wrong = |what: &str| ("MONEY-2", format!("{name} sequence {sequence}: {what}"));
         let session = self.sessions.get_mut(name).ok_or_else(|| wrong("no such session"))?;
         if session.closed.is_some() {
@@ -312,16 +318,18 @@ impl Account {
             return Err(wrong("does not follow"));
         }
         session.sequence = sequence;
-        Ok(([cumulative[0] - session.paid[0], cumulative[1] - session.paid[1]], session.hold))
+        let [energy, service, fees] = session.paid;
+        Ok(([cost[0] - energy, cost[1] - service, cost[2] - fees], session.hold))
     }
 
-    fn revenue(&self, operator: &str, energy: i64, service: i64, overshoot: i64) -> [(String, i64); 4] {
+    fn revenue(&self, operator: &str, [energy, service, fees]: [i64; 3], overshoot: i64) -> [(String, i64); 5] {
         let of = |kind: &str| format!("{kind}:{operator}:{}", self.currency);
         [
-            (format!("driver:{}", self.id), overshoot - energy - service),
+            (format!("driver:{}", self.id), overshoot - energy - service - fees),
             (of("overshoot"), -overshoot),
             (of("energy"), energy),
             (of("service"), service),
+            (of("fees"), fees),
         ]
     }
 }

@@ -10,6 +10,7 @@ use chargeplane_actors::handle::{CallError, NodeHandle};
 use chargeplane_domain::account::{AccountAnswer, AccountCommand, AccountKind, AccountRejection, Holder};
 use chargeplane_domain::ids::{AccountId, OperatorId};
 use chargeplane_domain::placement::{self, ShardId, shard_of};
+use chargeplane_domain::tariff::fees::{Fees, MeteredTime};
 use chargeplane_domain::tariff::{Price, Slots, Tariff};
 use chargeplane_domain::units::{Currency, Money, Timestamp, WattHours};
 use std::sync::{Arc, Mutex};
@@ -49,7 +50,15 @@ fn cny() -> Currency {
 
 fn tariff() -> Tariff {
     let price = Price { energy: Money(11_003), service: Money(4_001) };
-    Tariff { currency: cny(), prices: [price; 4], slots: Slots::uniform(2).expect("a period") }
+    let fees = Fees {
+        flat: Money(101),
+        per_minute: Money(907),
+        idle_per_minute: Money(1_503),
+        idle_grace_s: 5,
+        min: Money(700),
+        max: Some(Money(21_000)),
+    };
+    Tariff { currency: cny(), prices: [price; 4], slots: Slots::uniform(2).expect("a period"), fees }
 }
 
 struct Session {
@@ -57,6 +66,16 @@ struct Session {
     number: u64,
     sequence: u32,
     wh: i64,
+    time: MeteredTime,
+}
+
+impl Session {
+    /// Time that passed while this much flowed, part of it with a full car.
+    fn pass(&mut self, wh: i64) {
+        self.wh += wh;
+        self.time.charging_ms += wh * 137;
+        self.time.idle_ms += wh * 41;
+    }
 }
 
 pub struct Client {
@@ -129,7 +148,13 @@ impl Client {
             return self.debit().await;
         }
         self.made += 1;
-        let session = Session { account: self.dice.below(ACCOUNTS), number: self.made, sequence: 0, wh: 0 };
+        let session = Session {
+            account: self.dice.below(ACCOUNTS),
+            number: self.made,
+            sequence: 0,
+            wh: 0,
+            time: MeteredTime::NONE,
+        };
         let want = Money(self.dice.between(1_500, 9_000) as i64);
         let command = |at| self.authorisation(&session, "op1", want, at);
         let made = [command(Timestamp(0))];
@@ -147,14 +172,18 @@ impl Client {
 
     fn reading(&self, session: &Session, hold_target: Option<Money>) -> AccountCommand {
         let by_period = [0, 0, session.wh, 0].map(WattHours);
-        let (meter, cumulative, sequence) = (WattHours(session.wh), tariff().price(&by_period), session.sequence);
+        let (meter, sequence, time) = (WattHours(session.wh), session.sequence, session.time);
         let session = format!("c{}.{}", self.number, session.number).parse().expect("a session");
         let at = Timestamp(0);
         match hold_target {
             Some(hold_target) => {
-                AccountCommand::Debit { session, sequence, meter, by_period, cumulative, hold_target, at }
+                let cumulative = tariff().price(&by_period, &time);
+                AccountCommand::Debit { session, sequence, meter, by_period, time, cumulative, hold_target, at }
             }
-            None => AccountCommand::Settle { session, sequence, meter, by_period, cumulative, at },
+            None => {
+                let cumulative = tariff().final_price(&by_period, &time);
+                AccountCommand::Settle { session, sequence, meter, by_period, time, cumulative, at }
+            }
         }
     }
 
@@ -164,7 +193,8 @@ impl Client {
         }
         let at = self.dice.below(self.sessions.len() as u64) as usize;
         let mut session = self.sessions.swap_remove(at);
-        (session.sequence, session.wh) = (session.sequence + 1, session.wh + self.dice.between(0, 400) as i64);
+        session.sequence += 1;
+        session.pass(self.dice.between(0, 400) as i64);
         let target = Money(self.dice.below(6_000) as i64);
         let command = self.reading(&session, Some(target));
         self.ask(session.account, |at| at_time(&command, at)).await;
@@ -177,7 +207,8 @@ impl Client {
         }
         let at = self.dice.below(self.sessions.len() as u64) as usize;
         let mut session = self.sessions.swap_remove(at);
-        (session.sequence, session.wh) = (session.sequence + 1, session.wh + self.dice.between(0, 300) as i64);
+        session.sequence += 1;
+        session.pass(self.dice.between(0, 300) as i64);
         let command = self.reading(&session, None);
         self.ask(session.account, |at| at_time(&command, at)).await;
     }
@@ -203,11 +234,15 @@ impl Client {
             AccountCommand::TopUp { amount, .. } => *amount = Money(amount.0 + 1),
             AccountCommand::Open { kind, .. } => *kind = AccountKind::Credit { limit: Money(77) },
             AccountCommand::Authorise { operator, .. } => *operator = "op2".parse().expect("an id"),
-            AccountCommand::Debit { meter, by_period, cumulative, .. }
-            | AccountCommand::Settle { meter, by_period, cumulative, .. } => {
+            AccountCommand::Debit { meter, by_period, time, cumulative, .. } => {
                 *meter = WattHours(meter.0 + 1);
                 by_period[2] = *meter;
-                *cumulative = tariff().price(by_period);
+                *cumulative = tariff().price(by_period, time);
+            }
+            AccountCommand::Settle { meter, by_period, time, cumulative, .. } => {
+                *meter = WattHours(meter.0 + 1);
+                by_period[2] = *meter;
+                *cumulative = tariff().final_price(by_period, time);
             }
             #[allow(unreachable_patterns, reason = "an account may learn commands that are not sent here")]
             _ => return,

@@ -13,12 +13,12 @@
 //!   gateways wait for a node before it falls behind, and the application's acknowledgements notice
 //!   when it did all the same.
 //! * It has at most 100 messages in flight to a client, and delivers at the subscription's QoS.
-//! * It has no access rules for topics. Messages are sealed per gateway, so a curious gateway reads
-//!   only noise and a forged message fails to open; a deployment that wants more uses a broker with
-//!   access rules.
+//! * It has no access rules for topics; [`rights`] has them. A client that publishes or subscribes beyond
+//!   its rights is disconnected and counted. (Messages are sealed per gateway all the same.)
 
 mod connection;
 mod flow;
+mod rights;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -39,11 +39,13 @@ use tokio::sync::watch;
 use crate::PACKETS_REFUSED_TOTAL;
 use connection::Common;
 use flow::Flow;
+use rights::Connections;
+pub use rights::Rights;
 
-/// Decides whether a client may connect: `(client id, user name, password)`.
+/// Decides whether a client may connect, by `(client id, user name, password)`, and what it may do then.
 ///
 /// It is asked at every connect, on a thread that may block, so an enrolment takes effect at once.
-pub type Authenticate = dyn Fn(&str, &str, &str) -> bool + Send + Sync;
+pub type Authenticate = dyn Fn(&str, &str, &str) -> Option<Rights> + Send + Sync;
 
 /// Most clients at once. A process may have 20,000 open files, and the node needs some itself.
 const MAX_CONNECTIONS: usize = 18_000;
@@ -89,6 +91,7 @@ pub enum BrokerError {
 pub struct EmbeddedBroker {
     address: SocketAddr,
     counters: Arc<Counters>,
+    connections: Arc<Connections>,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -98,6 +101,7 @@ struct Counters {
     refused: AtomicU64,
     restarts: AtomicU64,
     bad_packets: AtomicU64,
+    forbidden: AtomicU64,
     /// When a bad packet was last logged.
     logged: Mutex<Option<Instant>>,
     /// A way into the router of the present generation, to kill it.
@@ -108,6 +112,8 @@ struct Counters {
 /// Reasons of an MQTT 5 DISCONNECT.
 const MALFORMED_PACKET: u8 = 0x81;
 const PACKET_TOO_LARGE: u8 = 0x95;
+const NOT_AUTHORIZED: u8 = 0x87;
+const ADMINISTRATIVE_ACTION: u8 = 0x98;
 
 /// Bad packets are logged at most this often; all are counted.
 const LOG_EVERY: Duration = Duration::from_secs(30);
@@ -120,13 +126,24 @@ impl Counters {
             _ => ("protocol", MALFORMED_PACKET),
         };
         self.bad_packets.fetch_add(1, Ordering::Relaxed);
+        self.say(client_id, reason, error);
+        told
+    }
+
+    /// The same for a packet about a topic that is not the client's.
+    fn forbid(&self, client_id: &str, topic: &str) -> u8 {
+        self.forbidden.fetch_add(1, Ordering::Relaxed);
+        self.say(client_id, "not_authorized", &format_args!("{topic:?} is not this client's"));
+        NOT_AUTHORIZED
+    }
+
+    fn say(&self, client_id: &str, reason: &'static str, error: &dyn std::fmt::Display) {
         metrics::counter!(PACKETS_REFUSED_TOTAL, "reason" => reason).increment(1);
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         if logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
             *logged = Some(Instant::now());
             tracing::warn!(client_id, reason, %error, "MQTT connection ended by its packet (further ones only counted)");
         }
-        told
     }
 }
 
@@ -134,17 +151,18 @@ impl EmbeddedBroker {
     /// Starts a broker and returns once it listens, after some milliseconds.
     ///
     /// Port 0 means any free port; [`EmbeddedBroker::address`] tells which. A client is let in
-    /// when its client id belongs to its user name ([`client_id_of`]) and `authenticate` agrees.
+    /// when its client id belongs to its user name ([`client_id_of`]) and `authenticate` gives it rights.
     pub fn start(listen: SocketAddr, authenticate: Arc<Authenticate>) -> Result<Self, BrokerError> {
         let counters = Arc::new(Counters::default());
-        let gate = Arc::new(Gate { authenticate, counters: counters.clone() });
+        let connections = Arc::new(Connections::default());
+        let gate = Arc::new(Gate { authenticate, counters: counters.clone(), connections: connections.clone() });
         let (stop, stopped) = watch::channel(false);
         let (started, outcome) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("mqtt-broker".into())
             .spawn(move || serve(listen, &gate, &stopped, &started))
             .map_err(|source| BrokerError::Threads { source })?;
-        let mut broker = Self { address: listen, counters, stop, thread: Some(thread) };
+        let mut broker = Self { address: listen, counters, connections, stop, thread: Some(thread) };
         let ended = || io::Error::other("its thread ended");
         match outcome.recv().unwrap_or_else(|_| Err(ended())) {
             Ok(address) => broker.address = address,
@@ -166,6 +184,18 @@ impl EmbeddedBroker {
     /// Packets that were too large or no MQTT, and ended their connections.
     pub fn bad_packets(&self) -> u64 {
         self.counters.bad_packets.load(Ordering::Relaxed)
+    }
+
+    /// Packets about topics that were not their client's, and ended its connection.
+    pub fn forbidden(&self) -> u64 {
+        self.counters.forbidden.load(Ordering::Relaxed)
+    }
+
+    /// Ends the connections of a client at once, or everybody's; returns how many there were. Whoever comes back is
+    /// asked for its credentials again.
+    pub fn cutter(&self) -> impl Fn(Option<&str>) -> usize + Send + Sync + 'static {
+        let connections = Arc::clone(&self.connections);
+        move |client_id| client_id.map_or_else(|| connections.end_all(), |client_id| connections.end(client_id))
     }
 
     /// How often the router had died and was started again. Not zero means a bug in rumqttd was
@@ -202,16 +232,18 @@ fn listen_error(address: SocketAddr, source: io::Error) -> BrokerError {
 struct Gate {
     authenticate: Arc<Authenticate>,
     counters: Arc<Counters>,
+    connections: Arc<Connections>,
 }
 
 impl Gate {
-    fn admits(&self, client_id: &str, user: &str, password: &str) -> bool {
-        let admitted = client_id == client_id_of(user) && (self.authenticate)(client_id, user, password);
-        if !admitted {
+    fn admits(&self, client_id: &str, user: &str, password: &str) -> Option<Rights> {
+        let fits = client_id == client_id_of(user);
+        let rights = if fits { (self.authenticate)(client_id, user, password) } else { None };
+        if rights.is_none() {
             self.counters.refused.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(client_id, user, "connection refused");
         }
-        admitted
+        rights
     }
 }
 

@@ -16,7 +16,7 @@ mod backoff;
 mod broker;
 mod client;
 
-pub use broker::{Authenticate, BrokerError, EmbeddedBroker, client_id_of};
+pub use broker::{Authenticate, BrokerError, EmbeddedBroker, Rights, client_id_of};
 pub use client::{MqttLink, Options, OptionsError};
 
 /// Largest MQTT packet: the largest sealed packet and room for its topic and headers.

@@ -24,6 +24,7 @@ const LAYOUT: Layout = Layout {
             incarnation INTEGER NOT NULL,
             root_key BLOB NOT NULL CHECK(length(root_key) = 32),
             password_sha256 BLOB NOT NULL CHECK(length(password_sha256) = 32),
+            confirmed INTEGER NOT NULL CHECK(confirmed IN (0, 1)),
             revoked INTEGER NOT NULL CHECK(revoked IN (0, 1))
         ) STRICT;
         CREATE UNIQUE INDEX credentials_by_key ON credentials(gateway, key_epoch);
@@ -109,15 +110,15 @@ fn save(transaction: &Transaction<'_>, expected: u64, document: &str) -> Result<
 
 fn credentials(transaction: &Transaction<'_>) -> Result<Vec<GatewayCredentials>, Fault> {
     let mut select = transaction.prepare_cached(
-        "SELECT gateway, key_epoch, number, incarnation, root_key, password_sha256, revoked
+        "SELECT gateway, key_epoch, number, incarnation, root_key, password_sha256, confirmed, revoked
          FROM credentials ORDER BY gateway, key_epoch",
     )?;
-    type Fields = (String, i64, i64, i64, [u8; 32], [u8; 32], bool);
+    type Fields = (String, i64, i64, i64, [u8; 32], [u8; 32], bool, bool);
     let fields = |row: &Row<'_>| -> rusqlite::Result<Fields> {
-        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?))
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?, row.get(7)?))
     };
     let rows = select.query_map([], fields)?;
-    let one = |(gateway, key_epoch, number, incarnation, root_key, password_sha256, revoked): Fields| {
+    let one = |(gateway, key_epoch, number, incarnation, root_key, password_sha256, confirmed, revoked): Fields| {
         Ok(GatewayCredentials {
             gateway: parsed(&gateway)?,
             number: number.cast_unsigned(),
@@ -125,6 +126,7 @@ fn credentials(transaction: &Transaction<'_>) -> Result<Vec<GatewayCredentials>,
             key_epoch: unsigned32(key_epoch)?,
             root_key,
             password_sha256,
+            confirmed,
             revoked,
         })
     };
@@ -141,11 +143,13 @@ fn save_credentials(transaction: &Transaction<'_>, new: &GatewayCredentials) -> 
         return Err(Fault::corrupt(format!("gateway number {} belongs to {holder}", new.number)));
     }
     transaction.execute(
-        "INSERT INTO credentials(gateway, key_epoch, number, incarnation, root_key, password_sha256, revoked)
-         VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)
+        "INSERT INTO credentials(gateway, key_epoch, number, incarnation, root_key, password_sha256, confirmed,
+                                 revoked)
+         VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
          ON CONFLICT(gateway, key_epoch) DO UPDATE SET
              number = excluded.number, incarnation = excluded.incarnation, root_key = excluded.root_key,
-             password_sha256 = excluded.password_sha256, revoked = excluded.revoked",
+             password_sha256 = excluded.password_sha256, confirmed = excluded.confirmed,
+             revoked = excluded.revoked",
         params![
             new.gateway.as_str(),
             new.key_epoch,
@@ -153,6 +157,7 @@ fn save_credentials(transaction: &Transaction<'_>, new: &GatewayCredentials) -> 
             new.incarnation,
             &new.root_key[..],
             &new.password_sha256[..],
+            new.confirmed,
             new.revoked
         ],
     )?;
@@ -186,6 +191,7 @@ mod tests {
             key_epoch,
             root_key: [7; 32],
             password_sha256: [9; 32],
+            confirmed: true,
             revoked: false,
         }
     }

@@ -14,6 +14,7 @@ fn the_documented_example_is_valid_and_reads_back() {
     chargeplane_domain::catalogue_check::validate(&catalogue).unwrap();
     let tariff = catalogue.tariffs.values().next().unwrap();
     assert_eq!(tariff.prices[0], Price { energy: Money(12_000), service: Money(8_000) });
+    assert_eq!((tariff.fees.per_minute, tariff.fees.max), (Money(200), Some(Money(2_000_000))));
     let charger = catalogue.chargers.values().next().unwrap();
     assert_eq!((charger.step_w.0, charger.weight, charger.connectors), (100, 100, 1));
     assert_eq!(from_yaml(&to_yaml(&catalogue).unwrap()).unwrap(), catalogue);
@@ -78,6 +79,8 @@ fn the_schema_has_the_fields_of_the_types_it_describes() {
     let to = |value: &dyn erased::Json| fields(value.json());
     assert_eq!(to(station), described(StationSchema::schema()));
     assert_eq!(to(&station.limits[0]), described(LimitSchema::schema()));
+    assert_eq!(to(&station.power), described(PowerSchema::schema()));
+    assert_eq!(to(&station.power.schedule[0]), described(ScheduledLimitSchema::schema()));
     assert_eq!(to(charger), described(ChargerSchema::schema()));
     assert_eq!(to(gateway), described(GatewaySchema::schema()));
     // The example uses every field of both.

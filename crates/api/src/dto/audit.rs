@@ -24,7 +24,11 @@ pub struct AuditDto {
     pub meter_wh: Option<i64>,
     /// The same in sharp, peak, flat, valley.
     pub meter_by_period_wh: Option<Vec<i64>>,
-    /// What that energy costs, energy and service.
+    /// Time of the session so far in which the car charged.
+    pub charging_ms: Option<i64>,
+    /// Time of the session so far in which the car was full.
+    pub idle_ms: Option<i64>,
+    /// What that energy and time cost.
     pub cumulative: Option<String>,
     /// The session behind it.
     pub session_detail: Option<AuditedSessionDto>,
@@ -58,6 +62,17 @@ pub struct SampleRangeDto {
     pub stored: u64,
 }
 
+/// A page of an account's entries with their causes.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct AuditPageDto {
+    /// The entries, oldest first.
+    pub items: Vec<AuditDto>,
+    /// Give it back as `?after=` for what follows; null at the end.
+    pub next: Option<String>,
+    /// False when the read models are behind: entries of requests that were answered may be missing at the end.
+    pub complete: bool,
+}
+
 impl From<AuditView> for AuditDto {
     fn from(view: AuditView) -> Self {
         let reading = view.cause.reading;
@@ -69,6 +84,8 @@ impl From<AuditView> for AuditDto {
             sequence: reading.as_ref().map(|reading| reading.sequence),
             meter_wh: reading.as_ref().map(|reading| reading.meter.0),
             meter_by_period_wh: reading.as_ref().map(|reading| reading.by_period.iter().map(|wh| wh.0).collect()),
+            charging_ms: reading.as_ref().map(|reading| reading.time.charging_ms),
+            idle_ms: reading.as_ref().map(|reading| reading.time.idle_ms),
             cumulative: reading.map(|reading| reading.cumulative.total().to_string()),
             session_detail: view.session.map(AuditedSessionDto::from),
         }

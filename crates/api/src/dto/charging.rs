@@ -1,5 +1,6 @@
 //! Sessions, charge records, commands.
 
+use crate::catalogue_text::FeesDocument;
 use crate::extract::rfc3339;
 use chargeplane_actors::ports::{RecordId, StoredRecord};
 use chargeplane_actors::views::{CommandView, KnownSession, RefusedSessionView, SessionView};
@@ -184,13 +185,21 @@ pub struct ChargeRecordDto {
     pub overshoot_wh: i64,
     /// Energy by tariff period: sharp, peak, flat, valley.
     pub by_period_wh: [i64; 4],
+    /// Time in which the car charged.
+    pub charging_ms: i64,
+    /// Time in which the car was full.
+    pub idle_ms: i64,
     /// Prices a kWh by tariff period: sharp, peak, flat, valley.
     pub prices: Vec<PriceDto>,
+    /// What the tariff asks for beside them; null when nothing.
+    pub tariff_fees: Option<FeesDocument>,
     /// For the energy.
     pub energy_amount: String,
     /// For the service.
     pub service_amount: String,
-    /// Both together.
+    /// For everything else: the flat fee, time, and what the least price of a session asks for beyond the others.
+    pub fees_amount: String,
+    /// All together.
     pub total: String,
     /// What the driver paid.
     pub billed: String,
@@ -237,6 +246,9 @@ impl From<StoredRecord> for ChargeRecordDto {
             billed_wh: record.billed_wh.0,
             overshoot_wh: record.overshoot_wh.0,
             by_period_wh: record.by_period.map(|wh| wh.0),
+            charging_ms: record.time.charging_ms,
+            idle_ms: record.time.idle_ms,
+            tariff_fees: FeesDocument::of(&record.tariff.fees),
             prices: record
                 .tariff
                 .prices
@@ -245,6 +257,7 @@ impl From<StoredRecord> for ChargeRecordDto {
                 .collect(),
             energy_amount: record.energy_amount.to_string(),
             service_amount: record.service_amount.to_string(),
+            fees_amount: record.fees_amount.to_string(),
             total: record.total.to_string(),
             billed: record.billed.to_string(),
             overshoot: record.overshoot.to_string(),

@@ -370,6 +370,8 @@ pub struct OperatorBalanceDto {
     pub energy: String,
     /// For service.
     pub service: String,
+    /// For everything else: flat fees, minutes, least prices.
+    pub fees: String,
     /// Metered and paid by no driver: zero or negative.
     pub overshoot: String,
     /// Shares of revenue by agreement: received, less what was passed on.
@@ -387,6 +389,7 @@ impl OperatorBalancesDto {
             currency: balance.currency.to_string(),
             energy: balance.energy.to_string(),
             service: balance.service.to_string(),
+            fees: balance.fees.to_string(),
             overshoot: balance.overshoot.to_string(),
             shares: balance.shares.to_string(),
             paid_out: balance.paid_out.to_string(),

@@ -3,7 +3,9 @@
 use crate::extract::rfc3339;
 use chargeplane_actors::projection::compare::Comparison;
 use chargeplane_actors::projection::rebuild::Rebuild;
-use chargeplane_actors::views::{CatalogueDiff, DeadLetterView, Enrolment, GatewayView, NodeView, ShardView};
+use chargeplane_actors::views::{
+    CatalogueDiff, ChildTerms, DeadLetterView, Enrolment, GatewayView, NodeView, ShardView,
+};
 use chargeplane_domain::ids::ChargerId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -124,12 +126,14 @@ pub struct GatewayDto {
     pub online: bool,
     /// It holds a key that is good.
     pub enrolled: bool,
+    /// A new key waits for it: it was not heard under it yet.
+    pub rotating: bool,
 }
 
 impl From<GatewayView> for GatewayDto {
     fn from(view: GatewayView) -> Self {
-        let GatewayView { id, station, online, enrolled } = view;
-        Self { id: id.to_string(), station: station.to_string(), online, enrolled }
+        let GatewayView { id, station, online, enrolled, rotating } = view;
+        Self { id: id.to_string(), station: station.to_string(), online, enrolled, rotating }
     }
 }
 
@@ -140,6 +144,14 @@ pub struct ChildDto {
     pub child: u16,
     /// The charger.
     pub charger: String,
+    /// Most power it can give, W.
+    pub rated_w: i64,
+    /// Least power it can charge with, W.
+    pub min_w: i64,
+    /// What it falls to when its grants have ended while it charges, W.
+    pub fallback_w: i64,
+    /// Number of connectors, from 1.
+    pub connectors: u8,
 }
 
 /// What an enrolment hands out, once. Never logged: `Debug` hides the secrets.
@@ -175,7 +187,14 @@ impl std::fmt::Debug for EnrolmentDto {
 
 impl From<Enrolment> for EnrolmentDto {
     fn from(enrolment: Enrolment) -> Self {
-        let child = |(child, charger): (u16, ChargerId)| ChildDto { child, charger: charger.to_string() };
+        let child = |(child, charger, terms): (u16, ChargerId, ChildTerms)| ChildDto {
+            child,
+            charger: charger.to_string(),
+            rated_w: terms.rated.0,
+            min_w: terms.min.0,
+            fallback_w: terms.fallback.0,
+            connectors: terms.connectors,
+        };
         Self {
             gateway: enrolment.gateway.to_string(),
             number: enrolment.number,

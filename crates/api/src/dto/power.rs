@@ -114,6 +114,12 @@ impl From<StationView> for StationDto {
 pub struct LimitRequest {
     /// Most power that may flow through the node, in W.
     pub limit_w: i64,
+    /// In effect from then on (RFC 3339), and kept a lease ahead; left out: at once.
+    #[serde(default)]
+    pub at: Option<String>,
+    /// The same as so many seconds from now.
+    #[serde(default)]
+    pub within_s: Option<u32>,
 }
 
 /// A charger as the node sees it now.

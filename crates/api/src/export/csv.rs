@@ -12,7 +12,7 @@ pub(super) const HEADER: &str = "id,tenant,operator,city,station,charger,connect
 ended_at,time_zone,month,meter_start_wh,meter_stop_wh,energy_wh,billed_wh,overshoot_wh,sharp_wh,peak_wh,flat_wh,\
 valley_wh,sharp_energy_price,sharp_service_price,peak_energy_price,peak_service_price,flat_energy_price,\
 flat_service_price,valley_energy_price,valley_service_price,energy_amount,service_amount,total,billed,overshoot,\
-currency,stop_reason,shard,lsn,index\r\n";
+currency,stop_reason,shard,lsn,index,charging_ms,idle_ms,fees_amount\r\n";
 
 /// One record.
 pub(super) fn row(stored: &StoredRecord) -> String {
@@ -36,6 +36,7 @@ pub(super) fn row(stored: &StoredRecord) -> String {
     }
     row.value(record.currency).value(record.stop_reason.code());
     row.value(stored.shard).value(stored.lsn).value(stored.index);
+    row.value(record.time.charging_ms).value(record.time.idle_ms).value(record.fees_amount);
     row.0 + "\r\n"
 }
 
@@ -106,6 +107,7 @@ mod tests {
         assert_eq!((value("id").len(), value("session")), (36, "main/c1.7"));
         assert_eq!((value("peak_wh"), value("peak_energy_price")), ("4000", "1.0000"));
         assert_eq!((value("total"), value("currency"), value("index")), ("13.3000", "CNY", "2"));
+        assert_eq!((value("charging_ms"), value("idle_ms"), value("fees_amount")), ("3300000", "300000", "0.0000"));
         assert_eq!((value("month"), value("ended_at")), ("2026-01", "2026-01-05T04:30:00.000Z"));
         let page = include_str!("../../../../docs/reference/charge-records.md");
         for name in names {

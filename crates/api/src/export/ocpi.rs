@@ -10,8 +10,9 @@ mod periods;
 
 use chargeplane_actors::ports::RecordId;
 use chargeplane_domain::session::ChargeRecord;
-use chargeplane_domain::tariff::{PERIODS, SLOTS, Tariff};
-use chargeplane_domain::units::{MONEY_SCALE, Money, Timestamp};
+use chargeplane_domain::tariff::fees::{Fees, MeteredTime};
+use chargeplane_domain::tariff::{PERIODS, Priced, SLOTS, Tariff};
+use chargeplane_domain::units::{MONEY_SCALE, Money, Timestamp, WattHours};
 use json::{Object, array};
 use sha2::{Digest, Sha256};
 
@@ -161,12 +162,52 @@ pub(super) fn cdr(record: &ChargeRecord, terms: &CdrTerms) -> String {
     cdr.raw("charging_periods", &charging_periods(record));
     cdr.raw("total_cost", &price(record.billed));
     cdr.raw("total_energy", &kwh(record.energy.0));
-    // Energy and service are both a kWh: the energy's cost has both.
-    cdr.raw("total_energy_cost", &price(record.billed));
+    let costs = Costs::of(record);
+    if costs.fixed != Money::ZERO {
+        cdr.raw("total_fixed_cost", &price(costs.fixed));
+    }
+    cdr.raw("total_energy_cost", &price(costs.energy));
     cdr.raw("total_time", &hours(periods::length(record)));
+    if record.tariff.fees.is_timed() {
+        cdr.raw("total_time_cost", &price(costs.time));
+        cdr.raw("total_parking_time", &hours(periods::parking(record)));
+        cdr.raw("total_parking_cost", &price(costs.parking));
+    }
     cdr.text("remark", &remark(record));
     cdr.text("last_updated", &moment(record.ended_at));
     cdr.finish()
+}
+
+/// What the driver paid, by OCPI's dimensions; together `billed`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Costs {
+    /// Energy and service: both are prices of a kWh.
+    energy: Money,
+    /// The flat fee, and what the least price of a session asks for beyond the others.
+    fixed: Money,
+    time: Money,
+    parking: Money,
+}
+
+impl Costs {
+    /// What was billed pays the energy first and the fees last. Of the fees the fixed ones are known; idle time has its
+    /// own rounded price, and the rest of the fees, which were rounded together, is charging time.
+    fn of(record: &ChargeRecord) -> Self {
+        let ChargeRecord { energy_amount, service_amount, fees_amount, tariff, by_period, time, .. } = record;
+        let whole = Priced { energy: *energy_amount, service: *service_amount, fees: *fees_amount };
+        let paid = whole.capped(record.billed);
+        let so_far = tariff.price(by_period, time);
+        let lifted = tariff.final_price(by_period, time).fees.saturating_sub(so_far.fees);
+        let idle = MeteredTime { charging_ms: 0, idle_ms: time.idle_ms };
+        let uncapped = Tariff { fees: Fees { max: None, ..tariff.fees }, ..tariff.clone() };
+        let idle = uncapped.price(&[WattHours::ZERO; PERIODS], &idle).fees;
+        let flat = if record.energy.is_positive() { tariff.fees.flat } else { Money::ZERO };
+        let fixed = paid.fees.min(flat.saturating_add(lifted));
+        let rest = paid.fees.saturating_sub(fixed);
+        let parking = if tariff.fees.per_minute.is_positive() { rest.min(idle) } else { rest };
+        let energy = paid.energy.saturating_add(paid.service);
+        Self { energy, fixed, time: rest.saturating_sub(parking), parking }
+    }
 }
 
 fn token(record: &ChargeRecord, terms: &CdrTerms) -> String {
@@ -211,6 +252,9 @@ fn evse_id(record: &ChargeRecord, terms: &CdrTerms) -> String {
 /// What the receiver cannot see in the numbers.
 fn remark(record: &ChargeRecord) -> String {
     let mut remark = format!("energy {}, service {}", record.energy_amount, record.service_amount);
+    if record.fees_amount != Money::ZERO {
+        remark.push_str(&format!(", fees {}", record.fees_amount));
+    }
     if record.overshoot != Money::ZERO {
         remark.push_str(&format!("; {} of it borne by the operator", record.overshoot));
     }
@@ -226,7 +270,10 @@ fn charging_periods(record: &ChargeRecord) -> String {
             dimension.raw("volume", volume);
             dimension.finish()
         };
-        let dimensions = [dimension("ENERGY", &kwh(period.energy.0)), dimension("TIME", &hours(period.time))];
+        let mut dimensions = vec![dimension("ENERGY", &kwh(period.energy.0)), dimension("TIME", &hours(period.time))];
+        if period.parking > 0 {
+            dimensions.push(dimension("PARKING_TIME", &hours(period.parking)));
+        }
         let mut object = Object::new();
         object.text("start_date_time", &moment(period.from));
         object.raw("dimensions", &array(dimensions));
@@ -235,7 +282,8 @@ fn charging_periods(record: &ChargeRecord) -> String {
     }))
 }
 
-/// The tariff of a record: a price a kWh for every stretch of the local day.
+/// The tariff of a record: a price a kWh for every stretch of the local day, and one element with the fees. A grace
+/// has no place in it.
 fn tariff(record: &ChargeRecord, terms: &CdrTerms) -> String {
     let elements = stretches(&record.tariff).into_iter().map(|(from, to, period)| {
         let price = record.tariff.prices.get(period).map_or(0, |p| p.energy.saturating_add(p.service).0);
@@ -258,9 +306,38 @@ fn tariff(record: &ChargeRecord, terms: &CdrTerms) -> String {
     tariff.text("party_id", &terms.party_id);
     tariff.text("id", &tariff_id(&record.tariff));
     tariff.text("currency", record.tariff.currency.as_str());
-    tariff.raw("elements", &array(elements));
+    let fees = record.tariff.fees;
+    if !fees.min.is_zero() {
+        tariff.raw("min_price", &price(fees.min));
+    }
+    if let Some(max) = fees.max {
+        tariff.raw("max_price", &price(max));
+    }
+    tariff.raw("elements", &array(elements.chain(fee_element(&fees))));
     tariff.text("last_updated", &moment(record.started_at));
     tariff.finish()
+}
+
+/// The element that is in force at all times; none without fees.
+fn fee_element(fees: &Fees) -> Option<String> {
+    // OCPI's times are a price an hour, counted by the second.
+    let an_hour = |a_minute: Money| Money(a_minute.0.saturating_mul(60));
+    let prices =
+        [("FLAT", fees.flat), ("TIME", an_hour(fees.per_minute)), ("PARKING_TIME", an_hour(fees.idle_per_minute))];
+    let components: Vec<String> = prices
+        .into_iter()
+        .filter(|(_, price)| !price.is_zero())
+        .map(|(kind, price)| {
+            let mut component = Object::new();
+            component.text("type", kind);
+            component.raw("price", &price.to_string());
+            component.raw("step_size", "1");
+            component.finish()
+        })
+        .collect();
+    let mut element = Object::new();
+    element.raw("price_components", &array(components.iter().cloned()));
+    (!components.is_empty()).then(|| element.finish())
 }
 
 /// From slot, to slot, period: the stretches of the day in which the period stays the same.
@@ -285,7 +362,12 @@ fn clock(slot: usize) -> String {
 /// A name for a tariff: the same for the same prices.
 fn tariff_id(tariff: &Tariff) -> String {
     let prices = tariff.prices.map(|price| format!("{}+{}", price.energy, price.service)).join(" ");
-    format!("tou-{}", hash(&format!("{} {prices} {}", tariff.currency, tariff.slots)))
+    let Fees { flat, per_minute, idle_per_minute, idle_grace_s, min, max } = tariff.fees;
+    let fees = match tariff.fees.is_none() {
+        true => String::new(),
+        false => format!(" {flat} {per_minute} {idle_per_minute} {idle_grace_s} {min} {max:?}"),
+    };
+    format!("tou-{}", hash(&format!("{} {prices} {}{fees}", tariff.currency, tariff.slots)))
 }
 
 /// 16 hex digits of a text's SHA-256.

@@ -6,7 +6,7 @@ use crate::dto::{
     AccountDto, AccountKindDto, LedgerEntryDto, OpenAccountRequest, OpenedDto, Page, StatementDto, TopUpRequest,
     ToppedUpDto, amount, currency,
 };
-use crate::extract::{IdPath, IdempotencyKey, JsonBody, PageQuery, QueryOf, id, now};
+use crate::extract::{IdPath, IdempotencyKey, JsonBody, PageQuery, QueryOf, id, now, page_of};
 use crate::problem::Problem;
 use axum::Json;
 use axum::extract::State;
@@ -25,14 +25,9 @@ pub(crate) async fn list(
     QueryOf(query): QueryOf<PageQuery>,
 ) -> Result<Json<Page<AccountDto>>, Problem> {
     let limit = query.limit()?;
-    let after = match query.after.as_deref() {
-        Some(text) => Some(text.parse::<AccountId>().map_err(|e| Problem::new("bad_query", format!("after: {e}")))?),
-        None => None,
-    };
-    let views = state.handle.accounts(after, limit).await?;
-    let next = if views.len() < limit { None } else { views.last().map(|view| view.id.to_string()) };
-    let items = views.into_iter().filter(|v| scope.covers(v.id.tenant())).map(AccountDto::from).collect();
-    Ok(Json(Page { items, next }))
+    let views = state.handle.accounts(page_of(query.after.as_deref(), limit, &scope)?).await?;
+    let items = views.into_iter().map(AccountDto::from).collect();
+    Ok(Json(Page::part(items, limit, |a: &AccountDto| a.id.clone())))
 }
 
 /// An account.

@@ -2,7 +2,7 @@
 
 use crate::ApiState;
 use crate::auth::Scope;
-use crate::dto::{ChargerDto, Page};
+use crate::dto::{ChargerDto, Page, PowerDto};
 use crate::extract::{IdPath, QueryOf, id, page_limit, page_of};
 use crate::problem::Problem;
 use axum::Json;
@@ -47,4 +47,17 @@ pub(crate) async fn get(
     IdPath(charger): IdPath<ChargerId>,
 ) -> Result<Json<ChargerDto>, Problem> {
     Ok(Json(state.handle.charger(&charger).await?.into()))
+}
+
+/// Why a charger has the power it has: which limit holds it, its share, and what would give it more.
+///
+/// Computed for this answer from the station's state: for people and tools that ask, not for polling every charger.
+#[utoipa::path(get, path = "/chargers/{charger}/power", tag = "chargers",
+    params(("charger" = String, Path, description = "percent-encoded id")),
+    responses((status = 200, body = PowerDto)))]
+pub(crate) async fn power(
+    State(state): State<ApiState>,
+    IdPath(charger): IdPath<ChargerId>,
+) -> Result<Json<PowerDto>, Problem> {
+    Ok(Json(state.handle.explain_power(&charger).await?.into()))
 }

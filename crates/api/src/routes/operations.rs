@@ -113,7 +113,20 @@ pub(crate) async fn enroll(
     Ok((StatusCode::CREATED, [(header::CACHE_CONTROL, "no-store")], Json(enrolment.into())))
 }
 
-/// Revokes a gateway's enrolment: it may no longer connect.
+/// Rotates a gateway's key: a new key and a new broker password of the same enrolment, shown this once. The ones before stay
+/// good until the gateway was heard under the new key.
+#[utoipa::path(post, path = "/gateways/{gateway}/rotation", tag = "gateways",
+    params(("gateway" = String, Path, description = "percent-encoded id")),
+    responses((status = 201, body = EnrolmentDto)))]
+pub(crate) async fn rotate(
+    State(state): State<ApiState>,
+    IdPath(gateway): IdPath<GatewayId>,
+) -> Result<(StatusCode, [(HeaderName, &'static str); 1], Json<EnrolmentDto>), Problem> {
+    let enrolment = state.handle.rotate(gateway).await?;
+    Ok((StatusCode::CREATED, [(header::CACHE_CONTROL, "no-store")], Json(enrolment.into())))
+}
+
+/// Revokes a gateway's keys: it is cut off and may no longer connect, and nothing that they sealed is read.
 #[utoipa::path(delete, path = "/gateways/{gateway}/enrolment", tag = "gateways",
     params(("gateway" = String, Path, description = "percent-encoded id")),
     responses((status = 204, description = "revoked")))]

@@ -55,6 +55,9 @@ async fn a_tenants_token_sees_and_touches_its_own_only() {
     server.ask(ACME, "POST", "/accounts", Some("k"), Some(&open)).await.refused(403, "other_tenant");
     server.account("main/a1", "9").await;
     assert_eq!(ids(ask("/accounts").await.ok()), Vec::<String>::new());
+    server.account("acme/a1", "9").await;
+    let page = ask("/accounts?limit=1").await.ok();
+    assert_eq!((ids(page.clone()), &page["next"]), (vec!["acme/a1".to_owned()], &Value::Null), "nobody else's id");
     let start = json!({ "charger": "acme/c1", "account": "main/a1" });
     server.ask(ACME, "POST", "/sessions", Some("k"), Some(&start)).await.refused(403, "other_tenant");
 }

@@ -17,6 +17,7 @@ use chargeplane_api::{ApiOptions, router};
 use chargeplane_domain::ids::{ChargerId, ConnectorNo};
 use chargeplane_domain::placement::{Family, ShardId};
 use chargeplane_domain::session::{ChargeRecord, StopReason};
+use chargeplane_domain::tariff::fees::{Fees, MeteredTime};
 use chargeplane_domain::tariff::{Price, Slots, Tariff};
 use chargeplane_domain::units::{Currency, Money, Timestamp, WattHours};
 use serde_json::{Value, json};

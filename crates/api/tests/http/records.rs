@@ -24,8 +24,10 @@ fn record(n: u32, charger: &str, city: &str) -> ChargeRecord {
         billed_wh: WattHours(1_000),
         overshoot_wh: WattHours(0),
         by_period: [WattHours(0), WattHours(0), WattHours(1_000), WattHours(0)],
+        time: MeteredTime { charging_ms: 3_600_000, idle_ms: 0 },
         energy_amount: Money(7_000),
         service_amount: Money(3_000),
+        fees_amount: Money(0),
         total: Money(10_000),
         billed: Money(10_000),
         overshoot: Money(0),
@@ -35,6 +37,7 @@ fn record(n: u32, charger: &str, city: &str) -> ChargeRecord {
             currency: Currency::new("CNY").unwrap(),
             prices: [price; 4],
             slots: Slots::uniform(2).unwrap(),
+            fees: Fees::NONE,
         },
     }
 }

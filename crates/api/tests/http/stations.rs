@@ -80,6 +80,72 @@ async fn stations_chargers_and_limits() {
 }
 
 #[tokio::test]
+async fn limits_are_announced_signalled_listed_and_lifted() {
+    let server = Server::furnished().await;
+    let put = async |path: &str, body: Value| server.ask(ALL, "PUT", path, None, Some(&body)).await;
+    let limits = async || server.get("/stations/s1/limits").await.ok();
+    let done = |answer: Answer| assert_eq!(answer.status, StatusCode::NO_CONTENT, "{}", answer.text);
+    done(put("/stations/s1/limits/f1", json!({ "limit_w": 90_000, "within_s": 3_600 })).await);
+    put("/stations/s1/signals/dr-1", json!({ "limit_w": 80_000, "until": "2099-01-01T00:00:00Z" }))
+        .await
+        .refused(422, "invalid");
+    let seen = limits().await;
+    assert_eq!((&seen["nodes"][0]["id"], &seen["nodes"][0]["source"]), (&json!("grid"), &json!("catalogue")));
+    assert_eq!((&seen["nodes"][1]["limit_w"], &seen["nodes"][1]["set"]["limit_w"]), (&json!(150_000), &json!(90_000)));
+    assert!(seen["nodes"][1]["set"]["from"].is_string(), "{seen}");
+    let until = jiff_in_an_hour();
+    done(put("/stations/s1/signals/dr-1", json!({ "limit_w": 80_000, "until": until })).await);
+    let seen = limits().await;
+    let grid = &seen["nodes"][0];
+    assert_eq!((&grid["limit_w"], &grid["source"], &grid["of"]), (&json!(80_000), &json!("signal"), &json!("dr-1")));
+    assert_eq!(server.get("/stations/s1").await.ok()["limit_w"], 80_000);
+    assert_eq!((&seen["signals"][0]["node"], &seen["signals"][0]["until"]), (&json!("grid"), &json!(until)));
+    let told = server.get("/chargers/c1/power").await.ok();
+    assert_eq!(told["nodes"][1]["limit_source"], "signal");
+    let lifted = server.ask(ALL, "DELETE", "/stations/s1/signals/dr-1", None, None).await;
+    assert_eq!(lifted.status, StatusCode::NO_CONTENT, "{}", lifted.text);
+    let seen = limits().await;
+    assert_eq!((&seen["nodes"][0]["limit_w"], &seen["signals"]), (&json!(200_000), &json!([])));
+    let changes = seen["changes"].as_array().unwrap();
+    assert_eq!(
+        changes.iter().map(|change| &change["limit_w"]).collect::<Vec<_>>(),
+        [&json!(90_000), &json!(80_000), &Value::Null]
+    );
+    assert!(changes.iter().all(|change| change["by"] == "*"), "{seen}");
+
+    server.ask(ALL, "DELETE", "/stations/s1/signals/dr-1", None, None).await.refused(404, "not_found");
+    put("/stations/s1/limits/f1", json!({ "limit_w": 1, "at": "yesterday" })).await.refused(422, "invalid");
+    put("/stations/s1/limits/f1", json!({ "limit_w": 1, "at": "2020-01-01T00:00:00Z" })).await.refused(422, "invalid");
+    put("/stations/s1/limits/f1", json!({ "limit_w": 1, "at": until, "within_s": 9 })).await.refused(422, "invalid");
+    put("/stations/s1/signals/x", json!({ "limit_w": 1 })).await.refused(400, "bad_json");
+    put("/stations/s1/signals/x", json!({ "limit_w": 1, "until": until, "node": "x" })).await.refused(404, "not_found");
+    server.get("/stations/s9/limits").await.refused(404, "not_found");
+    server.ask(ACME, "GET", "/stations/main%2Fs1/limits", None, None).await.refused(403, "other_tenant");
+}
+
+fn jiff_in_an_hour() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let at = jiff::Timestamp::from_second(now.as_secs() as i64 + 3_600).unwrap();
+    format!("{at:.3}")
+}
+
+#[tokio::test]
+async fn a_chargers_power_is_explained() {
+    let server = Server::connected().await;
+    let told = server.get("/chargers/c1/power").await.ok();
+    assert_eq!((&told["charger"], &told["held_by"]), (&json!("main/c1"), &json!("no_session")));
+    assert_eq!((&told["rated_w"], &told["share_w"]), (&json!(120_000), &Value::Null));
+    assert_eq!((&told["nodes"][0]["node"], &told["nodes"][1]["node"]), (&json!("grid/f1"), &json!("grid")));
+    server.account("main/a1", "100").await;
+    server.post("/sessions", Some("s1"), &json!({ "charger": "c1", "account": "a1" })).await.ok();
+    let told = server.get("/chargers/c1/power").await.ok();
+    assert!(["not_started", "silent_gateway"].contains(&told["held_by"].as_str().unwrap()), "{told}");
+    assert!(told["why"][0].as_str().is_some_and(|line| !line.is_empty()), "{told}");
+    server.get("/chargers/c9/power").await.refused(404, "not_found");
+    server.ask(ACME, "GET", "/chargers/c1/power", None, None).await.refused(403, "other_tenant");
+}
+
+#[tokio::test]
 async fn a_limit_that_fallbacks_alone_exceed_is_refused_with_the_least_value() {
     let server = Server::start().await;
     let mut document = catalogue();
@@ -197,10 +263,23 @@ async fn a_gateway_is_enrolled_and_revoked() {
     assert_eq!(answer.status, StatusCode::CREATED);
     assert_eq!(answer.headers[header::CACHE_CONTROL], "no-store");
     assert_eq!(answer.body["key"].as_str().unwrap().len(), 64);
-    assert_eq!(answer.body["children"][1], json!({ "child": 1, "charger": "main/c2" }));
+    let child = &answer.body["children"][1];
+    assert_eq!((&child["child"], &child["charger"]), (&json!(1), &json!("main/c2")));
+    let watts = ["rated_w", "min_w", "fallback_w"].map(|field| child[field].as_i64().expect("watts"));
+    assert!(watts[0] >= watts[1] && watts[1] >= watts[2] && child["connectors"].as_u64() >= Some(1), "{child}");
     assert_eq!(enrolled(&server.get("/gateways").await.ok()), 1);
+    let rotated = server.post("/gateways/main%2Fg1/rotation", None, &json!({})).await;
+    assert_eq!(
+        (rotated.status, &rotated.headers[header::CACHE_CONTROL]),
+        (StatusCode::CREATED, &"no-store".parse().unwrap())
+    );
+    assert_eq!((&rotated.body["key_epoch"], &rotated.body["incarnation"]), (&json!(2), &answer.body["incarnation"]));
+    assert_eq!(server.get("/gateways").await.ok()["items"][0]["rotating"], true);
+    assert!(rotated.body["key"] != answer.body["key"] && rotated.body["password"] != answer.body["password"]);
     let revoke = server.ask(ALL, "DELETE", "/gateways/g1/enrolment", None, None).await;
     assert_eq!(revoke.status, StatusCode::NO_CONTENT);
     assert_eq!(enrolled(&server.get("/gateways").await.ok()), 0);
     server.post("/gateways/g7/enrolment", None, &json!({})).await.refused(404, "not_found");
+    // Revoked: it is enrolled anew, not rotated.
+    server.post("/gateways/g1/rotation", None, &json!({})).await.refused(404, "not_found");
 }

@@ -6,6 +6,7 @@ use crate::account::{
     REFUSALS_REMEMBERED, Recent, RefusedSession, RefusedSubject, SessionAccount, Settled, unpaid_energy,
 };
 use crate::ids::{AccountId, SessionId};
+use crate::tariff::fees::MeteredTime;
 use crate::tariff::{PERIODS, Priced};
 use crate::units::{Money, Timestamp, WattHours};
 use std::collections::{BTreeMap, VecDeque};
@@ -131,6 +132,7 @@ struct Debit<'a> {
     sequence: u32,
     meter: WattHours,
     by_period: [WattHours; PERIODS],
+    time: MeteredTime,
     cumulative: Priced,
     paid: Priced,
     hold: Money,
@@ -163,21 +165,32 @@ impl Account {
             | AccountEvent::TransferReturned { .. } => self.on_transfer(event)?,
             AccountEvent::Held { session, .. } => self.on_held(session, event)?,
             AccountEvent::Debited {
-                session, sequence, meter, by_period, cumulative, energy, service, hold, ..
+                session,
+                sequence,
+                meter,
+                by_period,
+                time,
+                cumulative,
+                energy,
+                service,
+                fees,
+                hold,
+                ..
             } => {
                 let debit = Debit {
                     session,
                     sequence: *sequence,
                     meter: *meter,
                     by_period: *by_period,
+                    time: *time,
                     cumulative: *cumulative,
-                    paid: Priced { energy: *energy, service: *service },
+                    paid: Priced { energy: *energy, service: *service, fees: *fees },
                     hold: *hold,
                 };
                 self.on_debited(&debit, event)?;
             }
-            AccountEvent::Settled { session, energy, service, settled, .. } => {
-                let due = Priced { energy: *energy, service: *service };
+            AccountEvent::Settled { session, energy, service, fees, settled, .. } => {
+                let due = Priced { energy: *energy, service: *service, fees: *fees };
                 self.on_settled(session, due, settled, event)?;
             }
             AccountEvent::Refused { subject, rejection, at } => match subject {
@@ -225,6 +238,7 @@ impl Account {
             meter: WattHours::ZERO,
             metered_at: *at,
             by_period: [WattHours::ZERO; PERIODS],
+            time: MeteredTime::NONE,
             cumulative: Priced::ZERO,
             billed: Priced::ZERO,
             billed_wh: WattHours::ZERO,
@@ -249,11 +263,12 @@ impl Account {
         self.posted = posted;
         session.hold = debit.hold;
         session.metered_at = event.at();
-        session.advance(debit.sequence, debit.meter, debit.by_period, debit.cumulative, billed);
+        session.advance(debit.sequence, debit.meter, debit.by_period, debit.time, debit.cumulative, billed);
         session.last_debit = Some(DebitAnswer {
             sequence: debit.sequence,
             meter: debit.meter,
             by_period: debit.by_period,
+            time: debit.time,
             cumulative: debit.cumulative,
             hold_left: debit.hold,
             available: posted.saturating_sub(self.held).saturating_add(limit),
@@ -281,7 +296,8 @@ impl Account {
         self.overshoot = overshoot;
         session.hold = Money::ZERO;
         session.metered_at = event.at();
-        session.advance(settled.sequence, settled.meter, settled.by_period, settled.cumulative, billed);
+        let Settled { sequence, meter, by_period, time, cumulative, .. } = *settled;
+        session.advance(sequence, meter, by_period, time, cumulative, billed);
         session.closed = Some(*settled);
         Ok(())
     }
@@ -324,12 +340,14 @@ impl SessionAccount {
         sequence: u32,
         meter: WattHours,
         by_period: [WattHours; PERIODS],
+        time: MeteredTime,
         cumulative: Priced,
         billed: Priced,
     ) {
         self.sequence = sequence;
         self.meter = meter;
         self.by_period = by_period;
+        self.time = time;
         self.cumulative = cumulative;
         self.billed = billed;
         let unpaid = unpaid_energy(meter, cumulative.total(), self.unpaid());

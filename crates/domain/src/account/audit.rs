@@ -2,6 +2,7 @@
 
 use super::{AccountEvent, statement_entries};
 use crate::ids::{OperatorId, SessionId};
+use crate::tariff::fees::MeteredTime;
 use crate::tariff::{PERIODS, Priced};
 use crate::units::WattHours;
 
@@ -31,7 +32,9 @@ pub struct CausingReading {
     pub meter: WattHours,
     /// The same by period.
     pub by_period: [WattHours; PERIODS],
-    /// What it costs by the session's tariff.
+    /// All metered time of the session so far.
+    pub time: MeteredTime,
+    /// What energy and time cost by the session's tariff.
     pub cumulative: Priced,
 }
 
@@ -39,11 +42,12 @@ pub struct CausingReading {
 pub fn cause(event: &AccountEvent) -> Cause {
     let line = statement_entries(event).into_iter().next();
     let reading = match event {
-        AccountEvent::Debited { operator, sequence, meter, by_period, cumulative, .. } => Some(CausingReading {
+        AccountEvent::Debited { operator, sequence, meter, by_period, time, cumulative, .. } => Some(CausingReading {
             operator: operator.clone(),
             sequence: *sequence,
             meter: *meter,
             by_period: *by_period,
+            time: *time,
             cumulative: *cumulative,
         }),
         AccountEvent::Settled { operator, settled, .. } => Some(CausingReading {
@@ -51,6 +55,7 @@ pub fn cause(event: &AccountEvent) -> Cause {
             sequence: settled.sequence,
             meter: settled.meter,
             by_period: settled.by_period,
+            time: settled.time,
             cumulative: settled.cumulative,
         }),
         _ => None,

@@ -74,12 +74,17 @@ pub fn decide(state: Option<&Account>, id: &AccountId, command: &AccountCommand)
         (Some(account), AccountCommand::Authorise { session, operator, tariff, split, want, reserve, at }) => {
             account.authorise(session, operator, tariff, split.as_ref(), *want, *reserve, *at)
         }
-        (Some(account), AccountCommand::Debit { session, sequence, meter, by_period, cumulative, hold_target, at }) => {
-            let reading = Reading { session, sequence: *sequence, meter: *meter, by_period, cumulative: *cumulative };
+        (
+            Some(account),
+            AccountCommand::Debit { session, sequence, meter, by_period, time, cumulative, hold_target, at },
+        ) => {
+            let (sequence, meter, cumulative) = (*sequence, *meter, *cumulative);
+            let reading = Reading { session, sequence, meter, by_period, time, cumulative, last: false };
             account.debit(&reading, *hold_target, *at)
         }
-        (Some(account), AccountCommand::Settle { session, sequence, meter, by_period, cumulative, at }) => {
-            let reading = Reading { session, sequence: *sequence, meter: *meter, by_period, cumulative: *cumulative };
+        (Some(account), AccountCommand::Settle { session, sequence, meter, by_period, time, cumulative, at }) => {
+            let (sequence, meter, cumulative) = (*sequence, *meter, *cumulative);
+            let reading = Reading { session, sequence, meter, by_period, time, cumulative, last: true };
             account.settle(&reading, *at)
         }
     }
@@ -251,8 +256,7 @@ impl Account {
         }
         let available = self.available();
         let hold = want.min(available);
-        let beyond_reserve = hold.saturating_sub(reserve);
-        if beyond_reserve < Money::ZERO || tariff.affordable(beyond_reserve) < MIN_START {
+        if !tariff.can_start(hold, reserve, MIN_START) {
             return Err(AccountRejection::InsufficientFunds { available });
         }
         Ok(hold)

@@ -4,11 +4,12 @@ use crate::account::AccountEvent;
 use crate::ids::{AccountId, OperatorId};
 use crate::ledger::{LedgerAccount, Posting};
 use crate::split::PartyShare;
+use crate::tariff::Priced;
 use crate::units::{Currency, Money, WattHours};
 
 /// The part of `meter` that counts as not paid when `unpaid` of its price `total` is not paid: the
-/// proportion, rounded up to whole watt-hours. So it is zero if and only if `unpaid` is zero, never more
-/// than `meter`, and the rest counts as billed.
+/// proportion, rounded up to whole watt-hours. So it is zero if and only if `unpaid` is zero (or nothing was metered
+/// and what is not paid are fees), never more than `meter`, and the rest counts as billed.
 ///
 /// ```
 /// use chargeplane_domain::account::unpaid_energy;
@@ -53,11 +54,13 @@ pub fn postings(id: &AccountId, event: &AccountEvent) -> Vec<Posting> {
             (LedgerAccount::Driver(id.clone()), *currency, amount.negated()),
             (LedgerAccount::Payout { tenant: id.tenant_id(), currency: *currency }, *currency, *amount),
         ],
-        AccountEvent::Debited { operator, currency, energy, service, .. } => {
-            revenue(id, operator, *currency, *energy, *service, Money::ZERO)
+        AccountEvent::Debited { operator, currency, energy, service, fees, .. } => {
+            let price = Priced { energy: *energy, service: *service, fees: *fees };
+            revenue(id, operator, *currency, price, Money::ZERO)
         }
-        AccountEvent::Settled { operator, currency, energy, service, settled, shares, .. } => {
-            let mut legs = revenue(id, operator, *currency, *energy, *service, settled.overshoot);
+        AccountEvent::Settled { operator, currency, energy, service, fees, settled, shares, .. } => {
+            let price = Priced { energy: *energy, service: *service, fees: *fees };
+            let mut legs = revenue(id, operator, *currency, price, settled.overshoot);
             legs.extend(passed_on(operator, *currency, shares));
             legs
         }
@@ -104,16 +107,16 @@ fn revenue(
     id: &AccountId,
     operator: &OperatorId,
     currency: Currency,
-    energy: Money,
-    service: Money,
+    price: Priced,
     overshoot: Money,
 ) -> Vec<(LedgerAccount, Currency, Money)> {
-    let paid = energy.saturating_add(service).saturating_sub(overshoot);
+    let paid = price.total().saturating_sub(overshoot);
     let operator = || operator.clone();
     vec![
         (LedgerAccount::Driver(id.clone()), currency, paid.negated()),
         (LedgerAccount::Overshoot { operator: operator(), currency }, currency, overshoot.negated()),
-        (LedgerAccount::EnergyRevenue { operator: operator(), currency }, currency, energy),
-        (LedgerAccount::ServiceRevenue { operator: operator(), currency }, currency, service),
+        (LedgerAccount::EnergyRevenue { operator: operator(), currency }, currency, price.energy),
+        (LedgerAccount::ServiceRevenue { operator: operator(), currency }, currency, price.service),
+        (LedgerAccount::FeeRevenue { operator: operator(), currency }, currency, price.fees),
     ]
 }

@@ -1,6 +1,7 @@
 //! Why an account refuses, as values with stable codes.
 
 use crate::account::{KEYS_REMEMBERED, MAX_BALANCE, MAX_KEY_LEN, MAX_OPEN_TRANSFERS, MAX_REASON_LEN};
+use crate::tariff::fees::{MAX_TIME_MS, MeteredTime};
 use crate::tariff::{MAX_METER, Priced};
 use crate::units::{Currency, Money, Timestamp, WattHours};
 use serde::{Deserialize, Serialize};
@@ -40,7 +41,7 @@ pub enum AccountRejection {
     #[error("the session's agreement about the revenue cannot be used")]
     InvalidSplit,
     /// The hold would not cover the reserve and a minimum of energy.
-    #[error("{available} is available, which does not pay for a session")]
+    #[error("{available} is available, which is not enough")]
     InsufficientFunds { available: Money },
     /// Too many sessions hold money.
     #[error("{most} sessions of this account are open, as many as it may have")]
@@ -117,6 +118,12 @@ pub enum AccountRejection {
     /// The metered energy is negative or absurd.
     #[error("the metered energy is out of range: expected 0 to {MAX_METER}")]
     MeterOutOfRange,
+    /// The metered time is below the last reading.
+    #[error("the metered time went back: the last reading is {} ms and {} ms idle", last.charging_ms, last.idle_ms)]
+    TimeWentBack { last: MeteredTime },
+    /// The metered time is negative or absurd.
+    #[error("the metered time is out of range: expected 0 to {MAX_TIME_MS} ms")]
+    TimeOutOfRange,
     /// The energy of a period is below the last reading.
     #[error("the energy of a tariff period went back")]
     NotMonotone,
@@ -124,7 +131,10 @@ pub enum AccountRejection {
     #[error("the energies of the tariff periods do not sum to the metered energy")]
     PeriodsMismatch,
     /// The caller's amount is not what the tariff says.
-    #[error("the tariff prices this energy at {} energy and {} service", expected.energy, expected.service)]
+    #[error(
+        "the tariff prices this energy and time at {} energy, {} service and {} fees",
+        expected.energy, expected.service, expected.fees
+    )]
     PriceMismatch { expected: Priced },
 }
 
@@ -168,6 +178,8 @@ impl AccountRejection {
             Self::SequenceGap { .. } => "sequence_gap",
             Self::MeterWentBack { .. } => "meter_went_back",
             Self::MeterOutOfRange => "meter_out_of_range",
+            Self::TimeWentBack { .. } => "time_went_back",
+            Self::TimeOutOfRange => "time_out_of_range",
             Self::NotMonotone => "not_monotone",
             Self::PeriodsMismatch => "periods_mismatch",
             Self::PriceMismatch { .. } => "price_mismatch",

@@ -2,6 +2,7 @@
 
 use crate::account::AccountEvent;
 use crate::ids::SessionId;
+use crate::tariff::Priced;
 use crate::units::{Money, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -129,8 +130,8 @@ pub fn statement_line(event: &AccountEvent) -> Option<StatementLine<'_>> {
         AccountEvent::TransferredOut { key, amount, at, .. } => keyed(Kind::TransferOut, amount.negated(), key, *at),
         AccountEvent::TransferredIn { amount, at, .. } => unkeyed(Kind::TransferIn, *amount, *at),
         AccountEvent::TransferReturned { amount, at, .. } => unkeyed(Kind::TransferReturned, *amount, *at),
-        AccountEvent::Debited { session, energy, service, at, .. } => {
-            let amount = debited(*energy, *service)?;
+        AccountEvent::Debited { session, energy, service, fees, at, .. } => {
+            let amount = debited(&Priced { energy: *energy, service: *service, fees: *fees })?;
             StatementLine { session: Some(session), ..unkeyed(Kind::Debit, amount, *at) }
         }
         AccountEvent::Settled { session, settled, .. } => {
@@ -145,15 +146,15 @@ pub fn statement_line(event: &AccountEvent) -> Option<StatementLine<'_>> {
 }
 
 /// What a debit of so much does to the balance; none when it could take nothing, which is no line.
-pub fn debited(energy: Money, service: Money) -> Option<Money> {
-    let paid = energy.saturating_add(service);
+pub fn debited(taken: &Priced) -> Option<Money> {
+    let paid = taken.total();
     (paid != Money::ZERO).then(|| paid.negated())
 }
 
 fn paid_at_settlement(event: &AccountEvent) -> Money {
     match event {
-        AccountEvent::Settled { energy, service, settled, .. } => {
-            energy.saturating_add(*service).saturating_sub(settled.overshoot)
+        AccountEvent::Settled { energy, service, fees, settled, .. } => {
+            energy.saturating_add(*service).saturating_add(*fees).saturating_sub(settled.overshoot)
         }
         _ => Money::ZERO,
     }
@@ -179,8 +180,9 @@ fn note(event: &AccountEvent) -> String {
         AccountEvent::TransferredOut { number, to, .. } => format!("to {to}, transfer {number}"),
         AccountEvent::TransferredIn { transfer, .. } => format!("from {}, transfer {transfer}", transfer.from),
         AccountEvent::TransferReturned { number, rejection, .. } => format!("transfer {number}: {rejection}"),
-        AccountEvent::Debited { meter, energy, service, .. } => {
-            format!("energy {energy}, service {service}, up to {meter}")
+        AccountEvent::Debited { meter, energy, service, fees, .. } => {
+            let fees = if fees.is_zero() { String::new() } else { format!(", fees {fees}") };
+            format!("energy {energy}, service {service}{fees}, up to {meter}")
         }
         AccountEvent::Settled { settled, .. } => {
             let paid = paid_at_settlement(event);

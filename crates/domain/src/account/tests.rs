@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::ledger::{Books, LedgerAccount};
+use crate::tariff::fees::{Fees, MeteredTime};
 use crate::tariff::{Price, Slots};
 
+mod fees;
 mod model;
 mod operated;
 mod properties;
@@ -23,6 +25,7 @@ pub(super) fn tariff() -> Tariff {
         currency: cny(),
         prices: [price(12_345, 4_001), price(10_000, 4_000), price(7_000, 4_000), price(3_333, 777)],
         slots: Slots::uniform(2).unwrap(),
+        fees: Fees::NONE,
     }
 }
 
@@ -104,7 +107,8 @@ impl Bank {
             if let Some(closed) = &session.closed {
                 assert_eq!(closed.billed_wh.0 + closed.overshoot_wh.0, closed.meter.0, "SESS-1");
                 assert_eq!(closed.billed.0 + closed.overshoot.0, closed.cumulative.total().0, "SESS-1");
-                assert_eq!(closed.overshoot == Money::ZERO, closed.overshoot_wh == WattHours::ZERO);
+                let unpaid = (closed.overshoot == Money::ZERO, closed.overshoot_wh == WattHours::ZERO);
+                assert!(unpaid.0 == unpaid.1 || closed.meter == WattHours::ZERO, "fees alone are of no energy");
                 assert_eq!(closed.billed, session.billed.total());
                 assert_eq!(closed.billed_wh, session.billed_wh);
             }
@@ -168,7 +172,8 @@ pub(super) fn debit(number: usize, sequence: u32, by_period: [WattHours; PERIODS
         sequence,
         meter: total(&by_period),
         by_period,
-        cumulative: tariff().price(&by_period),
+        time: MeteredTime::NONE,
+        cumulative: tariff().price(&by_period, &MeteredTime::NONE),
         hold_target: Money(hold_target),
         at: Timestamp(3),
     }
@@ -180,9 +185,25 @@ pub(super) fn settle(number: usize, sequence: u32, by_period: [WattHours; PERIOD
         sequence,
         meter: total(&by_period),
         by_period,
-        cumulative: tariff().price(&by_period),
+        time: MeteredTime::NONE,
+        cumulative: tariff().final_price(&by_period, &MeteredTime::NONE),
         at: Timestamp(4),
     }
+}
+
+/// The command under another tariff and with the time of its session so far.
+pub(super) fn timed(mut command: AccountCommand, under: &Tariff, ms: MeteredTime) -> AccountCommand {
+    match &mut command {
+        AccountCommand::Authorise { tariff, .. } => *tariff = under.clone(),
+        AccountCommand::Debit { by_period, time, cumulative, .. } => {
+            (*time, *cumulative) = (ms, under.price(by_period, &ms));
+        }
+        AccountCommand::Settle { by_period, time, cumulative, .. } => {
+            (*time, *cumulative) = (ms, under.final_price(by_period, &ms));
+        }
+        _ => {}
+    }
+    command
 }
 
 fn debited(answer: Result<AccountAnswer, AccountRejection>) -> DebitAnswer {

@@ -78,6 +78,7 @@ pub fn operator_lines(id: &AccountId, event: &AccountEvent, mut line: impl FnMut
         let kind = match &leg.account {
             LedgerAccount::EnergyRevenue { .. } => "energy",
             LedgerAccount::ServiceRevenue { .. } => "service",
+            LedgerAccount::FeeRevenue { .. } => "fees",
             LedgerAccount::Overshoot { .. } => "overshoot",
             LedgerAccount::Share { .. } => "share",
             _ => "other",

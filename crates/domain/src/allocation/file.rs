@@ -1,6 +1,7 @@
 //! A problem as a file, and the answer as one: what `chargeplane allocate` reads and prints
 //! (`docs/reference/allocate.md`). Names instead of indices, nodes in any order.
 
+use super::horizon::Wish;
 use super::problem::{Cap, Leaf, Limit, MAX_WEIGHT, Node, Phase, Phases, Policy};
 use super::{Allocation, Binding, MAX_NODE_WATTS, Problem, Tree, TreeError, Violation, bindings, check};
 use crate::catalogue::LimitNode;
@@ -11,6 +12,9 @@ use std::collections::BTreeMap;
 
 /// Longest tick (s).
 const MAX_DT_S: f64 = 86_400.0;
+
+/// Most energy of one plan's wish, watt-seconds: 100 GWh.
+const MOST_NEED_WS: f64 = 3.6e14;
 
 /// Seconds of an hour.
 const HOUR_S: f64 = 3_600.0;
@@ -192,6 +196,16 @@ impl AllocationFile {
             connectors: self.connectors.iter().map(|connector| connector.id.clone()).collect(),
             caps: self.caps.iter().map(|cap| cap.id.clone()).collect(),
         })
+    }
+
+    /// Who wishes for energy by a time, for a plan ahead. Numbers are those that [`pose`](Self::pose) accepted.
+    pub fn wishes(&self) -> Vec<Wish> {
+        let wish = |(at, of): (usize, &FileConnector)| {
+            let (need, departs) = (of.need_wh?, of.departs_s?);
+            let need_ws = (need * HOUR_S).min(MOST_NEED_WS).ceil() as i64;
+            Some(Wish { leaf: at as u32, need_ws, leaves_in_s: departs.min(f64::from(u32::MAX)) as u32 })
+        };
+        self.connectors.iter().enumerate().filter_map(wish).collect()
     }
 
     /// The nodes in the tree's order.

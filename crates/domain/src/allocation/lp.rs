@@ -27,6 +27,7 @@
 mod accept;
 mod build;
 mod levels;
+mod plain;
 
 pub use accept::{allocate_with, worth};
 

@@ -11,6 +11,9 @@
 //!    taken by [`lp::allocate_with`] only when it is in time, checked and no worse;
 //! 4. [`check`]: written apart from the others, simple, and run on every answer (POWER-1).
 //!
+//! Above the tick, [`horizon`] looks ahead: what each car should get now so that all of them get the most
+//! before they leave. [`phasor`] makes linear limits of the magnitude of three-phase currents.
+//!
 //! [`bindings`] says afterwards what keeps each charger from more. Nothing here knows of grants, leases or
 //! clocks: that is [`crate::station`].
 
@@ -19,7 +22,9 @@ mod binding;
 mod check;
 mod crossing;
 pub mod file;
+pub mod horizon;
 pub mod lp;
+pub mod phasor;
 mod problem;
 mod rise;
 mod steps;

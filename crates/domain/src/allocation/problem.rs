@@ -236,6 +236,12 @@ impl Problem {
         self
     }
 
+    /// The same problem with these needs, one for each leaf.
+    pub fn with_needs(mut self, needs: &[Watts]) -> Self {
+        self.leaves.iter_mut().zip(needs).for_each(|(leaf, need)| leaf.need = (*need).max(Watts::ZERO));
+        self
+    }
+
     /// The nodes of `tree` with their limits and base loads, and these leaves.
     pub fn on_tree(tree: &Tree, leaves: Vec<Leaf>) -> Result<Self, TreeError> {
         let node = |node: &super::TreeNode| Node {

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 
 fn tariff() -> Tariff {
     let price = Price { energy: Money(7_000), service: Money(4_000) };
-    Tariff { currency: Currency::new("CNY").unwrap(), prices: [price; 4], slots: Slots::uniform(2).unwrap() }
+    let slots = Slots::uniform(2).unwrap();
+    Tariff { currency: Currency::new("CNY").unwrap(), prices: [price; 4], slots, fees: Fees::NONE }
 }
 
 fn node(id: &str, parent: Option<&str>, limit_w: i64) -> LimitNode {
@@ -40,6 +41,7 @@ fn good() -> Catalogue {
         tariff: "t1".parse().unwrap(),
         split: None,
         limits,
+        power: Default::default(),
     };
     catalogue.stations.insert("s1".parse().unwrap(), station);
     catalogue.gateways.insert("g1".parse().unwrap(), Gateway { station: "s1".parse().unwrap() });
@@ -67,6 +69,32 @@ fn an_agreement_is_of_one_whole_and_of_one_tenant() {
     assert!(off.len() == 1 && off[0].contains("stations.main/s1.split") && off[0].contains("10001"), "{off:?}");
     let foreign = after(|catalogue| station(catalogue).split = split(&[("op1", 4_000), ("acme/owner", 6_000)]));
     assert!(foreign.len() == 1 && foreign[0].contains("another tenant"), "{foreign:?}");
+}
+
+#[test]
+fn fees_are_checked_one_by_one() {
+    let fees =
+        |change: fn(&mut Fees)| after(|catalogue| change(&mut catalogue.tariffs.values_mut().next().unwrap().fees));
+    let bounded = |fees: &mut Fees| {
+        *fees = Fees { flat: Money(1), idle_grace_s: 300, min: Money(5), max: Some(Money(5)), ..*fees };
+    };
+    assert!(fees(bounded).is_empty());
+    let wrong = fees(|fees| {
+        *fees = Fees {
+            flat: Money(-1),
+            per_minute: Money(MAX_PRICE.0 + 1),
+            idle_grace_s: -1,
+            min: Money(8),
+            max: Some(Money(7)),
+            ..*fees
+        };
+    });
+    let paths = ["flat", "per_minute", "idle_grace_s", "min"].map(|fee| format!("tariffs.main/t1.fees.{fee}"));
+    assert_eq!(wrong.len(), paths.len(), "{wrong:?}");
+    assert!(wrong.iter().zip(&paths).all(|(problem, path)| problem.contains(path.as_str())), "{wrong:?}");
+    let mut changed = self::good();
+    changed.tariffs.values_mut().next().unwrap().fees.flat = Money(1);
+    assert_eq!(diff(&self::good(), &changed), ["~ tariff main/t1: fees"]);
 }
 
 /// The problems after a change to the good catalogue, as text.
@@ -317,4 +345,35 @@ fn a_rule_goes_before_the_tariff_of_the_station() {
     assert_eq!(catalogue.tariff_for(&"s2".parse().unwrap(), &account, Timestamp(0)), None);
     let changes = diff(&before, &catalogue);
     assert_eq!(changes, ["~ tariff_book: customer_groups", "~ tariff_book: rules"]);
+}
+
+#[test]
+fn a_schedule_names_nodes_has_length_and_leaves_room_for_fallbacks() {
+    let window = |node: &str, from: &str, until: &str, limit_w| crate::catalogue::ScheduledLimit {
+        node: node.into(),
+        from: from.to_owned().try_into().unwrap(),
+        until: until.to_owned().try_into().unwrap(),
+        limit_w: Watts(limit_w),
+    };
+    let found = |windows: &[crate::catalogue::ScheduledLimit], fallback: i64| {
+        let mut catalogue = good();
+        station(&mut catalogue).power.schedule = windows.to_vec();
+        catalogue.chargers.values_mut().for_each(|charger| charger.fallback_w = Watts(fallback));
+        match validate(&catalogue) {
+            Ok(()) => Vec::new(),
+            Err(problems) => problems.into_iter().map(|problem| problem.path).collect(),
+        }
+    };
+    assert!(found(&[window("grid", "17:00", "21:00", 100_000), window("f1", "22:00", "06:00", 0)], 0).is_empty());
+    let path = |field: &str| vec![format!("stations.main/s1.power.schedule[0].{field}")];
+    assert_eq!(found(&[window("gird", "17:00", "21:00", 1)], 0), path("node"));
+    assert_eq!(found(&[window("grid", "17:00", "17:00", 1)], 0), path("until"));
+    assert_eq!(found(&[window("grid", "17:00", "21:00", 200_001)], 0), path("limit_w"));
+    assert_eq!(found(&[window("grid", "17:00", "21:00", -1)], 0), path("limit_w"));
+    let least = good().chargers.values().next().unwrap().min_w.0;
+    assert_eq!(found(&[window("grid", "17:00", "21:00", 2 * least - 1)], least), path("limit_w"));
+    assert!(found(&[window("grid", "17:00", "21:00", 2 * least)], least).is_empty());
+    let (old, mut new) = (good(), good());
+    station(&mut new).power.schedule = vec![window("grid", "17:00", "21:00", 1)];
+    assert_eq!(diff(&old, &new), ["~ station main/s1: power.schedule 0 -> 1 windows"]);
 }

@@ -6,7 +6,7 @@ use crate::charger::{
 };
 use crate::command::{Action, Command, CommandOutcome};
 use crate::ids::{CommandId, SessionId};
-use crate::session::{ChargingSession, Origin, SessionState};
+use crate::session::{ChargingSession, Origin, SessionClock, SessionState};
 use crate::units::Timestamp;
 use std::collections::VecDeque;
 
@@ -52,6 +52,14 @@ impl Charger {
                 current.state = SessionState::Charging;
                 current.meter_start = Some(*register);
                 current.started_at = Some(*at);
+                current.clock = Some(SessionClock::begin(*at));
+                Ok(())
+            }
+            ChargerEvent::FlowChanged { session, flow, at } => {
+                let current = self.expect(session, &[SessionState::Charging], "flow_changed")?;
+                if let Some(clock) = &mut current.clock {
+                    clock.turn(*flow, *at);
+                }
                 Ok(())
             }
             ChargerEvent::SessionStopped { session, register, at, reason, refused } => {

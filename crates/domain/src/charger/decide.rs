@@ -40,6 +40,7 @@ impl Charger {
                 let fault = if *available { None } else { self.fault.as_deref() };
                 Ok(self.status(*available, fault, *at))
             }
+            ChargerCommand::GatewayFlow { session, flow, at } => Ok(self.gateway_flow(session, *flow, *at)),
             ChargerCommand::RequestStop { session, origin, reason, at, deadline } => {
                 self.request_stop(id, session, origin, *reason, *at, *deadline)
             }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ids::{ChargerId, ConnectorNo};
+use crate::tariff::fees::{Fees, MeteredTime};
 use crate::tariff::{MAX_METER, PERIODS, Price, Priced, Slots};
 use crate::units::{Currency, Money};
 
@@ -13,6 +14,7 @@ pub(super) fn tariff() -> Tariff {
         currency: Currency::new("CNY").unwrap(),
         prices: [Price { energy: Money(7_000), service: Money(4_000) }; PERIODS],
         slots: Slots::uniform(2).unwrap(),
+        fees: Fees { per_minute: Money(600), idle_per_minute: Money(6_000), ..Fees::NONE },
     }
 }
 
@@ -72,6 +74,7 @@ fn kind(event: &ChargerEvent) -> &'static str {
         ChargerEvent::SessionStopped { .. } => "stopped",
         ChargerEvent::SessionSettled { .. } => "settled",
         ChargerEvent::StatusChanged { .. } => "status",
+        ChargerEvent::FlowChanged { .. } => "flow",
     }
 }
 
@@ -160,14 +163,23 @@ fn order(action: Action, key: Option<&str>) -> ChargerCommand {
     ChargerCommand::RequestCommand { action, key, at: Timestamp(16), deadline: Timestamp(99) }
 }
 
+pub(super) fn flow(number: u64, flow: Flow, at: i64) -> ChargerCommand {
+    ChargerCommand::GatewayFlow { session: session(number), flow, at: Timestamp(at) }
+}
+
 /// The account's settlement of an energy, all of it paid.
 pub(super) fn settled(number: u64, energy: i64) -> ChargerCommand {
+    settled_for(number, energy, MeteredTime::NONE)
+}
+
+fn settled_for(number: u64, energy: i64, time: MeteredTime) -> ChargerCommand {
     let by_period = [0, 0, energy, 0].map(WattHours);
-    let cumulative: Priced = tariff().price(&by_period);
+    let cumulative: Priced = tariff().price(&by_period, &time);
     let settled = Settled {
         sequence: 1,
         meter: WattHours(energy),
         by_period,
+        time,
         cumulative,
         billed: cumulative.total(),
         billed_wh: WattHours(energy),
@@ -383,6 +395,31 @@ fn a_session_stopped_before_it_was_sent_is_settled_or_refused() {
     pile.tell(&start(2)).unwrap();
     pile.tell(&stop(2, Origin::Node)).unwrap();
     assert_eq!(pile.kinds(&refused(2)), ["refused"], "nothing was held: nothing to settle");
+}
+
+#[test]
+fn the_time_of_a_session_is_what_its_gateway_told() {
+    let mut pile = Pile::new();
+    assert_eq!(pile.kinds(&flow(1, Flow::Full, 5)), [""; 0], "of a session that nobody knows");
+    pile.tell(&start(1)).unwrap();
+    pile.tell(&authorised(1)).unwrap();
+    assert_eq!(pile.kinds(&flow(1, Flow::Full, 11)), [""; 0], "before it began");
+    pile.tell(&started(1, 1_000)).unwrap(); // at 12 ms
+    assert_eq!(pile.kinds(&flow(1, Flow::Charging, 20)), [""; 0], "it charges from its start on");
+    assert_eq!(pile.kinds(&flow(1, Flow::Paused, 60_012)), ["flow"]);
+    assert_eq!(pile.kinds(&flow(1, Flow::Paused, 60_012)), [""; 0]);
+    assert_eq!(pile.kinds(&flow(1, Flow::Charging, 100_012)), ["flow"]);
+    assert_eq!(pile.kinds(&flow(1, Flow::Full, 160_012)), ["flow"]);
+    let clock = pile.charger.charging().and_then(|session| session.clock).unwrap();
+    let time = clock.until(Timestamp(190_012));
+    assert_eq!(time, MeteredTime { charging_ms: 120_000, idle_ms: 30_000 });
+    pile.tell(&stopped(1, 2_000)).unwrap();
+    assert_eq!(pile.kinds(&flow(1, Flow::Charging, 200_000)), [""; 0], "after its end");
+    let events = pile.tell(&settled_for(1, 1_000, time)).unwrap();
+    let [ChargerEvent::SessionSettled { record, .. }] = &events[..] else { panic!("{events:?}") };
+    // Two minutes at 0.06 and half of one at 0.60.
+    assert_eq!((record.time, record.fees_amount), (time, Money(4_200)));
+    assert_eq!(record.total, Money(7_000 + 4_000 + 4_200));
 }
 
 #[test]

@@ -1,10 +1,11 @@
 use super::*;
 use proptest::prelude::*;
 
-const TEXTS: [&str; 6] = [
+const TEXTS: [&str; 7] = [
     "driver:main/a1",
     "energy:main/op1:CNY",
     "service:t2/op1:EUR",
+    "fees:t2/op1:EUR",
     "top-up:main:CNY",
     "overshoot:main/op1:CNY",
     "rounding:main:CNY",

@@ -25,14 +25,19 @@
 
 mod books;
 mod durable;
+mod explanation;
 mod grants;
 mod judge;
+mod limits;
 mod plan;
+mod why;
 
-pub use durable::{LimitCommand, LimitRejection, OperatorLimit, StationEvent, StationState};
+pub use durable::{LimitChange, LimitCommand, LimitOrder, LimitRejection, StationEvent, StationState};
+pub use explanation::{HeldBy, Holder, HolderKind, MorePower, NodeShare, PowerExplanation};
 pub use judge::{Deficit, PowerViolation};
+pub use limits::{LimitInEffect, LimitSchedule, LimitSignal, LimitSource, OperatorLimit};
 
-use crate::allocation::{Allocation, Problem, Tree, TreeError};
+use crate::allocation::{Allocation, Policy, Problem, Tree, TreeError};
 use crate::catalogue;
 use crate::gateway::BootId;
 use crate::ids::{ChargerId, GatewayId};
@@ -77,7 +82,7 @@ impl Default for PowerConfig {
 
 impl PowerConfig {
     /// How long a lease counts, from the receipt of the beat that was answered.
-    fn counted_ms(&self) -> u64 {
+    pub fn counted_ms(&self) -> u64 {
         self.lease_ms + self.lease_ms * self.skew_percent / 100
     }
 }
@@ -181,6 +186,7 @@ pub struct StationOverview {
 #[derive(Debug, Clone)]
 pub struct StationPower {
     config: PowerConfig,
+    policy: Policy,
     books: Books,
     /// Ceilings that were sent to be made durable.
     asking: bool,
@@ -200,7 +206,8 @@ impl StationPower {
     ) -> Result<Self, TreeError> {
         let tree = Tree::build(&station.limits)?;
         let books = Books::new(now, epoch, tree, chargers, &config)?;
-        Ok(Self { config, books, asking: false, asked_at: now })
+        let policy = station.power.policy.into();
+        Ok(Self { config, policy, books, asking: false, asked_at: now })
     }
 
     /// Takes in the durable ceilings, before anything else after opening.
@@ -210,20 +217,6 @@ impl StationPower {
                 let pile = &mut self.books.piles[at];
                 (pile.ceiling, pile.inherited) = (watts.0.max(0), watts.0.max(0));
                 self.books.recount_pile(now, at, true);
-            }
-        }
-    }
-
-    /// Takes in the limits an operator set, after the ceilings and the open sessions: what is on its way down
-    /// to them is a deficit for at most a lease, as after the cut itself.
-    pub fn on_limits(&mut self, now: Mono, state: &StationState) {
-        for at in 0..self.books.tree.nodes().len() {
-            let node = &self.books.tree.nodes()[at];
-            let limit = state.effective_limit(&node.id, node.limit);
-            if limit < node.limit {
-                let id = node.id.clone();
-                // Known, and in range: it is lower than one that is.
-                let _ = self.on_limit_changed(now, &id, limit);
             }
         }
     }

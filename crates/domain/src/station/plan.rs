@@ -116,7 +116,7 @@ impl StationPower {
             return None;
         }
         // The books' own tree and checked chargers make no bad problem; were it so, no tick is the safe side.
-        Problem::new(nodes, leaves).ok()
+        Problem::new(nodes, leaves).ok().map(|problem| problem.with_policy(self.policy))
     }
 
     /// New targets from the shares, with the dead-band.

@@ -1,7 +1,10 @@
-//! The machine on virtual time: `sim` has the world, here are its stories. `steps` takes the machine by hand.
+//! The machine on virtual time: `sim` has the world, here are its stories, and `adversary` has all troubles at once. `steps` takes the machine by hand, and
+//! `why` asks it for reasons.
 
+mod adversary;
 mod sim;
 mod steps;
+mod why;
 
 use super::*;
 use crate::catalogue::LimitNode;
@@ -35,6 +38,7 @@ fn large() -> Setting {
         network: Network { delay_ms: (50, 200), lost: 2, repeated: 2, late_ms: 2_000 },
         session_kj: (3_000, 9_000),
         config: PowerConfig::default(),
+        plant: None,
     }
 }
 
@@ -127,6 +131,7 @@ fn bad_day(seed: u64) -> Sim {
         },
         session_kj: (100, 1_500),
         config: PowerConfig::default(),
+        plant: None,
     });
     for _ in 0..40 {
         let calm = sim.dice.range(1_000, 12_000) as u64;

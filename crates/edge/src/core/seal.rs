@@ -62,6 +62,26 @@ impl GatewayCore {
         self.seal(now, header, meta, &UpBatch::Samples { runs: contents.runs, gaps: contents.gaps })
     }
 
+    /// What is left of thinned batches, with the age of the first of them.
+    pub(super) fn seal_thinned(
+        &mut self,
+        now: Now,
+        contents: Contents,
+        order: u64,
+        base_us: u64,
+    ) -> Result<(), EdgeError> {
+        let spans = contents.spans();
+        let first_item = spans.first().map_or(0, |span| span.first);
+        let header = Header { first_item, flags: FLAG_BACKFILL | FLAG_GAP, base_us, ..Header::default() };
+        let meta =
+            BatchMeta { ticket: self.next_ticket(Stream::Replay), spans, gaps: contents.gaps.clone(), events: None };
+        let key = (meta.ticket.boot, meta.ticket.seq);
+        let batch = UpBatch::Samples { runs: contents.runs, gaps: contents.gaps };
+        self.seal_at(now, header, meta, &batch, Some(order))?;
+        self.lanes[Stream::Replay as usize].mark_thinned(key);
+        Ok(())
+    }
+
     fn next_ticket(&self, stream: Stream) -> Ticket {
         let seq = self.lanes.get(stream as usize).map_or(self.beat_seq, |lane| lane.next_seq());
         Ticket { stream, boot: self.boot, seq }
@@ -69,6 +89,18 @@ impl GatewayCore {
 
     /// Seals once, under a sequence that is used up by it, and puts the bytes into the ring.
     fn seal(&mut self, now: Now, header: Header, meta: BatchMeta, batch: &UpBatch) -> Result<(), EdgeError> {
+        self.seal_at(now, header, meta, batch, None)
+    }
+
+    /// The same, with an age of its own among what is held.
+    fn seal_at(
+        &mut self,
+        now: Now,
+        header: Header,
+        meta: BatchMeta,
+        batch: &UpBatch,
+        order: Option<u64>,
+    ) -> Result<(), EdgeError> {
         let stream = meta.ticket.stream;
         let packet = self.seal_packet(now, header, meta.ticket, batch)?;
         let Some(lane) = self.lanes.get_mut(stream as usize) else {
@@ -82,9 +114,10 @@ impl GatewayCore {
         stats.items += meta.items();
         let len = packet.len() as u64;
         // The backlog is read back from the ring; only what leaves at once stays in memory.
-        let fresh = (self.connected && stream != Stream::Replay).then_some(packet);
-        lane.insert(Found { meta, place, len, key_epoch: self.keys.key_epoch() }, self.order, fresh);
-        self.order += 1;
+        let fresh = (self.connected && stream != Stream::Replay).then(|| packet.clone());
+        let (key_epoch, made_us) = crate::ring::sealed_under(&packet);
+        lane.insert(Found { meta, place, len, key_epoch, made_us }, order.unwrap_or(self.order), fresh);
+        self.order += u64::from(order.is_none());
         if stream.is_telemetry() {
             self.unsynced_since.get_or_insert(now.mono);
         }
@@ -104,7 +137,10 @@ impl GatewayCore {
             boot: ticket.boot,
             seq: ticket.seq,
             items: u16::try_from(items).map_err(|_| SealError::Items { items })?,
-            base_us: u64::try_from(now.wall.0).unwrap_or(0).saturating_mul(1_000),
+            base_us: match header.base_us {
+                0 => u64::try_from(now.wall.0).unwrap_or(0).saturating_mul(1_000),
+                older => older,
+            },
             ..header
         };
         Ok(self.keys.seal_up(ticket.stream, header, &plain)?)
@@ -113,7 +149,7 @@ impl GatewayCore {
     /// Drops the oldest telemetry beyond the capacity. Events are never dropped.
     fn make_room(&mut self, now: Now) {
         loop {
-            let bytes: u64 = self.lanes[1..].iter().map(|lane| lane.bytes()).sum();
+            let bytes = self.telemetry_bytes();
             let held: usize = self.lanes[1..].iter().map(|lane| lane.len()).sum();
             if bytes <= self.config.telemetry_capacity || held <= 1 {
                 return;
@@ -140,6 +176,7 @@ impl GatewayCore {
     pub(super) fn sync_if_due(&mut self, now: Now) -> Result<(), EdgeError> {
         let wait = self.config.timings.sync_ms;
         if self.sync_now || self.unsynced_since.is_some_and(|since| now.mono.since(since) >= wait) {
+            self.thin(now)?;
             // The cursors noted below may cover a lost batch: what it lost must be declared before.
             if !self.undeclared.is_empty() {
                 self.seal_samples(now, true)?;

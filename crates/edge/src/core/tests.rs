@@ -4,6 +4,7 @@ mod batches;
 mod beats;
 mod chaos;
 mod commands;
+mod day;
 mod enrolment;
 mod losses;
 

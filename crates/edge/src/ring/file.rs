@@ -136,7 +136,8 @@ impl FileRing {
         Ok(found)
     }
 
-    /// Reads one segment up to its first damaged record. The newest is cut there and appended to.
+    /// Reads one segment up to its first damaged record. The newest is cut there and appended to. True for an older
+    /// one in which nothing is needed.
     fn recover_segment(
         &mut self,
         class: Class,
@@ -144,7 +145,7 @@ impl FileRing {
         newest: bool,
         acked: &BTreeMap<(Stream, u32), u64>,
         found: &mut Vec<Found>,
-    ) -> Result<(), RingError> {
+    ) -> Result<bool, RingError> {
         let path = self.segment_path(class, number);
         let bytes = fs::read(&path).map_err(io_error("read", &path))?;
         let mut offset = 0;
@@ -158,8 +159,8 @@ impl FileRing {
                     if !done {
                         live += 1;
                         let place = Place { log: class as u8, segment: number, offset: offset as u64 };
-                        let key_epoch = record::key_epoch(sealed);
-                        found.push(Found { meta, place, len: sealed.len() as u64, key_epoch });
+                        let (key_epoch, made_us) = record::sealed_under(sealed);
+                        found.push(Found { meta, place, len: sealed.len() as u64, key_epoch, made_us });
                     }
                 }
                 Some(Payload::Numbers(numbers)) => self.numbers.merge(&numbers),
@@ -180,9 +181,8 @@ impl FileRing {
             log.active = Some(Active { number, file, len: offset as u64 });
         } else if live == 0 {
             log.live.remove(&number);
-            fs::remove_file(&path).map_err(io_error("remove", &path))?;
         }
-        Ok(())
+        Ok(!newest && live == 0)
     }
 
     fn recover_commands(&mut self) -> Result<Vec<CommandNote>, RingError> {
@@ -235,7 +235,7 @@ impl FileRing {
         Ok(())
     }
 
-    /// Writes the numbers in use at the beginning of the active segment.
+    /// Writes the numbers in use into the active segment.
     fn write_numbers(&mut self, class: Class) -> Result<(), RingError> {
         let first = record::frame(&record::numbers(&self.numbers));
         let synced = self.is_synced(class);
@@ -286,16 +286,24 @@ impl Ring for FileRing {
         let acked = self.recover_cursors();
         let segments = self.segments()?;
         let newest: BTreeMap<Class, u64> = segments.iter().copied().collect();
-        let mut batches = Vec::new();
+        let (mut batches, mut unneeded) = (Vec::new(), Vec::new());
         for (class, number) in segments {
             let is_newest = newest.get(&class) == Some(&number);
-            self.recover_segment(class, number, is_newest, &acked, &mut batches)?;
+            if self.recover_segment(class, number, is_newest, &acked, &mut batches)? {
+                unneeded.push((class, number));
+            }
         }
         for class in newest.into_keys() {
-            // A crash at the beginning of a segment may have left it empty.
-            if self.logs.get(&class).and_then(|log| log.active.as_ref()).is_some_and(|active| active.len == 0) {
+            // A crash at the beginning of a segment may have left it empty. And whatever is removed below, the numbers
+            // in it are durable in the newest one before.
+            let empty = self.logs.get(&class).and_then(|log| log.active.as_ref()).is_some_and(|active| active.len == 0);
+            if empty || unneeded.iter().any(|(of, _)| *of == class) {
                 self.write_numbers(class)?;
             }
+        }
+        for (class, number) in unneeded {
+            let path = self.segment_path(class, number);
+            fs::remove_file(&path).map_err(io_error("remove", &path))?;
         }
         batches.sort_by_key(|found| found.meta.ticket);
         Ok(Recovered {

@@ -60,11 +60,10 @@ impl Ring for MemoryRing {
         let mut batches: Vec<_> = shared
             .batches
             .iter()
-            .map(|(at, (meta, sealed))| Found {
-                meta: meta.clone(),
-                place: place(meta.ticket.stream, *at),
-                len: sealed.len() as u64,
-                key_epoch: super::record::key_epoch(sealed),
+            .map(|(at, (meta, sealed))| {
+                let (key_epoch, made_us) = super::sealed_under(sealed);
+                let place = place(meta.ticket.stream, *at);
+                Found { meta: meta.clone(), place, len: sealed.len() as u64, key_epoch, made_us }
             })
             .collect();
         batches.sort_by_key(|found| found.meta.ticket);

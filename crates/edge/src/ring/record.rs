@@ -70,9 +70,10 @@ pub(super) fn raise_numbers(meta: &BatchMeta, next: &mut BTreeMap<u16, u64>) {
     }
 }
 
-/// The key epoch in a sealed packet's header. Zero, which no enrolment has, for bytes that are no packet.
-pub(super) fn key_epoch(sealed: &[u8]) -> u32 {
-    Header::peek(sealed).map_or(0, |header| header.key_epoch)
+/// The key epoch (zero, which no enrolment has, for bytes that are no packet) and the base time in a sealed packet's
+/// header.
+pub(crate) fn sealed_under(sealed: &[u8]) -> (u32, u64) {
+    Header::peek(sealed).map_or((0, 0), |header| (header.key_epoch, header.base_us))
 }
 
 /// What a payload says.

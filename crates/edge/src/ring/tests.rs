@@ -1,3 +1,5 @@
+mod power;
+
 use super::*;
 use chargeplane_domain::command::Action;
 use chargeplane_domain::gateway::BootId;

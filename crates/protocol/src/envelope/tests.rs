@@ -45,9 +45,46 @@ fn worked_vector_seals_and_opens() {
     assert_eq!((opened.header.boot, opened.header.seq, opened.header.first_item), (3, 42, 8400));
 }
 
-/// RFC 5869 appendix A.1 and A.3: the crate is what it says.
+/// Project Wycheproof's cases for keys, nonces and tags of our sizes, with the functions that seal and open.
+#[test]
+fn wycheproof_cases_of_aes_256_gcm() {
+    let cases: serde_json::Value = serde_json::from_str(include_str!("wycheproof_aes_256_gcm.json")).unwrap();
+    let (mut valid, mut invalid) = (0, 0);
+    for case in cases["tests"].as_array().unwrap() {
+        let bytes = |name: &str| unhex(case[name].as_str().unwrap());
+        let key: [u8; 32] = bytes("key").try_into().unwrap();
+        let cipher = Aes256Gcm::new(&Array::from(key));
+        let nonce: [u8; 12] = bytes("iv").try_into().unwrap();
+        let (aad, plain, sealed) = (bytes("aad"), bytes("msg"), bytes("ct"));
+        let tag: [u8; TAG_LEN] = bytes("tag").try_into().unwrap();
+        let mut opened = sealed.clone();
+        let answer = decrypt(&cipher, nonce, &aad, &mut opened, tag);
+        if case["result"] == "valid" {
+            assert_eq!(answer, Ok(()), "{case}");
+            assert_eq!(opened, plain, "{case}");
+            let mut body = plain;
+            assert_eq!(encrypt(&cipher, nonce, &aad, &mut body).unwrap(), tag, "{case}");
+            assert_eq!(body, sealed, "{case}");
+            valid += 1;
+        } else {
+            assert_eq!(answer, Err(OpenError::Authentication), "{case}");
+            invalid += 1;
+        }
+    }
+    assert_eq!(cases["numberOfTests"], valid + invalid);
+    assert!(valid >= 30 && invalid >= 25, "{valid} valid, {invalid} invalid");
+}
+
+/// RFC 5869 appendix A.1 to A.3: the crate is what it says.
 #[test]
 fn rfc_5869_vectors() {
+    let count = |range: std::ops::RangeInclusive<u8>| range.collect::<Vec<u8>>();
+    let mut long = [0; 82];
+    let (salt, info) = (count(0x60..=0xaf), count(0xb0..=0xff));
+    Hkdf::<Sha256>::new(Some(&salt), &count(0x00..=0x4f)).expand(&info, &mut long).unwrap();
+    let a2 = "b11e398dc80327a1c8e7f78c596a49344f012eda2d4efad8a050cc4c19afa97c59045a99cac7827271cb41c65e590e09\
+              da3275600c2f09b8367793a9aca3db71cc30c58179ec3e87c14c01d5c1f3434f1d87";
+    assert_eq!(long[..], unhex(a2));
     let mut okm = [0; 42];
     let ikm = [0x0b; 22];
     let (salt, info) = (unhex("000102030405060708090a0b0c"), unhex("f0f1f2f3f4f5f6f7f8f9"));

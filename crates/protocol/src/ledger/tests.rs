@@ -2,6 +2,7 @@ use super::*;
 use chargeplane_domain::account::{AccountKind, AccountSummary, DebitAnswer, Holder, Settled, TransferTarget};
 use chargeplane_domain::ids::SessionId;
 use chargeplane_domain::split::Split;
+use chargeplane_domain::tariff::fees::{Fees, MeteredTime};
 use chargeplane_domain::tariff::{PERIODS, Price, Priced, Slots, Tariff};
 use chargeplane_domain::units::{Currency, Money, Timestamp, WattHours};
 use proptest::prelude::*;
@@ -14,7 +15,8 @@ fn currency() -> Currency {
 
 fn tariff() -> Tariff {
     let price = |energy| Price { energy: Money(energy), service: Money(4_000) };
-    Tariff { currency: currency(), prices: [1, 2, 3, 4].map(price), slots: Slots::uniform(2).unwrap() }
+    let fees = Fees { flat: Money(5), idle_grace_s: 60, max: Some(Money(900)), ..Fees::NONE };
+    Tariff { currency: currency(), prices: [1, 2, 3, 4].map(price), slots: Slots::uniform(2).unwrap(), fees }
 }
 
 fn agreement() -> Split {
@@ -37,11 +39,18 @@ fn sessions() -> impl Strategy<Value = SessionId> {
     "[a-z0-9.]{1,64}".prop_map(|text| text.parse().unwrap())
 }
 
+/// Zero, which is left out, and anything else.
+fn times() -> impl Strategy<Value = MeteredTime> {
+    let any = (any::<i64>(), any::<i64>()).prop_map(|(charging_ms, idle_ms)| MeteredTime { charging_ms, idle_ms });
+    prop_oneof![Just(MeteredTime::NONE), any]
+}
+
 fn readings() -> impl Strategy<Value = (u32, WattHours, [WattHours; PERIODS], Priced)> {
     let by_period = any::<[i64; PERIODS]>().prop_map(|periods| periods.map(WattHours));
-    (any::<u32>(), any::<i64>(), by_period, amounts(), amounts()).prop_map(
-        |(sequence, meter, by_period, energy, service)| {
-            (sequence, WattHours(meter), by_period, Priced { energy, service })
+    let fees = prop_oneof![Just(Money::ZERO), amounts()];
+    (any::<u32>(), any::<i64>(), by_period, amounts(), amounts(), fees).prop_map(
+        |(sequence, meter, by_period, energy, service, fees)| {
+            (sequence, WattHours(meter), by_period, Priced { energy, service, fees })
         },
     )
 }
@@ -76,8 +85,8 @@ fn commands() -> impl Strategy<Value = AccountCommand> {
             at,
         },
     );
-    let debit = (sessions(), readings(), amounts(), moments()).prop_map(
-        |(session, (sequence, meter, by_period, cumulative), hold_target, at)| AccountCommand::Debit {
+    let debit = (sessions(), readings(), amounts(), moments(), times()).prop_map(
+        |(session, (sequence, meter, by_period, cumulative), hold_target, at, time)| AccountCommand::Debit {
             session,
             sequence,
             meter,
@@ -85,23 +94,31 @@ fn commands() -> impl Strategy<Value = AccountCommand> {
             cumulative,
             hold_target,
             at,
+            time,
         },
     );
-    let settle =
-        (sessions(), readings(), moments()).prop_map(|(session, (sequence, meter, by_period, cumulative), at)| {
-            AccountCommand::Settle { session, sequence, meter, by_period, cumulative, at }
-        });
+    let settle = (sessions(), readings(), moments(), times()).prop_map(
+        |(session, (sequence, meter, by_period, cumulative), at, time)| AccountCommand::Settle {
+            session,
+            sequence,
+            meter,
+            by_period,
+            cumulative,
+            at,
+            time,
+        },
+    );
     prop_oneof![open, top_up, adjust, close, transfer, authorise, debit, settle]
 }
 
 fn outcomes() -> impl Strategy<Value = Outcome> {
-    let debited = (readings(), amounts(), amounts()).prop_map(
-        |((sequence, meter, by_period, cumulative), hold_left, available)| {
-            AccountAnswer::Debited(DebitAnswer { sequence, meter, by_period, cumulative, hold_left, available })
+    let debited = (readings(), amounts(), amounts(), times()).prop_map(
+        |((sequence, meter, by_period, cumulative), hold_left, available, time)| {
+            AccountAnswer::Debited(DebitAnswer { sequence, meter, by_period, cumulative, hold_left, available, time })
         },
     );
-    let settled = (readings(), amounts(), amounts(), moments()).prop_map(
-        |((sequence, meter, by_period, cumulative), billed, released, at)| {
+    let settled = (readings(), amounts(), amounts(), moments(), times()).prop_map(
+        |((sequence, meter, by_period, cumulative), billed, released, at, time)| {
             AccountAnswer::Settled(Settled {
                 sequence,
                 meter,
@@ -113,6 +130,7 @@ fn outcomes() -> impl Strategy<Value = Outcome> {
                 overshoot_wh: WattHours::ZERO,
                 released,
                 at,
+                time,
             })
         },
     );
@@ -292,9 +310,10 @@ fn the_example_of_the_reference_page_is_what_is_written() {
         sequence: 2,
         meter: WattHours(200),
         by_period: [WattHours(0), WattHours(0), WattHours(200), WattHours(0)],
-        cumulative: Priced { energy: Money(1_400), service: Money(800) },
+        cumulative: Priced { energy: Money(1_400), service: Money(800), fees: Money::ZERO },
         hold_target: Money(20_000),
         at: Timestamp(0),
+        time: MeteredTime::NONE,
     };
     write_request(&mut debit, 7, &"main/a1".parse().unwrap(), &command, true).unwrap();
     assert_eq!(shown("A debit, byte by byte"), debit);

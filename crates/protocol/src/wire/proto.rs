@@ -74,7 +74,7 @@ pub(super) struct Event {
     pub child: u32,
     #[prost(sint64, tag = "3")]
     pub at_ms: i64,
-    #[prost(oneof = "EventBody", tags = "4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "EventBody", tags = "4, 5, 6, 7, 8, 9, 10, 11")]
     pub body: Option<EventBody>,
 }
 
@@ -94,6 +94,8 @@ pub(super) enum EventBody {
     Fault(Fault),
     #[prost(message, tag = "10")]
     StatusChanged(StatusChanged),
+    #[prost(message, tag = "11")]
+    FlowChanged(FlowChanged),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -146,6 +148,14 @@ pub(super) struct StatusChanged {
     pub plugged: bool,
     #[prost(bool, tag = "2")]
     pub available: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct FlowChanged {
+    #[prost(string, tag = "1")]
+    pub session: String,
+    #[prost(uint32, tag = "2")]
+    pub flow: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]

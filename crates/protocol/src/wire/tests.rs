@@ -4,7 +4,7 @@ use crate::message::*;
 use chargeplane_domain::command::Action;
 use chargeplane_domain::ids::ConnectorNo;
 use chargeplane_domain::sample::{Gap, GapReason, Sample};
-use chargeplane_domain::session::StopReason;
+use chargeplane_domain::session::{Flow, StopReason};
 use chargeplane_domain::units::Mono;
 use proptest::prelude::*;
 
@@ -20,6 +20,72 @@ fn sample(n: i64) -> Sample {
         power: Watts(60_000 + n * 7),
         register: WattHours(1_000_000 + n),
     }
+}
+
+/// The bytes in the page of the wire, by block (in order of the section) and name.
+fn page_vectors() -> Vec<std::collections::BTreeMap<String, Vec<u8>>> {
+    let page = include_str!("../../../../docs/reference/wire.md");
+    let section = page.split("### Vectors").nth(1).unwrap().split("\n## ").next().unwrap();
+    let block = |text: &str| {
+        let mut found = std::collections::BTreeMap::new();
+        let mut name = String::new();
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            if !line.starts_with(' ') {
+                name = words.next().unwrap_or_default().to_owned();
+            }
+            let hex: String = words.collect();
+            let bytes = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap());
+            found.entry(name.clone()).or_insert_with(Vec::new).extend(bytes);
+        }
+        found
+    };
+    section.split("```\n").skip(1).step_by(2).map(block).collect()
+}
+
+/// Made by another program in another language (examples/gateway.py): both read the page alike.
+#[test]
+fn the_vectors_of_the_page() {
+    use crate::envelope::{GatewayKey, Header, Keyring};
+    let [batch, beat, ack] = &page_vectors()[..] else { panic!("three blocks") };
+    let keys = Keyring::new(
+        &"main/gw-01".parse().unwrap(),
+        &GatewayKey { root: std::array::from_fn(|at| at as u8), key_epoch: 7 },
+    );
+    let row = |at: i64, voltage_dv, current_da, temperature_dc, soc_permille, power, register| Sample {
+        at: AT.plus_ms(at),
+        voltage_dv,
+        current_da,
+        temperature_dc,
+        soc_permille,
+        power: Watts(power),
+        register: WattHours(register),
+    };
+    let first =
+        vec![row(0, 4_000, 1_500, 250, 431, 60_000, 120_345), row(1_000, 3_998, 1_502, 251, 431, 60_049, 120_362)];
+    let second = vec![row(500, 4_010, 0, 240, 0, 0, 98)];
+    let samples = UpBatch::Samples {
+        runs: vec![
+            SampleRun { child: 0, first_number: 100, samples: first },
+            SampleRun { child: 1, first_number: 7, samples: second },
+        ],
+        gaps: vec![(1, Gap { first: 3, last: 6, reason: GapReason::Dropped })],
+    };
+    assert_eq!(encode_up(&samples), batch["plain"]);
+    assert_eq!(decode_up(Stream::Fast, &batch["plain"]).as_ref(), Ok(&samples));
+    let base_us = AT.0 as u64 * 1_000;
+    let header = Header { flags: 16, items: 4, boot: 3, seq: 42, first_item: 100, base_us, ..Header::default() };
+    assert_eq!(keys.seal_up(Stream::Fast, header, &batch["plain"]).unwrap(), batch["packet"]);
+
+    let Ok(UpBatch::Beat(read)) = decode_up(Stream::Beat, &beat["plain"]) else { panic!("a beat") };
+    assert_eq!((read.mono, read.nonce, read.epoch_seen, read.chargers.len()), (Mono(5_000), 12, 5, 1));
+    assert_eq!(encode_up(&UpBatch::Beat(read)), beat["plain"]);
+
+    let opened = keys.open_down(&ack["packet"]).unwrap();
+    assert_eq!((opened.plain.as_slice(), opened.header.boot, opened.header.seq), (&ack["plain"][..], 5, 9));
+    let down = decode_down(&opened.plain).unwrap();
+    assert_eq!(encode_down(&down), ack["plain"]);
+    assert_eq!(keys.seal_down(5, 9, 1, AT.0, &ack["plain"]).unwrap(), ack["packet"]);
 }
 
 fn samples(count: i64) -> UpBatch {
@@ -49,6 +115,9 @@ fn events() -> Vec<GatewayEvent> {
         GatewayEvent::Fault { child: 1, code: "E42".to_owned(), at: AT },
         GatewayEvent::StatusChanged { child: 1, plugged: true, available: false, at: AT },
     ];
+    for flow in Flow::ALL {
+        all.push(GatewayEvent::FlowChanged { child: 1, session: session(), flow, at: AT });
+    }
     for outcome in [CommandEnd::Done, CommandEnd::Refused("not_plugged".to_owned()), CommandEnd::Expired] {
         all.push(GatewayEvent::CommandResult { child: 1, command: "main/c1.c4".parse().unwrap(), outcome, at: AT });
     }

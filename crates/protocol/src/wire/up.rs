@@ -7,7 +7,7 @@ use crate::limits::{MAX_ITEMS, MAX_RUNS};
 use crate::message::{Beat, BeatCharger, CommandEnd, GatewayEvent, NumberedEvent, SampleRun, Stream, UpBatch};
 use chargeplane_domain::ids::ConnectorNo;
 use chargeplane_domain::sample::{Gap, GapReason, Sample};
-use chargeplane_domain::session::StopReason;
+use chargeplane_domain::session::{Flow, StopReason};
 use chargeplane_domain::units::{Mono, Timestamp, WattHours, Watts};
 
 pub(super) fn to_proto(batch: &UpBatch) -> UpBody {
@@ -245,6 +245,14 @@ fn event_to_proto(event: &NumberedEvent) -> proto::Event {
         GatewayEvent::StatusChanged { plugged, available, at, .. } => {
             (*at, EventBody::StatusChanged(proto::StatusChanged { plugged: *plugged, available: *available }))
         }
+        GatewayEvent::FlowChanged { session, flow, at, .. } => {
+            let flow = match flow {
+                Flow::Charging => 1,
+                Flow::Full => 2,
+                Flow::Paused => 3,
+            };
+            (*at, EventBody::FlowChanged(proto::FlowChanged { session: session.to_string(), flow }))
+        }
     };
     proto::Event { number: event.number, child: u32::from(event.event.child()), at_ms: at.0, body: Some(body) }
 }
@@ -295,6 +303,15 @@ fn event_from_proto(from: proto::Event) -> Result<Option<NumberedEvent>, WireErr
         EventBody::Fault(e) => GatewayEvent::Fault { child, code: text("code", e.code)?, at: at()? },
         EventBody::StatusChanged(e) => {
             GatewayEvent::StatusChanged { child, plugged: e.plugged, available: e.available, at: at()? }
+        }
+        EventBody::FlowChanged(e) => {
+            let flow = match e.flow {
+                1 => Flow::Charging,
+                2 => Flow::Full,
+                3 => Flow::Paused,
+                _ => return Err(WireError::Range { what: "flow" }),
+            };
+            GatewayEvent::FlowChanged { child, session: id("session", &e.session)?, flow, at: at()? }
         }
     };
     Ok(Some(NumberedEvent { number: number("number", from.number)?, event }))

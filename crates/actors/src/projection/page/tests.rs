@@ -20,8 +20,8 @@ enum Written {
     Other(Other),
 }
 
-fn debit(session: &str, [energy, service]: [i64; 2], at: i64) -> AccountEvent {
-    let (energy, service) = (Money(energy), Money(service));
+fn debit(session: &str, [energy, service, fees]: [i64; 3], at: i64) -> AccountEvent {
+    let (energy, service, fees) = (Money(energy), Money(service), Money(fees));
     AccountEvent::Debited {
         session: session.parse().expect("an id"),
         operator: "op".parse().expect("an id"),
@@ -29,9 +29,11 @@ fn debit(session: &str, [energy, service]: [i64; 2], at: i64) -> AccountEvent {
         sequence: 7,
         meter: WattHours(at),
         by_period: [WattHours(1), WattHours(-1), WattHours(i64::MAX), WattHours(0)],
-        cumulative: Priced { energy, service },
+        time: MeteredTime { charging_ms: at.max(0), idle_ms: 0 },
+        cumulative: Priced { energy, service, fees },
         energy,
         service,
+        fees,
         hold: Money(i64::MIN),
         at: Timestamp(at),
     }
@@ -39,7 +41,7 @@ fn debit(session: &str, [energy, service]: [i64; 2], at: i64) -> AccountEvent {
 
 fn events() -> impl Strategy<Value = Vec<(String, Written)>> {
     let amount = prop_oneof![Just(0i64), Just(i64::MAX), -5_000i64..5_000];
-    let debit = (0u8..3, proptest::array::uniform2(amount), any::<i64>())
+    let debit = (0u8..3, proptest::array::uniform3(amount), any::<i64>())
         .prop_map(|(session, amounts, at)| Written::Known(debit(&format!("acme/c1.{session}"), amounts, at)));
     let top_up = (any::<i64>(), "[a-z]{1,9}").prop_map(|(amount, key)| {
         let (currency, amount) = (Currency::new("CNY").expect("a currency"), Money(amount));
@@ -122,7 +124,7 @@ proptest! {
 
 #[test]
 fn an_id_that_is_none_is_no_debit() {
-    let good = debit("c1.1", [5, 0], 1);
+    let good = debit("c1.1", [5, 0, 0], 1);
     let payload = frame(1, &[("account:a1".to_owned(), Written::Known(good))]).payload;
     let at = payload.windows(9).position(|window| window == b"main/c1.1").expect("the session's id");
     let mut bytes = payload.to_vec();

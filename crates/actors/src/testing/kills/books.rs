@@ -126,7 +126,9 @@ impl Books {
         let session = local(value, "session")?;
         let (payer, last) = self.sessions.get_mut(session).ok_or_else(|| format!("{session} was never authorised"))?;
         let (sequence, meter) = (int(value, "sequence")?, int(value, "meter")?);
-        let price = int(value, "energy")? + int(value, "service")?;
+        // Fees are left out where there are none.
+        let fees = field(value, "fees").map_or(Ok(0), |_| int(value, "fees"))?;
+        let price = int(value, "energy")? + int(value, "service")? + fees;
         let next = *last + 1;
         if (payer.as_str(), sequence, meter, price) != (account, next, next * DEBIT_WH, DEBIT_PRICE) {
             let due = format!("sequence {next} of {payer} at {} Wh for {DEBIT_PRICE}", next * DEBIT_WH);

@@ -6,6 +6,7 @@
 use super::books::Books;
 use chargeplane_domain::account::{AccountCommand, AccountKind, Holder};
 use chargeplane_domain::ids::{AccountId, SessionId};
+use chargeplane_domain::tariff::fees::{Fees, MeteredTime};
 use chargeplane_domain::tariff::{PERIODS, Price, Priced, Slots, Tariff};
 use chargeplane_domain::units::{Currency, Money, Timestamp, WattHours};
 
@@ -85,7 +86,8 @@ fn session(slot: usize) -> Option<SessionId> {
 
 fn tariff() -> Option<Tariff> {
     let price = Price { energy: Money(8_000), service: Money(1_000) };
-    Some(Tariff { currency: Currency::new("CNY").ok()?, prices: [price; PERIODS], slots: Slots::uniform(0)? })
+    let slots = Slots::uniform(0)?;
+    Some(Tariff { currency: Currency::new("CNY").ok()?, prices: [price; PERIODS], slots, fees: Fees::NONE })
 }
 
 fn debit(slot: usize, sequence: u32, at: Timestamp) -> Option<AccountCommand> {
@@ -93,8 +95,9 @@ fn debit(slot: usize, sequence: u32, at: Timestamp) -> Option<AccountCommand> {
     let mut by_period = [WattHours::ZERO; PERIODS];
     by_period[0] = meter;
     let (session, hold_target) = (session(slot)?, Money(20_000));
-    let cumulative: Priced = tariff()?.price(&by_period);
-    Some(AccountCommand::Debit { session, sequence, meter, by_period, cumulative, hold_target, at })
+    let time = MeteredTime::NONE;
+    let cumulative: Priced = tariff()?.price(&by_period, &time);
+    Some(AccountCommand::Debit { session, sequence, meter, by_period, time, cumulative, hold_target, at })
 }
 
 /// What one client knows.

@@ -16,6 +16,7 @@ use chargeplane_domain::sample::Sample;
 use chargeplane_domain::session::ChargeRecord;
 use chargeplane_domain::split::Split;
 use chargeplane_domain::tariff::book::TariffBook;
+use chargeplane_domain::tariff::fees::{Fees, MeteredTime};
 use chargeplane_domain::tariff::{PERIODS, Price, Priced, Slots, Tariff};
 use chargeplane_domain::units::{Currency, Money, Mono, Timestamp, WattHours, Watts};
 use chargeplane_protocol::envelope::{GatewayKey, Header, Keyring};
@@ -43,6 +44,7 @@ pub fn catalogue() -> Catalogue {
         currency: Currency::new("CNY").expect("a code"),
         prices: [price; 4],
         slots: Slots::uniform(2).expect("a period"),
+        fees: Fees::NONE,
     };
     let station = Station {
         operator: id("op1"),
@@ -51,6 +53,7 @@ pub fn catalogue() -> Catalogue {
         tariff: id("t1"),
         split: Some(split()),
         limits: vec![LimitNode { id: "grid".into(), parent: None, limit_w: Watts(100_000), base_w: Watts(0) }],
+        power: Default::default(),
     };
     let charger = |child| Charger {
         gateway: id("g1"),
@@ -132,21 +135,31 @@ impl Metered {
     fn reading(&mut self, wh: i64) -> (SessionId, u32, [WattHours; PERIODS], Priced) {
         self.sequence += 1;
         let by_period = [0, 0, wh, 0].map(WattHours);
-        let price = catalogue().tariffs[&id("t1")].price(&by_period);
+        let price = catalogue().tariffs[&id("t1")].price(&by_period, &MeteredTime::NONE);
         (self.session.clone(), self.sequence, by_period, price)
     }
 
     pub async fn debit(&mut self, handle: &NodeHandle, wh: i64, at: Timestamp) -> Result<AccountAnswer, CallError> {
         let (session, sequence, by_period, cumulative) = self.reading(wh);
         let (meter, hold_target) = (WattHours(wh), Money(6_000));
-        let command = AccountCommand::Debit { session, sequence, meter, by_period, cumulative, hold_target, at };
+        let command = AccountCommand::Debit {
+            session,
+            sequence,
+            meter,
+            by_period,
+            time: MeteredTime::NONE,
+            cumulative,
+            hold_target,
+            at,
+        };
         handle.account_command(self.account.clone(), command).await
     }
 
     pub async fn settle(&mut self, handle: &NodeHandle, wh: i64, at: Timestamp) -> Result<AccountAnswer, CallError> {
         let (session, sequence, by_period, cumulative) = self.reading(wh);
         let meter = WattHours(wh);
-        let command = AccountCommand::Settle { session, sequence, meter, by_period, cumulative, at };
+        let command =
+            AccountCommand::Settle { session, sequence, meter, by_period, time: MeteredTime::NONE, cumulative, at };
         handle.account_command(self.account.clone(), command).await
     }
 }

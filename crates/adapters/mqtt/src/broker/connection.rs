@@ -29,7 +29,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
 use super::flow::{Flow, batch_bytes};
-use super::{Gate, MALFORMED_PACKET, PACKET_TOO_LARGE};
+use super::{ADMINISTRATIVE_ACTION, Gate, Rights};
 use crate::MAX_MQTT_PACKET;
 
 /// Registers a client id with the router; nothing when the router is full or dead. A closure because
@@ -73,6 +73,10 @@ pub(super) enum Lost {
     WrongWay(u8),
     #[error("refused: {0:?}")]
     Refused(ConnectReturnCode),
+    #[error("{0:?} is not this client's")]
+    Forbidden(String),
+    #[error("the client's credentials ended")]
+    CutOff,
     #[error("the router let go of the connection: {0}")]
     Router(String),
 }
@@ -92,14 +96,16 @@ pub(super) async fn serve(stream: TcpStream, common: Arc<Common>) -> Result<(), 
     let (connect, login) = opening.await.map_err(|_| Lost::NoConnect)??;
     let version = reader.version;
 
+    let (_noted, cut_off) = common.gate.connections.note(&connect.client_id);
     let admitted = admit(&common.gate, &connect, login).await;
     // Registering waits for the router's thread.
     let registered = match admitted {
-        Ok(()) => tokio::task::block_in_place(|| (common.register)(&connect.client_id))
+        Ok(rights) => tokio::task::block_in_place(|| (common.register)(&connect.client_id))
+            .map(|(sender, receiver)| (rights, sender, receiver))
             .ok_or(ConnectReturnCode::ServiceUnavailable),
         Err(refusal) => Err(refusal),
     };
-    let (sender, receiver) = match registered {
+    let (rights, sender, receiver) = match registered {
         Ok(link) => link,
         Err(code) => {
             writer.write_all(&connack(version, code)?).await?;
@@ -112,14 +118,21 @@ pub(super) async fn serve(stream: TcpStream, common: Arc<Common>) -> Result<(), 
     let patience = Duration::from_secs(u64::from(connect.keep_alive)).mul_f32(1.5);
     let writing = AtomicBool::new(false);
     let ended = tokio::select! {
-        ended = read_loop(&mut reader, &mut farewell.0, &common.flow, patience) => ended,
+        ended = read_loop(&mut reader, &mut farewell.0, (&rights, &common.flow), patience) => ended,
         ended = write_loop(version, receiver, &mut writer, &common.flow, &writing) => ended,
+        Ok(()) = cut_off => Err(Lost::CutOff),
     };
-    if let Err(Lost::Protocol(error)) = &ended {
-        let reason = common.gate.counters.refuse_packet(&connect.client_id, error);
+    let counters = &common.gate.counters;
+    let reason = match &ended {
+        Err(Lost::Protocol(error)) => Some(counters.refuse_packet(&connect.client_id, error)),
+        Err(Lost::Forbidden(topic)) => Some(counters.forbid(&connect.client_id, topic)),
+        Err(Lost::CutOff) => Some(ADMINISTRATIVE_ACTION),
+        _ => None,
+    };
+    if let Some(reason) = reason {
         // Behind a packet that went out by half, a goodbye would be read as its rest.
         if !writing.load(Ordering::Relaxed) {
-            writer.write_all(goodbye(version, reason)).await?;
+            writer.write_all(&goodbye(version, reason)).await?;
         }
     }
     ended
@@ -127,15 +140,14 @@ pub(super) async fn serve(stream: TcpStream, common: Arc<Common>) -> Result<(), 
 
 /// The client learns why it is let go, where its version of the protocol has words for it. Written by hand:
 /// rumqttd leaves the reason out when there are no properties.
-fn goodbye(version: Version, reason: u8) -> &'static [u8] {
-    match (version, reason) {
-        (Version::V4, _) => &[],
-        (Version::V5, PACKET_TOO_LARGE) => &[0xe0, 2, PACKET_TOO_LARGE, 0],
-        (Version::V5, _) => &[0xe0, 2, MALFORMED_PACKET, 0],
+fn goodbye(version: Version, reason: u8) -> Vec<u8> {
+    match version {
+        Version::V4 => Vec::new(),
+        Version::V5 => vec![0xe0, 2, reason, 0],
     }
 }
 
-async fn admit(gate: &Arc<Gate>, connect: &Connect, login: Option<Login>) -> Result<(), ConnectReturnCode> {
+async fn admit(gate: &Arc<Gate>, connect: &Connect, login: Option<Login>) -> Result<Rights, ConnectReturnCode> {
     if connect.keep_alive == 0 {
         // Without one a half-open connection would stay for ever.
         return Err(ConnectReturnCode::NotAuthorized);
@@ -145,7 +157,7 @@ async fn admit(gate: &Arc<Gate>, connect: &Connect, login: Option<Login>) -> Res
     let login = login.unwrap_or(Login { username: String::new(), password: String::new() });
     let asked = tokio::task::spawn_blocking(move || gate.admits(&client_id, &login.username, &login.password));
     // A callback that panics refuses.
-    if asked.await.unwrap_or(false) { Ok(()) } else { Err(ConnectReturnCode::BadUserNamePassword) }
+    asked.await.ok().flatten().ok_or(ConnectReturnCode::BadUserNamePassword)
 }
 
 fn connack(version: Version, code: ConnectReturnCode) -> Result<BytesMut, protocol::Error> {
@@ -241,11 +253,19 @@ impl Reader {
 }
 
 /// Socket to router: all packets of one read go over together.
-async fn read_loop(reader: &mut Reader, sender: &mut LinkTx, flow: &Flow, patience: Duration) -> Result<(), Lost> {
+async fn read_loop(
+    reader: &mut Reader,
+    sender: &mut LinkTx,
+    (rights, flow): (&Rights, &Flow),
+    patience: Duration,
+) -> Result<(), Lost> {
     loop {
         let mut last = None;
         let mut batches = 0;
         while let Some(packet) = reader.buffered()? {
+            if let Some(topic) = rights.forbidden(&packet) {
+                return Err(Lost::Forbidden(topic));
+            }
             match &packet {
                 Packet::Publish(publish, _) => batches += batch_bytes(publish),
                 // Passed on by the farewell, after what came before it.

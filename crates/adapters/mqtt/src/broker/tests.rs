@@ -8,12 +8,15 @@ fn anywhere() -> SocketAddr {
 }
 
 fn gate(authenticate: impl Fn(&str, &str, &str) -> bool + Send + Sync + 'static) -> Gate {
-    Gate { authenticate: Arc::new(authenticate), counters: Arc::default() }
+    let authenticate = move |client: &str, user: &str, password: &str| {
+        authenticate(client, user, password).then_some(Rights::Everything)
+    };
+    Gate { authenticate: Arc::new(authenticate), counters: Arc::default(), connections: Arc::default() }
 }
 
 #[test]
 fn a_free_port_is_chosen_and_freed_again() {
-    let broker = EmbeddedBroker::start(anywhere(), Arc::new(|_, _, _| true)).unwrap();
+    let broker = EmbeddedBroker::start(anywhere(), Arc::new(|_, _, _| Some(Rights::Everything))).unwrap();
     let address = broker.address();
     assert_ne!(address.port(), 0);
     TcpStream::connect(address).expect("accepts connections once started");
@@ -25,7 +28,7 @@ fn a_free_port_is_chosen_and_freed_again() {
 fn a_taken_port_is_a_clear_error() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let error = EmbeddedBroker::start(address, Arc::new(|_, _, _| true)).unwrap_err();
+    let error = EmbeddedBroker::start(address, Arc::new(|_, _, _| Some(Rights::Everything))).unwrap_err();
     assert!(matches!(error, BrokerError::PortTaken { .. }), "{error:?}");
     let text = error.to_string();
     assert!(text.contains(&address.to_string()) && text.contains("taken"), "{text}");
@@ -33,26 +36,26 @@ fn a_taken_port_is_a_clear_error() {
 
 #[test]
 fn a_foreign_address_is_a_clear_error() {
-    let error = EmbeddedBroker::start("192.0.2.1:0".parse().unwrap(), Arc::new(|_, _, _| true));
+    let error = EmbeddedBroker::start("192.0.2.1:0".parse().unwrap(), Arc::new(|_, _, _| Some(Rights::Everything)));
     assert!(matches!(error, Err(BrokerError::Listen { .. })), "{error:?}");
 }
 
 #[test]
 fn the_client_id_must_be_the_users() {
     let gate = gate(|_, user, password| user == "main/gw-1" && password == "right");
-    assert!(gate.admits("main:gw-1", "main/gw-1", "right"));
-    assert!(!gate.admits("main:gw-1", "main/gw-1", "wrong"));
-    assert!(!gate.admits("main:gw-2", "main/gw-1", "right"), "another gateway's client id");
-    assert!(!gate.admits("main/gw-1", "main/gw-1", "right"));
+    assert!(gate.admits("main:gw-1", "main/gw-1", "right").is_some());
+    assert!(gate.admits("main:gw-1", "main/gw-1", "wrong").is_none());
+    assert!(gate.admits("main:gw-2", "main/gw-1", "right").is_none(), "another gateway's client id");
+    assert!(gate.admits("main/gw-1", "main/gw-1", "right").is_none());
     assert_eq!(gate.counters.refused.load(Ordering::Relaxed), 3);
 }
 
 #[test]
 fn no_two_users_share_a_client_id() {
     let gate = gate(|_, _, _| true);
-    assert!(gate.admits("a:b.c", "a/b.c", ""));
-    assert!(!gate.admits("a:b.c", "a.b/c", ""));
-    assert!(gate.admits("a.b:c", "a.b/c", ""));
+    assert!(gate.admits("a:b.c", "a/b.c", "").is_some());
+    assert!(gate.admits("a:b.c", "a.b/c", "").is_none());
+    assert!(gate.admits("a.b:c", "a.b/c", "").is_some());
 }
 
 #[test]
@@ -91,7 +94,7 @@ impl std::fmt::Debug for WayIn {
 
 #[test]
 fn a_dead_router_is_replaced_on_the_same_port() {
-    let broker = EmbeddedBroker::start(anywhere(), Arc::new(|_, _, _| true)).unwrap();
+    let broker = EmbeddedBroker::start(anywhere(), Arc::new(|_, _, _| Some(Rights::Everything))).unwrap();
     let mut connection = TcpStream::connect(broker.address()).unwrap();
     broker.counters.way_in.kill_router();
 
@@ -108,7 +111,7 @@ fn a_dead_router_is_replaced_on_the_same_port() {
 #[test]
 fn a_packet_that_is_too_large_is_counted_and_its_sender_is_told() {
     use std::io::{Read, Write};
-    let broker = EmbeddedBroker::start(anywhere(), Arc::new(|_, _, _| true)).unwrap();
+    let broker = EmbeddedBroker::start(anywhere(), Arc::new(|_, _, _| Some(Rights::Everything))).unwrap();
     let mut connection = TcpStream::connect(broker.address()).unwrap();
     connection.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     // CONNECT of MQTT 5: user name and password, keep-alive 60 s, no properties.

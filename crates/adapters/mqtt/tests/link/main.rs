@@ -1,5 +1,6 @@
 //! The link against real brokers, and against one that misbehaves on purpose.
 
 mod brokers;
+mod rights;
 mod session;
 mod support;

@@ -38,8 +38,10 @@ pub struct Embedded {
 
 fn start_embedded(address: SocketAddr) -> EmbeddedBroker {
     let users = users();
-    let knows =
-        move |_: &str, user: &str, password: &str| users.iter().any(|known| known == user) && password == PASSWORD;
+    let knows = move |_: &str, user: &str, password: &str| {
+        let known = users.iter().any(|known| known == user) && password == PASSWORD;
+        known.then_some(chargeplane_mqtt::Rights::Everything)
+    };
     EmbeddedBroker::start(address, Arc::new(knows)).expect("the embedded broker starts")
 }
 

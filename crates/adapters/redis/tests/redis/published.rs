@@ -9,6 +9,7 @@ use chargeplane_actors::shared::{NodeConfig, Ports};
 use chargeplane_actors::testing::MemoryStores;
 use chargeplane_domain::account::{AccountAnswer, AccountCommand, AccountKind, AccountRejection, DebitAnswer, Holder};
 use chargeplane_domain::ids::NodeId;
+use chargeplane_domain::tariff::fees::{Fees, MeteredTime};
 use chargeplane_domain::tariff::{PERIODS, Price, Slots, Tariff};
 use chargeplane_domain::units::{Currency, Money, Timestamp, WattHours};
 use chargeplane_redis::{RedisJournal, RedisOptions};
@@ -58,6 +59,7 @@ fn tariff() -> Tariff {
         currency: Currency::new("CNY").expect("a code"),
         prices: [price; PERIODS],
         slots: Slots::uniform(0).expect("a period"),
+        fees: Fees::NONE,
     }
 }
 
@@ -130,7 +132,8 @@ pub fn debit(session: &str, sequence: u32, wh: i64) -> AccountCommand {
         sequence,
         meter: WattHours(wh),
         by_period,
-        cumulative: tariff().price(&by_period),
+        time: MeteredTime::NONE,
+        cumulative: tariff().price(&by_period, &MeteredTime::NONE),
         hold_target: Money(10_000),
         at: Timestamp(3_000),
     }

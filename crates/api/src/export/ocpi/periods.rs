@@ -3,6 +3,9 @@
 //! A record has its energy by price, not by moment. Where every price that was used was in force once, the two are the
 //! same, and each stretch is a charging period with its energy and time. Else (a session through a peak, the hours
 //! after it and the next peak) the record is one charging period with everything.
+//!
+//! Where time is paid, the time of a period is the time in which the car charged, and beside it stands the idle time
+//! that is paid. A record has both in all: they are put into the stretches from the first on, charging before idle.
 
 use chargeplane_domain::session::ChargeRecord;
 use chargeplane_domain::tariff::{PERIODS, zone};
@@ -24,6 +27,8 @@ pub(super) struct Period {
     pub(super) energy: WattHours,
     /// 1/10,000 hours.
     pub(super) time: i64,
+    /// Idle time that is paid, in 1/10,000 hours.
+    pub(super) parking: i64,
 }
 
 /// A stretch of one price.
@@ -38,6 +43,17 @@ pub(super) fn length(record: &ChargeRecord) -> i64 {
     parts(record.started_at, record.ended_at)
 }
 
+/// Idle time of the record beyond the grace, in milliseconds.
+fn paid_idle_ms(record: &ChargeRecord) -> i64 {
+    let grace_ms = record.tariff.fees.idle_grace_s.saturating_mul(1_000);
+    record.time.idle_ms.saturating_sub(grace_ms).max(0)
+}
+
+/// The same in 1/10,000 hours.
+pub(super) fn parking(record: &ChargeRecord) -> i64 {
+    parts(Timestamp(0), Timestamp(paid_idle_ms(record)))
+}
+
 /// From one moment to a later one in 1/10,000 hours, rounded half up.
 fn parts(from: Timestamp, to: Timestamp) -> i64 {
     let ms = (i128::from(to.0) - i128::from(from.0)).max(0);
@@ -46,7 +62,30 @@ fn parts(from: Timestamp, to: Timestamp) -> i64 {
 
 /// The charging periods, at least one.
 pub(super) fn of(record: &ChargeRecord) -> Vec<Period> {
-    let whole = || vec![Period { from: record.started_at, energy: record.energy, time: length(record) }];
+    let mut periods = by_price(record);
+    if record.tariff.fees.is_timed() {
+        put_times(record, &mut periods);
+    }
+    periods
+}
+
+/// Puts the time that is paid into the periods: charging from the first on, idle into what they have left.
+fn put_times(record: &ChargeRecord, periods: &mut [Period]) {
+    let mut charging = parts(Timestamp(0), Timestamp(record.time.charging_ms));
+    let mut idle = parking(record);
+    let last = periods.len().saturating_sub(1);
+    for (at, period) in periods.iter_mut().enumerate() {
+        // A gateway's clock that was set leaves more time than there is: the last period has the rest.
+        let room = if at == last { i64::MAX } else { period.time };
+        period.time = charging.min(room);
+        period.parking = idle.min(room.saturating_sub(period.time));
+        charging = charging.saturating_sub(period.time);
+        idle = idle.saturating_sub(period.parking);
+    }
+}
+
+fn by_price(record: &ChargeRecord) -> Vec<Period> {
+    let whole = || vec![Period { from: record.started_at, energy: record.energy, time: length(record), parking: 0 }];
     let Some(stretches) = stretches(record) else { return whole() };
     for (period, energy) in record.by_period.iter().enumerate() {
         let times = stretches.iter().filter(|stretch| stretch.period == period).count();
@@ -60,6 +99,7 @@ pub(super) fn of(record: &ChargeRecord) -> Vec<Period> {
         energy: record.by_period.get(stretch.period).copied().unwrap_or_default(),
         // Both ends are rounded alike, so that the parts add up to the whole.
         time: parts(start, stretch.to).saturating_sub(parts(start, stretch.from)),
+        parking: 0,
     };
     stretches.iter().map(period).collect()
 }

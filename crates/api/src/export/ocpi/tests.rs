@@ -3,7 +3,7 @@ use chargeplane_domain::ids::ConnectorNo;
 use chargeplane_domain::month::Month;
 use chargeplane_domain::session::StopReason;
 use chargeplane_domain::tariff::{Price, Slots, zone};
-use chargeplane_domain::units::{Currency, WattHours};
+use chargeplane_domain::units::Currency;
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -35,8 +35,10 @@ pub(crate) fn record() -> ChargeRecord {
         billed_wh: WattHours(11_000),
         overshoot_wh: WattHours(0),
         by_period: [WattHours(0), WattHours(4_000), WattHours(7_000), WattHours(0)],
+        time: MeteredTime { charging_ms: 3_300_000, idle_ms: 300_000 },
         energy_amount: Money(100_000),
         service_amount: Money(33_000),
+        fees_amount: Money(0),
         total: Money(133_000),
         billed: Money(133_000),
         overshoot: Money(0),
@@ -46,6 +48,7 @@ pub(crate) fn record() -> ChargeRecord {
             currency: Currency::new("CNY").unwrap(),
             prices: [price(12_000), price(10_000), price(7_000), price(3_000)],
             slots: Slots::try_from(slots).unwrap(),
+            fees: Fees::NONE,
         },
     }
 }
@@ -96,7 +99,8 @@ fn check_price(value: &Value) -> bool {
 fn check_period(value: &Value) -> bool {
     let dimensions = |value: &Value| {
         value.as_array().is_some_and(|list| {
-            list.iter().for_each(|d| check(d, &[("type", &one_of(&["ENERGY", "TIME"])), ("volume", &number)]));
+            list.iter()
+                .for_each(|d| check(d, &[("type", &one_of(&["ENERGY", "TIME", "PARKING_TIME"])), ("volume", &number)]));
             !list.is_empty()
         })
     };
@@ -112,10 +116,15 @@ fn check_tariff(value: &Value) -> bool {
     };
     let components = |value: &Value| {
         let list = value.as_array().unwrap();
-        let fields: &[Field<'_>] = &[("type", &one_of(&["ENERGY"])), ("price", &number), ("step_size", &number)];
+        let fields: &[Field<'_>] = &[
+            ("type", &one_of(&["ENERGY", "FLAT", "TIME", "PARKING_TIME"])),
+            ("price", &number),
+            ("step_size", &number),
+        ];
         list.iter().for_each(|component| check(component, fields));
         !list.is_empty()
     };
+    let (country, party, id, code) = (ci_string(2), ci_string(3), ci_string(36), string(3));
     let elements = |value: &Value| {
         let list = value.as_array().unwrap();
         for element in list {
@@ -127,17 +136,17 @@ fn check_tariff(value: &Value) -> bool {
         }
         !list.is_empty()
     };
-    check(
-        value,
-        &[
-            ("country_code", &ci_string(2)),
-            ("party_id", &ci_string(3)),
-            ("id", &ci_string(36)),
-            ("currency", &string(3)),
-            ("elements", &elements),
-            ("last_updated", &date_time),
-        ],
-    );
+    let mut fields: Vec<Field<'_>> = vec![
+        ("country_code", &country),
+        ("party_id", &party),
+        ("id", &id),
+        ("currency", &code),
+        ("elements", &elements),
+        ("last_updated", &date_time),
+    ];
+    let bounds: [Field<'_>; 2] = [("min_price", &check_price), ("max_price", &check_price)];
+    fields.extend(bounds.into_iter().filter(|(name, _)| value.get(*name).is_some()));
+    check(value, &fields);
     true
 }
 
@@ -178,29 +187,36 @@ fn check_cdr(cdr: &Value) {
     let periods =
         |value: &Value| value.as_array().is_some_and(|list| !list.is_empty() && list.iter().all(check_period));
     let tariffs = |value: &Value| value.as_array().is_some_and(|list| list.iter().all(check_tariff));
-    check(
-        cdr,
-        &[
-            ("country_code", &ci_string(2)),
-            ("party_id", &ci_string(3)),
-            ("id", &ci_string(39)),
-            ("start_date_time", &date_time),
-            ("end_date_time", &date_time),
-            ("session_id", &ci_string(36)),
-            ("cdr_token", &token),
-            ("auth_method", &one_of(&["AUTH_REQUEST", "COMMAND", "WHITELIST"])),
-            ("cdr_location", &location),
-            ("currency", &string(3)),
-            ("tariffs", &tariffs),
-            ("charging_periods", &periods),
-            ("total_cost", &check_price),
-            ("total_energy", &number),
-            ("total_energy_cost", &check_price),
-            ("total_time", &number),
-            ("remark", &string(255)),
-            ("last_updated", &date_time),
-        ],
-    );
+    let (country, party, id, session) = (ci_string(2), ci_string(3), ci_string(39), ci_string(36));
+    let (method, code, text) = (one_of(&["AUTH_REQUEST", "COMMAND", "WHITELIST"]), string(3), string(255));
+    let mut fields: Vec<Field<'_>> = vec![
+        ("country_code", &country),
+        ("party_id", &party),
+        ("id", &id),
+        ("start_date_time", &date_time),
+        ("end_date_time", &date_time),
+        ("session_id", &session),
+        ("cdr_token", &token),
+        ("auth_method", &method),
+        ("cdr_location", &location),
+        ("currency", &code),
+        ("tariffs", &tariffs),
+        ("charging_periods", &periods),
+        ("total_cost", &check_price),
+        ("total_energy", &number),
+        ("total_energy_cost", &check_price),
+        ("total_time", &number),
+        ("remark", &text),
+        ("last_updated", &date_time),
+    ];
+    let optional: [Field<'_>; 4] = [
+        ("total_fixed_cost", &check_price),
+        ("total_time_cost", &check_price),
+        ("total_parking_time", &number),
+        ("total_parking_cost", &check_price),
+    ];
+    fields.extend(optional.into_iter().filter(|(name, _)| cdr.get(*name).is_some()));
+    check(cdr, &fields);
 }
 
 #[test]
@@ -217,6 +233,44 @@ fn a_cdr_has_the_fields_of_ocpi_and_the_record_s_numbers_digit_by_digit() {
         r#"{"price_components":[{"type":"ENERGY","price":1.3000,"step_size":1}],"restrictions":{"start_time":"08:00","end_time":"12:00"}}"#,
         r#"{"start_time":"12:00","end_time":"00:00"}"#,
         r#""remark":"energy 10.0000, service 3.3000; stopped by: target_reached""#,
+    ] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+}
+
+/// The record under a tariff with fees: 1.00 once, 0.02 a minute, 0.60 an idle minute after two.
+fn with_fees() -> ChargeRecord {
+    let mut record = record();
+    record.tariff.fees = Fees {
+        flat: Money(10_000),
+        per_minute: Money(200),
+        idle_per_minute: Money(6_000),
+        idle_grace_s: 120,
+        min: Money(20_000),
+        max: Some(Money(500_000)),
+    };
+    record.fees_amount = record.tariff.final_price(&record.by_period, &record.time).fees;
+    let total = record.energy_amount.saturating_add(record.service_amount).saturating_add(record.fees_amount);
+    (record.total, record.billed) = (total, total);
+    record
+}
+
+#[test]
+fn fees_are_in_their_own_fields_of_the_cdr() {
+    let record = with_fees();
+    let text = cdr(&record, &CdrTerms::default());
+    check_cdr(&serde_json::from_str(&text).unwrap());
+    for part in [
+        // 10.00 + 3.30 + 1.00 + 55 x 0.02 + 3 x 0.60.
+        r#""total_cost":{"excl_vat":17.2000}"#,
+        r#""total_energy_cost":{"excl_vat":13.3000}"#,
+        r#""total_fixed_cost":{"excl_vat":1.0000}"#,
+        r#""total_time_cost":{"excl_vat":1.1000}"#,
+        r#""total_parking_time":0.0500,"total_parking_cost":{"excl_vat":1.8000}"#,
+        r#"{"type":"TIME","volume":0.4167},{"type":"PARKING_TIME","volume":0.0500}"#,
+        r#"{"type":"FLAT","price":1.0000,"step_size":1},{"type":"TIME","price":1.2000,"step_size":1},{"type":"PARKING_TIME","price":36.0000,"step_size":1}"#,
+        r#""min_price":{"excl_vat":2.0000},"max_price":{"excl_vat":50.0000}"#,
+        r#""remark":"energy 10.0000, service 3.3000, fees 3.9000; stopped by: target_reached""#,
     ] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
@@ -279,6 +333,32 @@ proptest! {
         prop_assert_eq!(periods.iter().map(|period| period.energy.0).sum::<i64>(), record.energy.0);
         prop_assert_eq!(periods.iter().map(|period| period.time).sum::<i64>(), periods::length(&record));
         prop_assert!(periods.windows(2).all(|pair| pair[0].from < pair[1].from));
+    }
+
+    /// Whatever was paid and however much of it: the parts of the cost add up to it.
+    #[test]
+    fn the_parts_of_the_cost_are_what_was_billed(
+        by_period in proptest::array::uniform4(0i64..9_000),
+        (charging_ms, idle_ms) in (0i64..9_000_000, 0i64..9_000_000),
+        (min, max) in (0i64..90_000, proptest::option::of(90_000i64..200_000)),
+        (per_minute, idle_per_minute) in (0i64..900, 0i64..9_000),
+        share in 0i64..=100,
+    ) {
+        let mut record = with_fees();
+        record.by_period = by_period.map(WattHours);
+        record.energy = WattHours(by_period.iter().sum());
+        record.time = MeteredTime { charging_ms, idle_ms };
+        let fees = &mut record.tariff.fees;
+        (fees.per_minute, fees.idle_per_minute) = (Money(per_minute), Money(idle_per_minute));
+        (fees.min, fees.max) = (Money(min), max.map(Money));
+        let price = record.tariff.final_price(&record.by_period, &record.time);
+        (record.energy_amount, record.service_amount) = (price.energy, price.service);
+        (record.fees_amount, record.total) = (price.fees, price.total());
+        record.billed = Money(price.total().0 * share / 100);
+        let Costs { energy, fixed, time, parking } = Costs::of(&record);
+        prop_assert_eq!(energy.0 + fixed.0 + time.0 + parking.0, record.billed.0);
+        prop_assert!([energy, fixed, time, parking].iter().all(|part| part.0 >= 0));
+        check_cdr(&serde_json::from_str(&cdr(&record, &CdrTerms::default())).unwrap());
     }
 
     #[test]

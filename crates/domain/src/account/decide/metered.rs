@@ -7,6 +7,7 @@ use crate::account::{
 };
 use crate::ids::SessionId;
 use crate::split::PartyShare;
+use crate::tariff::fees::MeteredTime;
 use crate::tariff::{MAX_METER, PERIODS, Priced};
 use crate::units::{Money, Timestamp, WattHours};
 
@@ -16,7 +17,10 @@ pub(super) struct Reading<'a> {
     pub sequence: u32,
     pub meter: WattHours,
     pub by_period: &'a [WattHours; PERIODS],
+    pub time: &'a MeteredTime,
     pub cumulative: Priced,
+    /// It is the settlement's: nothing follows.
+    pub last: bool,
 }
 
 impl Account {
@@ -25,7 +29,7 @@ impl Account {
             return refuse(AccountRejection::UnknownSession);
         };
         if let Some(last) = session.last_debit.filter(|last| last.sequence == reading.sequence) {
-            return if reading.says(last.meter, &last.by_period, last.cumulative) {
+            return if reading.says(last.meter, &last.by_period, &last.time, last.cumulative) {
                 answer(AccountAnswer::Debited(last))
             } else {
                 refuse(AccountRejection::SequenceReused { sequence: last.sequence })
@@ -40,9 +44,11 @@ impl Account {
                     sequence: reading.sequence,
                     meter: reading.meter,
                     by_period: *reading.by_period,
+                    time: *reading.time,
                     cumulative: reading.cumulative,
                     energy: paid.energy,
                     service: paid.service,
+                    fees: paid.fees,
                     hold: debit.hold_left,
                     at,
                 }),
@@ -79,6 +85,7 @@ impl Account {
             sequence: reading.sequence,
             meter: reading.meter,
             by_period: *reading.by_period,
+            time: *reading.time,
             cumulative: reading.cumulative,
             hold_left: held.saturating_add(renewed),
             available: free.saturating_sub(renewed),
@@ -93,7 +100,7 @@ impl Account {
         if let Some(closed) = session.closed {
             return if closed.sequence != reading.sequence {
                 refuse(AccountRejection::SessionClosed)
-            } else if reading.says(closed.meter, &closed.by_period, closed.cumulative) {
+            } else if reading.says(closed.meter, &closed.by_period, &closed.time, closed.cumulative) {
                 answer(AccountAnswer::Settled(closed))
             } else {
                 refuse(AccountRejection::SequenceReused { sequence: closed.sequence })
@@ -107,6 +114,7 @@ impl Account {
                     currency: self.currency,
                     energy: due.energy,
                     service: due.service,
+                    fees: due.fees,
                     shares: session.shares(&settled),
                     settled,
                 }),
@@ -138,6 +146,7 @@ impl Account {
             sequence: reading.sequence,
             meter: reading.meter,
             by_period: *reading.by_period,
+            time: *reading.time,
             cumulative: reading.cumulative,
             billed: session.billed.total().saturating_add(paid),
             billed_wh: reading.meter.saturating_sub(overshoot_wh),
@@ -152,7 +161,7 @@ impl Account {
     /// Settles a session that never got a hold: only with nothing metered, and remembered, so that an
     /// authorisation that arrives late cannot hold money that nobody would release.
     fn settle_unknown(&self, reading: &Reading<'_>, at: Timestamp) -> Decision {
-        if !reading.says(WattHours::ZERO, &[WattHours::ZERO; PERIODS], Priced::ZERO) {
+        if !reading.says(WattHours::ZERO, &[WattHours::ZERO; PERIODS], &MeteredTime::NONE, Priced::ZERO) {
             return refuse(AccountRejection::UnknownSession);
         }
         if let (AccountStatus::Closed { at }, None) = (&self.status, self.refusals.get(reading.session)) {
@@ -187,6 +196,7 @@ impl Settled {
             sequence,
             meter: WattHours::ZERO,
             by_period: [WattHours::ZERO; PERIODS],
+            time: MeteredTime::NONE,
             cumulative: Priced::ZERO,
             billed: Money::ZERO,
             billed_wh: WattHours::ZERO,
@@ -199,11 +209,12 @@ impl Settled {
 }
 
 impl Reading<'_> {
-    fn says(&self, meter: WattHours, by_period: &[WattHours; PERIODS], cumulative: Priced) -> bool {
-        self.meter == meter && self.by_period == by_period && self.cumulative == cumulative
+    fn says(&self, meter: WattHours, by_period: &[WattHours; PERIODS], time: &MeteredTime, cumulative: Priced) -> bool {
+        self.meter == meter && self.by_period == by_period && self.time == time && self.cumulative == cumulative
     }
 
-    /// The reading itself, when no period's energy is below the session's last one.
+    /// The reading itself, when no period's energy is below the session's last one, nor, but for the settlement, its
+    /// time: what was told while the session went on may have come before the word that it was paused.
     fn follows(&self, session: &SessionAccount) -> Result<&Self, AccountRejection> {
         self.is_next(session)?;
         if self.meter < session.meter {
@@ -211,6 +222,9 @@ impl Reading<'_> {
         }
         if self.by_period.iter().zip(&session.by_period).any(|(now, before)| now < before) {
             return Err(AccountRejection::NotMonotone);
+        }
+        if !self.last && !self.time.follows(&session.time) {
+            return Err(AccountRejection::TimeWentBack { last: session.time });
         }
         Ok(self)
     }
@@ -239,6 +253,9 @@ impl Reading<'_> {
         if !(WattHours::ZERO..=MAX_METER).contains(&self.meter) {
             return Err(AccountRejection::MeterOutOfRange);
         }
+        if !self.time.is_in_range() {
+            return Err(AccountRejection::TimeOutOfRange);
+        }
         Ok(())
     }
 
@@ -249,7 +266,10 @@ impl Reading<'_> {
         if negative || sum != Some(self.meter) {
             return Err(AccountRejection::PeriodsMismatch);
         }
-        let expected = session.tariff.price(self.by_period);
+        let expected = match self.last {
+            true => session.tariff.final_price(self.by_period, self.time),
+            false => session.tariff.price(self.by_period, self.time),
+        };
         if self.cumulative != expected {
             return Err(AccountRejection::PriceMismatch { expected });
         }

@@ -1,6 +1,6 @@
 //! The account against a naive one, which forgets nothing and knows no events.
 
-use super::properties::{kinds, play, steps};
+use super::properties::{kinds, play, steps, tariffs};
 use super::*;
 use proptest::prelude::*;
 
@@ -11,6 +11,7 @@ struct NaiveSession {
     paid: i64,
     bill: i64,
     energies: [i64; PERIODS],
+    time: MeteredTime,
     sequence: u32,
     closed: bool,
     overshoot: i64,
@@ -20,6 +21,7 @@ struct NaiveSession {
 
 /// Remembers every command it ever took, and computes with plain integers.
 struct NaiveBank {
+    tariff: Tariff,
     limit: i64,
     balance: i64,
     sessions: BTreeMap<SessionId, NaiveSession>,
@@ -30,17 +32,27 @@ struct NaiveBank {
     closed: bool,
 }
 
-/// The bill by the tariff's text: exact thousandths, then the nearest, from the middle to the even one.
-fn bill(by_period: &[WattHours; PERIODS]) -> i64 {
-    let round = |thousandths: i64| match thousandths % 1_000 {
-        rest if rest < 500 => thousandths / 1_000,
-        500 => thousandths / 1_000 + (thousandths / 1_000) % 2,
-        _ => thousandths / 1_000 + 1,
+/// The bill by the tariff's text: exact parts of a unit, then the nearest, from the middle to the even one. `last`: it
+/// is the final one.
+fn bill(tariff: &Tariff, by_period: &[WattHours; PERIODS], time: &MeteredTime, last: bool) -> i64 {
+    let round = |parts: i64, unit: i64| match (parts % unit) * 2 {
+        rest if rest < unit => parts / unit,
+        rest if rest == unit => parts / unit + (parts / unit) % 2,
+        _ => parts / unit + 1,
     };
-    let prices = tariff().prices;
+    let Tariff { prices, fees, .. } = tariff;
     let energy = (0..PERIODS).map(|p| prices[p].energy.0 * by_period[p].0).sum();
     let service = (0..PERIODS).map(|p| prices[p].service.0 * by_period[p].0).sum();
-    round(energy) + round(service)
+    let charged = by_period.iter().any(|energy| energy.0 > 0);
+    let mut parts = fees.idle_per_minute.0 * (time.idle_ms - 1_000 * fees.idle_grace_s).max(0);
+    if charged {
+        parts += fees.flat.0 * 60_000 + fees.per_minute.0 * time.charging_ms;
+    }
+    let mut bill = round(energy, 1_000) + round(service, 1_000) + round(parts, 60_000);
+    if last && charged {
+        bill = bill.max(fees.min.0);
+    }
+    bill.min(fees.max.map_or(i64::MAX, |max| max.0))
 }
 
 impl NaiveSession {
@@ -56,8 +68,9 @@ impl NaiveSession {
         !self.closed && sequence == self.sequence + 1 && shrinks
     }
 
-    fn pay(&mut self, energies: &[WattHours; PERIODS], sequence: u32, paid: i64) {
-        self.bill = bill(energies);
+    fn pay(&mut self, energies: &[WattHours; PERIODS], time: &MeteredTime, sequence: u32, bill: i64, paid: i64) {
+        self.bill = bill;
+        self.time = *time;
         self.energies = energies.map(|energy| energy.0);
         self.sequence = sequence;
         self.paid += paid;
@@ -163,34 +176,38 @@ impl NaiveBank {
                     return false;
                 }
                 let hold = want.0.min(self.free());
+                let fees = self.tariff.fees;
+                let all = fees.max.is_some_and(|max| hold >= max.0);
                 // 20 Wh at the highest price, 16,346 a kWh, and one unit for rounding.
-                if hold - reserve.0 < 327 {
+                let pays = hold - reserve.0 - fees.flat.0 >= 327;
+                if hold < reserve.0 || hold < fees.min.0 || (!all && !pays) {
                     self.refused.push(session.clone());
                     return false;
                 }
                 self.sessions.insert(session.clone(), NaiveSession { hold, read_at: at.0, ..Default::default() });
                 true
             }
-            AccountCommand::Debit { session, sequence, by_period, hold_target, at, .. } => {
-                let free = self.free();
+            AccountCommand::Debit { session, sequence, by_period, time, hold_target, at, .. } => {
+                let (free, bill) = (self.free(), bill(&self.tariff, by_period, time, false));
                 let Some(known) = self.sessions.get_mut(session) else {
                     return false;
                 };
-                if !known.takes(*sequence, by_period) || known.released {
+                let back = time.charging_ms < known.time.charging_ms || time.idle_ms < known.time.idle_ms;
+                if !known.takes(*sequence, by_period) || known.released || back {
                     return false;
                 }
                 known.read_at = at.0;
-                let paid = (bill(by_period) - known.paid).min(known.hold + free);
+                let paid = (bill - known.paid).min(known.hold + free);
                 let purse = known.hold + free - paid;
-                known.pay(by_period, *sequence, paid);
+                known.pay(by_period, time, *sequence, bill, paid);
                 known.hold = (known.hold - paid).max(0).max(hold_target.0.min(purse));
                 self.balance -= paid;
                 true
             }
-            AccountCommand::Settle { session, sequence, by_period, .. } => {
-                let free = self.free();
+            AccountCommand::Settle { session, sequence, by_period, time, .. } => {
+                let (free, bill) = (self.free(), bill(&self.tariff, by_period, time, true));
                 let Some(known) = self.sessions.get_mut(session) else {
-                    if bill(by_period) == 0 {
+                    if time.is_none() && by_period.iter().all(|energy| energy.0 == 0) {
                         self.refused.push(session.clone());
                     }
                     return false;
@@ -199,8 +216,8 @@ impl NaiveBank {
                     return false;
                 }
                 let purse = if known.released { 0 } else { known.hold + free };
-                let paid = (bill(by_period) - known.paid).min(purse);
-                known.pay(by_period, *sequence, paid);
+                let paid = (bill - known.paid).min(purse);
+                known.pay(by_period, time, *sequence, bill, paid);
                 known.overshoot = known.bill - known.paid;
                 known.hold = 0;
                 known.closed = true;
@@ -213,10 +230,13 @@ impl NaiveBank {
 
 proptest! {
     #[test]
-    fn the_account_does_what_a_naive_one_does(kind in kinds(), money in 1_i64..20_000, steps in steps()) {
+    fn the_account_does_what_a_naive_one_does(
+        kind in kinds(), money in 1_i64..20_000, tariff in tariffs(), steps in steps(),
+    ) {
         let mut bank = Bank::with(kind, money);
-        let sent = play(&mut bank, &steps);
+        let sent = play(&mut bank, &tariff, &steps);
         let mut naive = NaiveBank {
+            tariff,
             limit: kind.limit().0,
             balance: money,
             sessions: BTreeMap::new(),

@@ -51,7 +51,7 @@ fn the_account_prices_the_reading_itself() {
     if let AccountCommand::Debit { cumulative, .. } = &mut wrong {
         cumulative.service = Money(3_999);
     }
-    let expected = Priced { energy: Money(7_000), service: Money(4_000) };
+    let expected = Priced { energy: Money(7_000), service: Money(4_000), fees: Money(0) };
     assert_eq!(bank.tell(&wrong), Err(AccountRejection::PriceMismatch { expected }));
     let mut wrong = debit(1, 1, flat(1_000), 30_000);
     if let AccountCommand::Debit { meter, .. } = &mut wrong {

@@ -15,8 +15,11 @@ const MOST_GAP: f64 = 1e-9;
 /// The utility may fall short of water-filling's by this share: less than the last steps' order can make.
 const MOST_WORSE: f64 = 1e-4;
 
-/// Where limits cross, the max-min point may lie beside the level that a price names.
-const LEVELS_BESIDE: usize = 1;
+/// Where limits cross, the max-min point may lie beside the level that a price names: the programme moves power
+/// within a level from leaves that two limits hold to those that one does, and what that frees goes to others,
+/// whose level is then too high.
+const LEVELS_BELOW: usize = 3;
+const LEVELS_ABOVE: usize = 2;
 
 /// The allocation to use, given what the solver said (or `None` when it is late or busy): the solver's
 /// answer, made fair by filling, when it is acceptable; else water-filling.
@@ -63,7 +66,7 @@ fn accept(problem: &Problem, outcome: &SolveOutcome, safe: &Allocation) -> Resul
 }
 
 /// Feasible, and optimal by weak duality: no trust in what the solver says of itself.
-fn certify(programme: &Programme, primal: &[f64], duals: &[f64]) -> Result<(), Fallback> {
+pub(super) fn certify(programme: &Programme, primal: &[f64], duals: &[f64]) -> Result<(), Fallback> {
     let sizes_match = primal.len() == programme.columns.len() && duals.len() == programme.rows.len();
     if !sizes_match || !primal.iter().chain(duals).all(|x| x.is_finite()) {
         return Err(Fallback::Malformed);
@@ -94,17 +97,17 @@ fn certify(programme: &Programme, primal: &[f64], duals: &[f64]) -> Result<(), F
 pub(super) fn fill_from(problem: &Problem, admitted: &Admitted, programme: &Programme, duals: &[f64]) -> Allocation {
     let spans = Spans::of(problem, admitted);
     let levels = &programme.levels;
-    let beside = match problem.policy() {
-        Policy::Proportional => 0,
-        _ if problem.crossings().is_empty() => 0,
-        _ => LEVELS_BESIDE,
+    let (below, above) = match problem.policy() {
+        Policy::Proportional => (0, 0),
+        _ if problem.crossings().is_empty() => (0, 0),
+        _ => (LEVELS_BELOW, LEVELS_ABOVE),
     };
     let (mut lower, mut upper) = (spans.lower.clone(), spans.upper.clone());
     for group in &programme.groups {
         let price: f64 = group.entries.iter().map(|(row, by)| by * duals[*row as usize]).sum();
         let near = 1e-6 * (1.0 + price.abs());
-        let full = levels.prices().filter(|level| *level > price + near).count().saturating_sub(beside);
-        let some = levels.prices().filter(|level| *level >= price - near).count() + beside;
+        let full = levels.prices().filter(|level| *level > price + near).count().saturating_sub(below);
+        let some = levels.prices().filter(|level| *level >= price - near).count() + above;
         for leaf in group.leaves.iter().map(|leaf| *leaf as usize) {
             lower[leaf] = levels.watts(&spans, leaf, full);
             upper[leaf] = levels.watts(&spans, leaf, some.min(levels.count()));

@@ -26,7 +26,7 @@ struct Level {
 }
 
 /// The levels of a programme, prices falling from each to the next.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Levels(Vec<Level>);
 
 /// Bounds of the leaves, as the levels cut them.

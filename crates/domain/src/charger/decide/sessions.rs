@@ -5,7 +5,7 @@ use crate::account::Settled;
 use crate::charger::{Charger, ChargerCommand, ChargerEvent, ChargerRejection, KeyedContent};
 use crate::command::{Action, CommandOutcome};
 use crate::ids::{AccountId, ChargerId, ConnectorNo, SessionId};
-use crate::session::{ChargeRecord, ChargingSession, Origin, SessionState, StopReason};
+use crate::session::{ChargeRecord, ChargingSession, Flow, Origin, SessionState, StopReason};
 use crate::tariff::{MAX_METER, zone};
 use crate::units::{Timestamp, WattHours};
 
@@ -69,6 +69,7 @@ impl Charger {
             allowance: None,
             meter_start: None,
             started_at: None,
+            clock: None,
             meter_stop: None,
             meter_refused: None,
             stopped_at: None,
@@ -184,6 +185,15 @@ impl Charger {
         });
         let done = |id| ChargerEvent::CommandResolved { command: id, outcome: CommandOutcome::Done, at };
         starts.map(|command| done(command.id.clone())).collect()
+    }
+
+    /// The session's time is used for something else. Of one that does not charge it is nothing to know.
+    pub(super) fn gateway_flow(&self, session: &SessionId, flow: Flow, at: Timestamp) -> Vec<ChargerEvent> {
+        let clock = self.charging().filter(|current| current.id == *session).and_then(|current| current.clock);
+        match clock.is_some_and(|clock| clock.flow != flow) {
+            true => vec![ChargerEvent::FlowChanged { session: session.clone(), flow, at }],
+            false => vec![],
+        }
     }
 
     /// The session ended. One that never began (its start was refused by the hardware) ends with zero

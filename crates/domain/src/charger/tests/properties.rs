@@ -52,6 +52,11 @@ enum Word {
         energy: Option<i64>,
     },
     Fault,
+    Flow {
+        back: u64,
+        flow: Flow,
+        at: i64,
+    },
     Status {
         available: bool,
     },
@@ -86,6 +91,8 @@ fn words() -> impl Strategy<Value = Vec<Word>> {
             .prop_map(|(back, energy)| Word::Settled { back, energy }),
         1 => Just(Word::Fault),
         2 => any::<bool>().prop_map(|available| Word::Status { available }),
+        3 => (back(), prop::sample::select(Flow::ALL.to_vec()), 0_i64..900)
+            .prop_map(|(back, flow, at)| Word::Flow { back, flow, at }),
         6 => (1_usize..25).prop_map(|ago| Word::Again { ago }),
     ];
     prop::collection::vec(word, 1..120)
@@ -116,6 +123,7 @@ fn command_of(pile: &Pile, word: &Word, said: &[ChargerCommand]) -> Option<Charg
             settled(of_session(back), energy.or(metered.map(|energy| energy.0)).unwrap_or(0))
         }
         Word::Fault => ChargerCommand::GatewayFault { code: "overheated".into(), at: Timestamp(1) },
+        Word::Flow { back, flow: to, at } => flow(of_session(back), *to, *at),
         Word::Status { available } => ChargerCommand::GatewayStatus { available: *available, at: Timestamp(1) },
         Word::Again { ago } => said.get(said.len().checked_sub(*ago)?)?.clone(),
     })
@@ -195,6 +203,10 @@ impl Judge {
                 ends.push(outcome.clone());
             }
             ChargerEvent::StatusChanged { .. } => {}
+            ChargerEvent::FlowChanged { session, .. } => {
+                let trail = self.current(session);
+                assert!(trail.begun.is_some() && trail.ended.is_none(), "time passes while it charges");
+            }
         }
     }
 

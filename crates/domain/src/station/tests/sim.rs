@@ -2,7 +2,8 @@
 //! their own that keep the edge's rules, and cars. The judge is physics: what the cars draw, summed at every
 //! node, ten times a second.
 
-use crate::allocation::water_fill;
+use crate::allocation::lp::{Programme, SolveOutcome, SolveStatus, allocate_with};
+use crate::allocation::{Allocation, Problem, water_fill};
 use crate::catalogue::{Charger, LimitNode, Station};
 use crate::ids::{ChargerId, GatewayId};
 use crate::station::*;
@@ -54,6 +55,36 @@ pub struct Setting {
     /// Energy of a session in kJ.
     pub session_kj: (i64, i64),
     pub config: PowerConfig,
+    /// A fault in the node that the judge must find.
+    pub plant: Option<Plant>,
+}
+
+/// Faults that break POWER-1: a simulation that does not find them proves nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plant {
+    /// What was sent counts as confirmed: increases leave before decreases have arrived.
+    TrustsWhatItSent,
+    /// Nothing is kept free for what chargers fall to when their grants end.
+    NoFallbackReserve,
+    /// A lease counts for a third of its time.
+    ForgetsLeasesEarly,
+    /// A new owner does not know the ceilings.
+    ForgetsCeilings,
+    /// A gateway takes grants of a former owner.
+    ObeysFormerOwners,
+    /// A grant counts from its arrival and not from the beat it answers.
+    LeaseFromArrival,
+}
+
+/// How the node's solver does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Solving {
+    /// It is not there: water-filling.
+    Dead,
+    /// Its answer comes up to a tick later, when the question is an old one.
+    Late,
+    /// It answers with anything and calls it the optimum.
+    Wrong,
 }
 
 struct Car {
@@ -73,7 +104,7 @@ impl Car {
 }
 
 #[derive(Default)]
-struct Pole {
+pub struct Pole {
     car: Option<Car>,
     /// Watts, and their end on the gateway's clock.
     grant: Option<(i64, u64)>,
@@ -82,10 +113,18 @@ struct Pole {
     powered: bool,
     /// The next car comes then; also set while a Start is under way.
     next_at: u64,
+    /// It draws what the car takes, whatever was granted.
+    pub disobeys: bool,
+    /// It did so at least once, or its meter said so.
+    pub has_disobeyed: bool,
+    /// The node counts it at its rating since then.
+    found_at: Option<u64>,
+    /// The meter says this, whatever is drawn.
+    pub stuck: Option<i64>,
 }
 
 pub struct Gateway {
-    poles: Vec<Pole>,
+    pub poles: Vec<Pole>,
     started: u64,
     /// Clock error in 1/10,000.
     drift: i64,
@@ -93,8 +132,13 @@ pub struct Gateway {
     nonce: u64,
     epoch: u64,
     applied_seq: u64,
+    /// The last message that was sent to it.
+    last_sent: u64,
     answered: BTreeMap<u64, u64>,
     pub cut: bool,
+    /// What it says is lost; what it is told is lost.
+    pub mute: bool,
+    pub deaf: bool,
 }
 
 impl Gateway {
@@ -115,11 +159,25 @@ impl Gateway {
 enum Event {
     Beat(usize),
     BeatArrives(usize, BeatReport),
-    Grants { epoch: u64, nonce: u64, boot: u32, seq: u64, lease_ms: u64, to: usize, entries: Vec<(u16, Watts)> },
-    Start { to: usize, pole: usize, epoch: u64 },
+    Grants {
+        epoch: u64,
+        nonce: u64,
+        boot: u32,
+        seq: u64,
+        lease_ms: u64,
+        to: usize,
+        entries: Vec<(u16, Watts)>,
+    },
+    Start {
+        to: usize,
+        pole: usize,
+        epoch: u64,
+    },
     Stopped(usize, usize),
     Durable(u64, Vec<(ChargerId, Watts)>),
     Tick,
+    /// The answer to a question of a machine that was opened as the given one.
+    Allocated(usize, Problem, Allocation),
 }
 
 pub struct Sim {
@@ -131,6 +189,11 @@ pub struct Sim {
     pub gateways: Vec<Gateway>,
     pub power: Option<StationPower>,
     pub epoch: u64,
+    /// How many machines there were.
+    pub openings: usize,
+    /// The owner's clock: what it showed at a moment, and its error in 1/10,000.
+    clock: (u64, u64, i64),
+    pub solving: Solving,
     durable: StationState,
     /// What the shell knows of open sessions.
     open: BTreeMap<(usize, usize), bool>,
@@ -150,6 +213,16 @@ pub struct Sim {
     pub tick_us: Vec<u128>,
     /// Limits that are in effect for the judge, by node index.
     pub judged: Vec<i64>,
+    /// Limits that were cut and may still be drawn up to, with the moment that this ends.
+    former: Vec<Vec<(i64, u64)>>,
+    /// Watts over limits, summed over nodes and looks, ten a second: 10 are a watt-second.
+    pub over_tenths: i64,
+    /// Seconds of chargers: simulated time by all chargers.
+    pub connector_ticks: u64,
+    pub limit_changes: usize,
+    pub found_disobeying: usize,
+    /// The machine's own check runs so often.
+    pub check_every_ms: u64,
 }
 
 fn gateway_id(at: usize) -> GatewayId {
@@ -169,6 +242,7 @@ impl Sim {
             tariff: "t".parse().unwrap(),
             split: None,
             limits: setting.limits.clone(),
+            power: Default::default(),
         };
         let mut chargers = BTreeMap::new();
         let tree = crate::allocation::Tree::build(&setting.limits).unwrap();
@@ -201,8 +275,11 @@ impl Sim {
             nonce: 0,
             epoch: 0,
             applied_seq: 0,
+            last_sent: 0,
             answered: BTreeMap::new(),
             cut: false,
+            mute: false,
+            deaf: false,
         });
         let gateways = gateways.collect();
         let judged = tree.nodes().iter().map(|node| node.limit.0).collect();
@@ -214,6 +291,9 @@ impl Sim {
             gateways,
             power: None,
             epoch: 0,
+            openings: 0,
+            clock: (0, 0, 0),
+            solving: Solving::Dead,
             durable: StationState::default(),
             open: BTreeMap::new(),
             queue: BinaryHeap::new(),
@@ -221,6 +301,12 @@ impl Sim {
             events_made: 0,
             node_index,
             load: vec![0; tree.nodes().len()],
+            former: vec![Vec::new(); tree.nodes().len()],
+            over_tenths: 0,
+            connector_ticks: 0,
+            limit_changes: 0,
+            found_disobeying: 0,
+            check_every_ms: 100,
             tree,
             violations: Vec::new(),
             sessions_done: 0,
@@ -244,13 +330,44 @@ impl Sim {
     /// The node starts, or starts again: a new epoch, and only what is durable.
     pub fn open_station(&mut self) {
         self.epoch += 1;
-        let mut power =
-            StationPower::new(Mono(self.now), self.epoch, &self.station, &self.chargers, self.setting.config).unwrap();
-        power.on_ceilings(Mono(self.now), &self.durable);
+        self.build();
+    }
+
+    /// Another node takes the station over, with a clock of its own.
+    pub fn take_over(&mut self) {
+        self.clock = (self.now, self.dice.range(1, 1 << 40) as u64, self.dice.range(-40, 40));
+        self.open_station();
+    }
+
+    /// A new machine under the same epoch, as when the catalogue changes.
+    pub fn build(&mut self) {
+        self.openings += 1;
+        let now = self.owners();
+        let mut config = self.setting.config;
+        if self.setting.plant == Some(Plant::ForgetsLeasesEarly) {
+            config.lease_ms /= 3;
+        }
+        let mut chargers = self.chargers.clone();
+        if self.setting.plant == Some(Plant::NoFallbackReserve) {
+            chargers.values_mut().for_each(|charger| charger.fallback_w = Watts::ZERO);
+        }
+        let mut power = StationPower::new(now, self.epoch, &self.station, &chargers, config).unwrap();
+        if self.setting.plant != Some(Plant::ForgetsCeilings) {
+            power.on_ceilings(now, &self.durable);
+        }
         for (gateway, pole) in self.open.keys() {
-            power.on_session_restored(Mono(self.now), &charger_id(*gateway, *pole));
+            power.on_session_restored(now, &charger_id(*gateway, *pole));
         }
         self.power = Some(power);
+        // It finds out anew who disobeys.
+        self.gateways.iter_mut().flat_map(|gateway| &mut gateway.poles).for_each(|pole| pole.found_at = None);
+    }
+
+    /// The owner's clock now.
+    pub fn owners(&self) -> Mono {
+        let (since, shown, drift) = self.clock;
+        let passed = (self.now - since) as i64;
+        Mono(shown + (passed + passed * drift / 10_000) as u64)
     }
 
     fn at(&mut self, time: u64, event: Event) {
@@ -300,14 +417,14 @@ impl Sim {
                 if self.gateways[at].cut {
                     return;
                 }
-                let mut effects = Vec::new();
+                let (now, mut effects) = (self.owners(), Vec::new());
                 if let Some(power) = &mut self.power {
-                    power.on_beat(Mono(self.now), &gateway_id(at), &beat, &mut effects);
+                    power.on_beat(now, &gateway_id(at), &beat, &mut effects);
                 }
                 self.carry_out(effects);
             }
             Event::Grants { epoch, nonce, boot, seq, lease_ms, to, entries } => {
-                if !self.gateways[to].cut {
+                if !self.gateways[to].cut && !self.gateways[to].deaf {
                     self.take_grants(epoch, nonce, boot, seq, lease_ms, to, &entries);
                 }
             }
@@ -315,9 +432,10 @@ impl Sim {
             Event::Stopped(at, pole) => {
                 if self.gateways[at].cut || self.power.is_none() {
                     self.at(self.now + 500, Event::Stopped(at, pole)); // reliable: again until it is heard
-                } else if let Some(power) = &mut self.power {
+                } else {
                     self.open.remove(&(at, pole));
-                    power.on_session_ended(Mono(self.now), &charger_id(at, pole));
+                    let now = self.owners();
+                    self.power.iter_mut().for_each(|power| power.on_session_ended(now, &charger_id(at, pole)));
                 }
             }
             Event::Durable(epoch, ceilings) => {
@@ -325,9 +443,9 @@ impl Sim {
                     return;
                 }
                 self.durable.apply(&StationEvent::CeilingsSet(ceilings.clone()));
-                let mut effects = Vec::new();
+                let (now, mut effects) = (self.owners(), Vec::new());
                 if let Some(power) = &mut self.power {
-                    power.on_ceilings_durable(Mono(self.now), &ceilings, &mut effects);
+                    power.on_ceilings_durable(now, &ceilings, &mut effects);
                 }
                 self.carry_out(effects);
             }
@@ -335,30 +453,63 @@ impl Sim {
                 self.tick();
                 self.at(self.now + 1_000, Event::Tick);
             }
+            Event::Allocated(opening, problem, allocation) => {
+                let (now, mut effects) = (self.owners(), Vec::new());
+                if let Some(power) = self.power.as_mut().filter(|_| opening == self.openings) {
+                    power.on_allocation(now, &problem, &allocation, &mut effects);
+                }
+                self.carry_out(effects);
+            }
         }
     }
 
     pub fn tick(&mut self) {
-        let mut effects = Vec::new();
-        if let Some(power) = &mut self.power {
-            let started = std::time::Instant::now();
-            if let Some(problem) = power.on_tick(Mono(self.now)) {
-                let allocation = water_fill(&problem);
-                power.on_allocation(Mono(self.now), &problem, &allocation, &mut effects);
+        let (now, mut effects) = (self.owners(), Vec::new());
+        let started = std::time::Instant::now();
+        let problem = self.power.as_mut().and_then(|power| power.on_tick(now));
+        if let Some(problem) = problem {
+            let outcome = if self.solving == Solving::Wrong { Some(self.nonsense(&problem)) } else { None };
+            let (allocation, _) = allocate_with(&problem, outcome.as_ref());
+            if self.solving == Solving::Late {
+                let later = self.now + self.dice.range(1, 1_000) as u64;
+                self.at(later, Event::Allocated(self.openings, problem, allocation));
+            } else if let Some(power) = &mut self.power {
+                power.on_allocation(now, &problem, &allocation, &mut effects);
             }
+        }
+        if self.power.is_some() {
             self.tick_us.push(started.elapsed().as_micros());
         }
         self.carry_out(effects);
         self.drivers();
     }
 
+    /// What a broken solver may say: that anything is the optimum, for a number of columns that may be wrong.
+    fn nonsense(&mut self, problem: &Problem) -> SolveOutcome {
+        let programme = Programme::build(problem);
+        let mut anything = |count: usize| {
+            let count = if self.dice.chance(10) { self.dice.range(0, 20) as usize } else { count };
+            let value = |_| match self.dice.range(0, 10) {
+                0..6 => self.dice.range(0, 120_000) as f64,
+                6 => self.dice.range(-1_000_000, 1_000_000_000) as f64,
+                7 => f64::NAN,
+                8 => f64::INFINITY,
+                _ => 0.0,
+            };
+            (0..count).map(value).collect::<Vec<f64>>()
+        };
+        let (primal, duals) = (anything(programme.columns.len()), anything(programme.rows.len()));
+        SolveOutcome { programme, status: SolveStatus::Optimal, primal, duals, solve_us: 1 }
+    }
+
     fn carry_out(&mut self, effects: Vec<StationEffect>) {
         for effect in effects {
             match effect {
-                StationEffect::SendGrants { gateway, answers_nonce, boot, seq, lease_ms, entries } => {
+                StationEffect::SendGrants { gateway, answers_nonce, boot, seq, entries, .. } => {
                     let to: usize = gateway.local()[1..].parse().unwrap();
-                    let epoch = self.epoch;
+                    let (epoch, lease_ms) = (self.epoch, self.setting.config.lease_ms);
                     self.messages += 1;
+                    self.gateways[to].last_sent = seq;
                     let message = move || Event::Grants {
                         epoch,
                         nonce: answers_nonce,
@@ -371,8 +522,20 @@ impl Sim {
                     self.send(message);
                 }
                 StationEffect::RaiseCeilings(ceilings) => self.at(self.now + 15, Event::Durable(self.epoch, ceilings)),
-                other => self.violations.push(format!("{} ms: {other:?}", self.now)),
+                StationEffect::ReportDisobedience { charger, .. } => self.found(&charger, Some(self.now)),
+                StationEffect::ReportObedience { charger } => self.found(&charger, None),
             }
+        }
+    }
+
+    /// The node says that a charger disobeys, or obeys again. Of one that never did, that is a finding.
+    fn found(&mut self, charger: &ChargerId, at: Option<u64>) {
+        let (gateway, pole) = charger.local()[1..].split_once('-').unwrap();
+        let pole = &mut self.gateways[gateway.parse::<usize>().unwrap()].poles[pole.parse::<usize>().unwrap()];
+        pole.found_at = at;
+        self.found_disobeying += usize::from(at.is_some());
+        if at.is_some() && !pole.has_disobeyed && pole.stuck.is_none() && self.setting.plant.is_none() {
+            self.violations.push(format!("{} ms: {charger} obeys and is said not to", self.now));
         }
     }
 
@@ -387,9 +550,8 @@ impl Sim {
                     self.gateways[at].poles[pole].car.is_none() && self.gateways[at].poles[pole].next_at <= self.now;
                 if free && !self.open.contains_key(&(at, pole)) && !self.gateways[at].cut && self.power.is_some() {
                     self.open.insert((at, pole), true);
-                    if let Some(power) = &mut self.power {
-                        power.on_session_expected(Mono(self.now), &charger_id(at, pole));
-                    }
+                    let now = self.owners();
+                    self.power.iter_mut().for_each(|power| power.on_session_expected(now, &charger_id(at, pole)));
                     let delay = self.dice.range(50, 200) as u64;
                     self.at(self.now + delay, Event::Start { to: at, pole, epoch: self.epoch });
                 }
@@ -437,15 +599,18 @@ impl Sim {
                 child: child as u16,
                 granted: Watts(granted),
                 demand: Watts(demand),
-                power: Watts(granted.min(demand)),
+                power: Watts(pole.stuck.unwrap_or(if pole.disobeys { demand } else { granted.min(demand) })),
                 charging: pole.car.is_some(),
             }
         };
         let chargers = gateway.poles.iter().enumerate().map(report).collect();
-        let (nonce, epoch, applied_seq) = (gateway.nonce, gateway.epoch, gateway.applied_seq);
+        let (nonce, epoch, mut applied_seq) = (gateway.nonce, gateway.epoch, gateway.applied_seq);
+        if self.setting.plant == Some(Plant::TrustsWhatItSent) && epoch == self.epoch {
+            applied_seq = gateway.last_sent;
+        }
         let boot = BootId::new(1, gateway.boot);
         let beat = BeatReport { mono, nonce, boot, epoch, applied_seq, chargers };
-        if !gateway.cut {
+        if !gateway.cut && !gateway.mute {
             self.send(|| Event::BeatArrives(at, beat.clone()));
         }
     }
@@ -462,18 +627,23 @@ impl Sim {
         entries: &[(u16, Watts)],
     ) {
         let (now, fallback) = (self.now, self.setting.fallback);
+        let plant = self.setting.plant;
         let gateway = &mut self.gateways[to];
-        if epoch < gateway.epoch {
+        if epoch < gateway.epoch && plant != Some(Plant::ObeysFormerOwners) {
             return;
         }
         if epoch > gateway.epoch {
             (gateway.epoch, gateway.applied_seq) = (epoch, 0);
         }
-        if seq <= gateway.applied_seq {
+        if seq <= gateway.applied_seq && epoch == gateway.epoch {
             return;
         }
         gateway.applied_seq = seq;
-        let end = gateway.answered.get(&nonce).filter(|_| boot == gateway.boot).map(|sent| sent + lease_ms);
+        let answered = gateway.answered.get(&nonce).filter(|_| boot == gateway.boot);
+        let end = match plant {
+            Some(Plant::LeaseFromArrival) => answered.map(|_| gateway.mono(now) + lease_ms),
+            _ => answered.map(|sent| sent + lease_ms),
+        };
         for (child, watts) in entries {
             let has = gateway.in_force(&gateway.poles[*child as usize], now, fallback);
             let mono = gateway.mono(now);
@@ -504,40 +674,53 @@ impl Sim {
         gateway.poles.iter_mut().for_each(|pole| (pole.grant, pole.waits_until) = (None, waits_until));
     }
 
+    /// What the cars would take, by node, without the base load.
+    pub fn wants(&self) -> Vec<i64> {
+        let mut wants = vec![0; self.load.len()];
+        let poles = self.gateways.iter().flat_map(|gateway| &gateway.poles);
+        for (node, pole) in self.node_index.iter().zip(poles) {
+            wants[*node] += pole.car.as_ref().map_or(0, Car::demand);
+        }
+        wants
+    }
+
     pub fn draw(&self) -> i64 {
         self.load[0]
     }
 
     fn physics(&mut self) {
         let (now, fallback) = (self.now, self.setting.fallback);
+        let settled = self.counted_ms();
         self.load.fill(0);
         let mut stopped = Vec::new();
+        // What each node has when those who are known to disobey draw their rating, the others their fallback.
+        let mut floor = vec![0; self.load.len()];
+        let mut beyond = Vec::new();
         for (at, gateway) in self.gateways.iter_mut().enumerate() {
             for pole in 0..gateway.poles.len() {
                 let in_force = gateway.in_force(&gateway.poles[pole], now, fallback);
                 let noise = (self.dice.roll() % 9) as i64 - 4;
+                let node = self.node_index[at * self.setting.chargers + pole];
+                let Pole { disobeys, found_at, .. } = gateway.poles[pole];
+                let found = found_at.is_some_and(|found| found + settled <= now);
+                floor[node] += if found_at.is_some() { 120_000 } else { fallback };
                 let Some(car) = &mut gateway.poles[pole].car else { continue };
-                let draw = in_force.min(car.demand());
+                let draw = if disobeys { car.demand() } else { in_force.min(car.demand()) };
                 car.left_ws -= draw / 10;
                 car.noise = noise;
-                let node = self.node_index[at * self.setting.chargers + pole];
-                self.load[node] += draw;
+                // What goes beyond its grant is the node's to bear once it has found out, if it can.
+                let obeyed = draw.min(in_force);
+                self.load[node] += obeyed;
+                if found {
+                    beyond.push((node, draw - obeyed));
+                }
                 let leaves_early = self.dice.chance(1) && self.dice.chance(1) && self.dice.chance(20);
                 if car.left_ws <= 0 || leaves_early {
                     stopped.push((at, pole));
                 }
             }
         }
-        for node in (0..self.load.len()).rev() {
-            self.load[node] += self.tree.nodes()[node].base.0;
-            if self.load[node] > self.judged[node] {
-                let path = self.tree.path(node);
-                self.violations.push(format!("{now} ms: {path} draws {} of {}", self.load[node], self.judged[node]));
-            }
-            if let Some(parent) = self.tree.nodes()[node].parent {
-                self.load[parent] += self.load[node];
-            }
-        }
+        let floor = self.judge_loads(floor, &beyond);
         for (at, pole) in stopped {
             let gone = &mut self.gateways[at].poles[pole];
             gone.car = None;
@@ -546,17 +729,72 @@ impl Sim {
             let delay = self.dice.range(50, 200) as u64;
             self.at(now + delay, Event::Stopped(at, pole));
         }
-        if let Some(power) = &mut self.power {
-            for violation in power.self_check(Mono(now)) {
-                self.violations.push(format!("{now} ms, self-check: {violation:?}"));
+        let owners = self.owners();
+        if let Some(power) = self.power.as_mut().filter(|_| now.is_multiple_of(self.check_every_ms)) {
+            for violation in power.self_check(owners) {
+                // Where ratings and fallbacks do not fit, the machine can only say so.
+                let at = (0..floor.len()).find(|at| self.tree.path(*at) == violation.node).unwrap();
+                if floor[at] <= self.judged[at] {
+                    self.violations.push(format!("{now} ms, self-check: {violation:?}"));
+                }
             }
         }
+        if now.is_multiple_of(1_000) {
+            self.connector_ticks += self.node_index.len() as u64;
+        }
+    }
+
+    /// Adds up what is drawn, and holds it against the limits. `beyond` is what goes beyond grants: it counts at
+    /// the nodes that can bear it.
+    fn judge_loads(&mut self, mut floor: Vec<i64>, beyond: &[(usize, i64)]) -> Vec<i64> {
+        let (now, nodes) = (self.now, self.tree.nodes());
+        let mut extra = vec![0; nodes.len()];
+        beyond.iter().for_each(|(node, watts)| extra[*node] += watts);
+        for node in (0..nodes.len()).rev() {
+            self.load[node] += nodes[node].base.0;
+            floor[node] += nodes[node].base.0;
+            self.former[node].retain(|(_, until)| now < *until);
+            let limit = self.former[node].iter().map(|(limit, _)| *limit).fold(self.judged[node], i64::max);
+            let borne = if floor[node] <= self.judged[node] { extra[node] } else { 0 };
+            let over = self.load[node] + borne - limit;
+            if over > 0 {
+                self.over_tenths += over;
+                if self.violations.len() < 100 {
+                    let path = self.tree.path(node);
+                    self.violations.push(format!("{now} ms: {path} draws {} of {limit}", limit + over));
+                }
+            }
+            if let Some(parent) = nodes[node].parent {
+                self.load[parent] += self.load[node];
+                floor[parent] += floor[node];
+                extra[parent] += extra[node];
+            }
+        }
+        floor
+    }
+
+    /// How long a lease counts, by any clock.
+    pub fn counted_ms(&self) -> u64 {
+        self.setting.config.lease_ms * (100 + self.setting.config.skew_percent) / 100 + 200
+    }
+
+    /// A node's limit from now on, without notice: what was granted before may be drawn for a lease.
+    pub fn change_limit(&mut self, node: &str, watts: i64) {
+        let at = self.tree.find(node).unwrap();
+        let until = self.now + self.counted_ms();
+        let former = std::mem::replace(&mut self.judged[at], watts);
+        if former > watts {
+            self.former[at].push((former, until));
+        }
+        self.limit_changes += 1;
+        self.set_limit(node, watts);
     }
 
     /// Announces a limit to the machine. The judge goes on with the one it has; see [`Self::judge`].
     pub fn set_limit(&mut self, node: &str, watts: i64) {
+        let now = self.owners();
         if let Some(power) = &mut self.power {
-            power.on_limit_changed(Mono(self.now), node, Watts(watts)).unwrap();
+            power.on_limit_changed(now, node, Watts(watts)).unwrap();
         }
         for limit in &mut self.station.limits {
             if limit.id == node {
@@ -567,12 +805,12 @@ impl Sim {
     }
 
     fn tick_now(&mut self) {
-        let mut effects = Vec::new();
+        let (now, mut effects) = (self.owners(), Vec::new());
         if let Some(power) = &mut self.power
-            && let Some(problem) = power.on_tick(Mono(self.now))
+            && let Some(problem) = power.on_tick(now)
         {
             let allocation = water_fill(&problem);
-            power.on_allocation(Mono(self.now), &problem, &allocation, &mut effects);
+            power.on_allocation(now, &problem, &allocation, &mut effects);
         }
         self.carry_out(effects);
     }

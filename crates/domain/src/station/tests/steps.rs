@@ -4,9 +4,9 @@ use crate::allocation::water_fill;
 use crate::catalogue::{Charger, LimitNode, Station};
 use crate::station::*;
 
-const LEASE_MS: u64 = 30_000;
+pub(super) const LEASE_MS: u64 = 30_000;
 
-fn charger(child: u16, gateway: &str) -> Charger {
+pub(super) fn charger(child: u16, gateway: &str) -> Charger {
     Charger {
         gateway: gateway.parse().unwrap(),
         child,
@@ -20,7 +20,7 @@ fn charger(child: u16, gateway: &str) -> Charger {
     }
 }
 
-fn id(child: u16) -> ChargerId {
+pub(super) fn id(child: u16) -> ChargerId {
     format!("c{child}").parse().unwrap()
 }
 
@@ -29,25 +29,25 @@ fn gateway() -> GatewayId {
 }
 
 /// A gateway that does what it is told at once.
-struct Desk {
-    power: StationPower,
-    now: u64,
+pub(super) struct Desk {
+    pub(super) power: StationPower,
+    pub(super) now: u64,
     nonce: u64,
     epoch: u64,
     applied: u64,
     granted: Vec<i64>,
-    demand: Vec<i64>,
-    drawn: Vec<Option<i64>>,
+    pub(super) demand: Vec<i64>,
+    pub(super) drawn: Vec<Option<i64>>,
     durable: StationState,
     effects: Vec<StationEffect>,
 }
 
 impl Desk {
-    fn new(limit: i64, chargers: u16) -> Self {
+    pub(super) fn new(limit: i64, chargers: u16) -> Self {
         Self::opened(limit, chargers, 1_000, 7, StationState::default(), &[])
     }
 
-    fn opened(limit: i64, chargers: u16, now: u64, epoch: u64, durable: StationState, open: &[u16]) -> Self {
+    pub(super) fn opened(limit: i64, chargers: u16, now: u64, epoch: u64, durable: StationState, open: &[u16]) -> Self {
         let limits = vec![LimitNode { id: "grid".into(), parent: None, limit_w: Watts(limit), base_w: Watts::ZERO }];
         let station = Station {
             operator: "op".parse().unwrap(),
@@ -56,6 +56,7 @@ impl Desk {
             tariff: "t".parse().unwrap(),
             split: None,
             limits,
+            power: Default::default(),
         };
         let of: BTreeMap<ChargerId, Charger> = (0..chargers).map(|child| (id(child), charger(child, "g"))).collect();
         let mut power = StationPower::new(Mono(now), epoch, &station, &of, PowerConfig::default()).unwrap();
@@ -66,12 +67,12 @@ impl Desk {
         Self { power, now, nonce: 0, epoch: 0, applied: 0, granted, demand, drawn, durable, effects: Vec::new() }
     }
 
-    fn session(&mut self, child: u16, demand: i64) {
+    pub(super) fn session(&mut self, child: u16, demand: i64) {
         self.power.on_session_expected(Mono(self.now), &id(child));
         self.demand[usize::from(child)] = demand;
     }
 
-    fn report(&mut self) -> BeatReport {
+    pub(super) fn report(&mut self) -> BeatReport {
         self.nonce += 1;
         let chargers = self.granted.iter().zip(&self.demand).enumerate().map(|(at, (granted, demand))| ChargerBeat {
             child: at as u16,
@@ -85,7 +86,7 @@ impl Desk {
     }
 
     /// Carries out what the machine wants; `obey` is whether the gateway hears it. Returns what else it says.
-    fn carry_out(&mut self, obey: bool) -> Vec<StationEffect> {
+    pub(super) fn carry_out(&mut self, obey: bool) -> Vec<StationEffect> {
         let mut rest = Vec::new();
         while !self.effects.is_empty() {
             for effect in std::mem::take(&mut self.effects) {
@@ -109,13 +110,13 @@ impl Desk {
         rest
     }
 
-    fn beat(&mut self, obey: bool) -> Vec<StationEffect> {
+    pub(super) fn beat(&mut self, obey: bool) -> Vec<StationEffect> {
         let beat = self.report();
         assert_eq!(self.power.on_beat(Mono(self.now), &gateway(), &beat, &mut self.effects), BeatVerdict::Taken);
         self.carry_out(obey)
     }
 
-    fn tick(&mut self, obey: bool) -> Vec<StationEffect> {
+    pub(super) fn tick(&mut self, obey: bool) -> Vec<StationEffect> {
         if let Some(problem) = self.power.on_tick(Mono(self.now)) {
             let allocation = water_fill(&problem);
             self.power.on_allocation(Mono(self.now), &problem, &allocation, &mut self.effects);
@@ -124,7 +125,7 @@ impl Desk {
     }
 
     /// A second in which everything arrives.
-    fn second(&mut self) -> Vec<StationEffect> {
+    pub(super) fn second(&mut self) -> Vec<StationEffect> {
         self.now += 1_000;
         let mut said = self.beat(true);
         said.extend(self.tick(true));
@@ -132,7 +133,15 @@ impl Desk {
         said
     }
 
-    fn worst(&mut self) -> i64 {
+    /// A second in which a charger may draw more than it may.
+    pub(super) fn second_over(&mut self) -> Vec<StationEffect> {
+        self.now += 1_000;
+        let mut said = self.beat(true);
+        said.extend(self.tick(true));
+        said
+    }
+
+    pub(super) fn worst(&mut self) -> i64 {
         self.power.worst_now(Mono(self.now))[0].0
     }
 }
@@ -346,12 +355,13 @@ fn a_new_owner_keeps_the_limit_an_operator_set() {
     desk.session(0, 120_000);
     (0..4).for_each(|_| drop(desk.second()));
     assert_eq!(desk.worst(), 100_000);
-    let (limit, node) =
-        (OperatorLimit { limit: Watts(40_000), by: "op".into(), at: Default::default() }, "grid".into());
-    desk.durable.apply(&StationEvent::LimitSet { node, limit });
+    let at = crate::units::Timestamp(0);
+    let limit = OperatorLimit { limit: Watts(40_000), by: "op".into(), at, from: None, before: None };
+    desk.durable.apply(&StationEvent::LimitSet { node: "grid".into(), limit });
 
     let mut next = Desk::opened(100_000, 1, desk.now, 7, desk.durable.clone(), &[0]);
-    next.power.on_limits(Mono(next.now), &next.durable);
+    let kept = next.durable.limit_at(&LimitSchedule::default(), "grid", Watts(100_000), at);
+    next.power.on_limit_changed(Mono(next.now), "grid", kept.limit).unwrap();
     assert_eq!(next.power.tree().nodes()[0].limit, Watts(40_000));
     // The former owner's grant may be in force until its lease ends; then the cut holds.
     assert_eq!(next.power.self_check(Mono(next.now)), Vec::new());

@@ -236,6 +236,8 @@ impl World {
     fn core(ring: &MemoryRing, now: u64) -> GatewayCore {
         let mut config = config();
         config.telemetry_capacity = 12_000;
+        // Everything is old enough at once.
+        config.thinning = crate::Thinning { from_percent: 30, after_ms: 0, keep_one_in: 7 };
         GatewayCore::new(config, Box::new(ring.clone()), at(now)).unwrap()
     }
 
