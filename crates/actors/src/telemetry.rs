@@ -161,7 +161,7 @@ struct Newest {
 
 impl Newest {
     fn reading(&self) -> Reading {
-        let Self { incarnation, number, sample } = *self;
+        let Self { incarnation, number, sample, .. } = *self;
         Reading { incarnation, number, sample }
     }
 }
