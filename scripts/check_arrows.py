@@ -32,7 +32,7 @@ BINARIES = {
     "chargeplane": set(CRATES),
     "fleet": {"domain", "protocol", "edge", "mqtt"},
     "drill": set(),
-    "bench": {"domain", "protocol", "cluster", "actors", "api", "mqtt", "sqlite", "highs", "redis", "cql"},
+    "bench": {"domain", "protocol", "edge", "cluster", "actors", "api", "mqtt", "sqlite", "highs", "redis", "cql"},
     "fuzz": {"domain", "protocol", "edge"},
 }
 
