@@ -14,9 +14,11 @@ use chargeplane_protocol::envelope::{GatewayKey, HEADER_LEN, Header, Keyring, Op
 use chargeplane_protocol::message::{Stream, UpBatch};
 use chargeplane_protocol::wire;
 
+/// A function that panics when something does not hold of these bytes.
+pub type Target = fn(&[u8]);
+
 /// The targets, by the name of their corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 4] =
-    [("envelope", envelope), ("batch", batch), ("chunk", chunk), ("ring", ring)];
+pub const TARGETS: [(&str, Target); 4] = [("envelope", envelope), ("batch", batch), ("chunk", chunk), ("ring", ring)];
 
 /// The keys that seeds are sealed under.
 pub fn keys() -> Keyring {

@@ -58,7 +58,7 @@ impl GatewayConfig {
 pub const SAMPLE_BYTES: f64 = 11.0;
 
 /// Bytes that a sample takes which thinning kept, with the gap before it.
-pub const THINNED_BYTES: f64 = 50.0;
+pub const THINNED_BYTES: f64 = 32.0;
 
 /// When telemetry in the ring is thinned, and how far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

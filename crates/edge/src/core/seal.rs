@@ -72,7 +72,8 @@ impl GatewayCore {
     ) -> Result<(), EdgeError> {
         let spans = contents.spans();
         let first_item = spans.first().map_or(0, |span| span.first);
-        let header = Header { first_item, flags: FLAG_BACKFILL | FLAG_GAP, base_us, ..Header::default() };
+        let declares = if contents.gaps.is_empty() { 0 } else { FLAG_GAP };
+        let header = Header { first_item, flags: FLAG_BACKFILL | declares, base_us, ..Header::default() };
         let meta =
             BatchMeta { ticket: self.next_ticket(Stream::Replay), spans, gaps: contents.gaps.clone(), events: None };
         let key = (meta.ticket.boot, meta.ticket.seq);

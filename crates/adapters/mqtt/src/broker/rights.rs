@@ -64,17 +64,22 @@ impl Connections {
         let mut open = self.lock();
         let range = (client_id.to_owned(), 0)..=(client_id.to_owned(), u64::MAX);
         let keys: Vec<_> = open.range(range).map(|(key, _)| key.clone()).collect();
-        keys.iter().filter_map(|key| open.remove(key)).filter(|end| !end.is_closed()).map(|end| end.send(())).count()
+        keys.iter().filter_map(|key| open.remove(key)).map(tell).sum()
     }
 
     pub(super) fn end_all(&self) -> usize {
         let open = std::mem::take(&mut *self.lock());
-        open.into_values().filter(|end| !end.is_closed()).map(|end| end.send(())).count()
+        open.into_values().map(tell).sum()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(String, u64), oneshot::Sender<()>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// One, if there was still a connection to end.
+fn tell(end: oneshot::Sender<()>) -> usize {
+    usize::from(end.send(()).is_ok())
 }
 
 /// A connection is forgotten with this.

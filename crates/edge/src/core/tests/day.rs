@@ -63,6 +63,8 @@ fn disk(dir: &Path) -> u64 {
 struct Heard {
     stored: BTreeMap<u16, BTreeMap<u64, i64>>,
     gaps: BTreeMap<u16, Vec<(u64, u64, GapReason)>>,
+    /// Bytes and samples of batches in which nothing is but what thinning kept, and its gaps.
+    thinned: (u64, u64),
 }
 
 /// Connects, and acknowledges everything that comes until nothing is left.
@@ -79,6 +81,12 @@ fn replay(core: &mut GatewayCore, mut now: u64) -> Heard {
             let Effect::Publish { payload, ticket: Some(ticket), .. } = effect else { continue };
             let (stream, opened) = keys.open_up(&payload).unwrap();
             let UpBatch::Samples { runs, gaps } = wire::decode_up(stream, &opened.plain).unwrap() else { continue };
+            let keep = core.config().thinning.keep_one_in;
+            let numbers = || runs.iter().flat_map(|run| (run.first_number..).take(run.samples.len()));
+            if numbers().all(|number| number.is_multiple_of(keep)) {
+                heard.thinned.0 += payload.len() as u64;
+                heard.thinned.1 += numbers().count() as u64;
+            }
             for run in runs {
                 let of_child = heard.stored.entry(run.child).or_default();
                 for (number, sample) in (run.first_number..).zip(run.samples) {
@@ -143,6 +151,7 @@ fn a_day_without_a_node_passes_through_the_ring() {
     let stats = core.stats().clone();
     assert!(!stats.gap_samples.contains_key("dropped"), "{:?}", stats.gap_samples);
 
+    core.flush(at(now)).unwrap();
     let heard = replay(&mut core, now);
     let mut kept = 0;
     for child in 0..size.chargers {
@@ -179,9 +188,8 @@ fn a_day_without_a_node_passes_through_the_ring() {
 #[test]
 fn a_sample_takes_about_what_the_estimate_says() {
     let size = Size { chargers: 20, samples_per_s: 10, capacity: 64 << 20 };
-    let mut config = day_config(&size);
-    let fill = |config: &GatewayConfig, seconds: u64| {
-        let mut core = GatewayCore::new(config.clone(), Box::new(MemoryRing::new()), at(0)).unwrap();
+    let fill = |config: GatewayConfig, seconds: u64| {
+        let mut core = GatewayCore::new(config, Box::new(MemoryRing::new()), at(0)).unwrap();
         let mut effects = Vec::new();
         for step in 1..=seconds * 10 {
             for child in 0..size.chargers {
@@ -191,17 +199,20 @@ fn a_sample_takes_about_what_the_estimate_says() {
             effects.clear();
         }
         core.flush(at(seconds * 1_000)).unwrap();
-        let samples = core.stats().stream(Stream::Replay).held_items;
-        (core.telemetry_bytes() as f64, samples as f64)
+        core
     };
-    let (bytes, samples) = fill(&config, 100);
-    let whole = bytes / samples;
-    assert!((0.6..1.1).contains(&(whole / crate::config::SAMPLE_BYTES)), "{whole} bytes a sample");
-    // Everything older than a moment is thinned at once.
-    config.telemetry_capacity = 300_000;
+    let whole = fill(day_config(&size), 100);
+    let whole = whole.telemetry_bytes() as f64 / whole.stats().stream(Stream::Replay).held_items as f64;
+    assert!((0.7..1.2).contains(&(whole / crate::config::SAMPLE_BYTES)), "{whole} bytes a sample");
+    // What is older than a moment is thinned at once, but for the last batches.
+    let mut config = day_config(&size);
+    config.telemetry_capacity = 4 << 20;
     config.thinning = crate::Thinning { from_percent: 1, after_ms: 0, keep_one_in: 30 };
-    let (bytes, samples) = fill(&config, 300);
-    let thinned = bytes / samples;
-    assert!((0.4..1.2).contains(&(thinned / crate::config::THINNED_BYTES)), "{thinned} bytes a kept sample");
+    let (bytes, samples) = replay(&mut fill(config, 300), 300_000).thinned;
+    let thinned = bytes as f64 / samples as f64;
+    assert!(
+        samples > 1_000 && (0.7..1.2).contains(&(thinned / crate::config::THINNED_BYTES)),
+        "{thinned} bytes a kept one"
+    );
     println!("{whole:.1} bytes a sample, {thinned:.1} a sample that thinning kept");
 }
