@@ -16,7 +16,9 @@ CRATES = {
     "edge": {"domain", "protocol"},
     "cluster": {"domain", "protocol"},
     "actors": {"domain", "protocol", "cluster"},
-    "api": {"domain", "protocol", "cluster", "actors"},
+    # Arrow, apart because it takes a minute to compile.
+    "columnar": {"domain"},
+    "api": {"domain", "protocol", "cluster", "actors", "columnar"},
     # Adapters implement ports of the crates they serve, and know no other adapter.
     "mqtt": {"protocol"},
     "sqlite": {"domain", "cluster", "actors"},
@@ -30,7 +32,7 @@ BINARIES = {
     "chargeplane": set(CRATES),
     "fleet": {"domain", "protocol", "edge", "mqtt"},
     "drill": set(),
-    "bench": {"domain", "protocol", "cluster", "actors", "api", "mqtt", "sqlite", "highs", "redis", "cql"},
+    "bench": {"domain", "protocol", "edge", "cluster", "actors", "api", "mqtt", "sqlite", "highs", "redis", "cql"},
     "fuzz": {"domain", "protocol", "edge"},
 }
 
@@ -45,7 +47,8 @@ CONFINED = {
     "scylla": {"cql", "chargeplane", "drill", "bench"},
     "utoipa": {"api", "chargeplane", "bench"},
     "ractor": {"actors", "api", "sqlite", "cql", "chargeplane", "bench"},
-    "tokio": (set(CRATES) | set(BINARIES)) - {"domain", "protocol", "highs"},
+    "arrow": {"columnar", "api", "chargeplane", "bench"},
+    "tokio": (set(CRATES) | set(BINARIES)) - {"domain", "protocol", "highs", "columnar"},
 }
 
 PREFIX = "chargeplane-"

@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::journal::Backend;
+use crate::journal::{Backend, TelemetryBackend};
 use crate::scenario::Overrides;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -91,7 +91,10 @@ pub struct RunArgs {
     /// Where the node has its journal: a file of its data directory, a Redis server or a keyspace of the run's own.
     #[arg(long, value_enum, default_value_t, value_name = "STORE")]
     pub journal: Backend,
-    /// A node of Cassandra or ScyllaDB for `--journal cql`.
+    /// Where the node has its telemetry: files of its data directory, or a keyspace of the run's own.
+    #[arg(long, value_enum, default_value_t)]
+    pub telemetry: TelemetryBackend,
+    /// A node of Cassandra or ScyllaDB for `--journal cql` and `--telemetry cql`.
     #[arg(long, value_name = "HOST:PORT", env = "CHARGEPLANE_CQL")]
     pub cql_node: Option<String>,
     /// HTTP port of the node; by default one that is free.
@@ -142,5 +145,9 @@ mod tests {
             assert_eq!((args.journal, args.journal.to_string().as_str()), (backend, store));
         }
         assert!(of("etcd").is_err());
+        let of = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.command);
+        let Ok(Command::Run(args)) = of("drill run s.yaml --telemetry cql") else { panic!("not a run") };
+        assert_eq!((args.telemetry, args.journal), (TelemetryBackend::Cql, Backend::Sqlite));
+        assert!(of("drill run s.yaml --telemetry redis").is_err());
     }
 }

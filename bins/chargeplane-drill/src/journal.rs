@@ -9,8 +9,10 @@
 mod copy;
 mod cql;
 mod redis;
+mod samples;
 
 pub use copy::COPY;
+pub use samples::SAMPLES;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -48,9 +50,31 @@ enum Store {
     Cql(cql::Keyspace),
 }
 
-/// The journal of a run. Its server or keyspace ends with it, unless it is left.
+/// Which store has the telemetry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TelemetryBackend {
+    /// Files in the node's data directory.
+    #[default]
+    Sqlite,
+    /// A keyspace of the run's own in Cassandra or ScyllaDB, that of the journal if it has one.
+    Cql,
+}
+
+impl fmt::Display for TelemetryBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sqlite => "sqlite",
+            Self::Cql => "cql",
+        })
+    }
+}
+
+/// The journal of a run, and its telemetry when that is in a keyspace. Its server or keyspace ends with it, unless it
+/// is left.
 pub struct Journal {
     store: Mutex<Store>,
+    telemetry: Option<cql::Keyspace>,
     left: AtomicBool,
 }
 
@@ -59,40 +83,70 @@ impl Journal {
     ///
     /// # Errors
     /// The server does not start or answer.
-    pub fn start(backend: Backend, cql_node: Option<&str>, run_dir: &Path) -> anyhow::Result<Self> {
+    pub fn start(
+        backend: Backend,
+        telemetry: TelemetryBackend,
+        cql_node: Option<&str>,
+        run_dir: &Path,
+    ) -> anyhow::Result<Self> {
         // Runs may be started at once on one machine.
         let name = format!("drill_{:x}_{}", jiff::Timestamp::now().as_millisecond(), std::process::id());
         let store = match backend {
             Backend::Sqlite => Store::Sqlite,
             Backend::Redis => Store::Redis(redis::Server::start(&run_dir.join("redis"), &name)?),
-            Backend::Cql => {
-                let node = cql_node.context(
-                    "--journal cql needs a Cassandra: `./dev demo --journal cql` starts one, or give --cql-node HOST:PORT",
-                )?;
-                Store::Cql(cql::Keyspace::new(node, &name)?)
-            }
+            Backend::Cql => Store::Cql(cql::Keyspace::new(node_of(cql_node)?, &name)?),
         };
-        Ok(Self { store: Mutex::new(store), left: AtomicBool::new(false) })
+        let telemetry = match (telemetry, &store) {
+            (TelemetryBackend::Sqlite, _) => None,
+            (TelemetryBackend::Cql, Store::Cql(keyspace)) => Some(keyspace.clone()),
+            (TelemetryBackend::Cql, _) => Some(cql::Keyspace::new(node_of(cql_node)?, &name)?),
+        };
+        Ok(Self { store: Mutex::new(store), telemetry, left: AtomicBool::new(false) })
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Store) -> T) -> T {
         work(&mut self.store.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
+    /// The keyspace of the run, of whatever is in it.
+    fn keyspace(&self) -> Option<cql::Keyspace> {
+        let of_journal = self.with(|store| match store {
+            Store::Cql(keyspace) => Some(keyspace.clone()),
+            Store::Sqlite | Store::Redis(_) => None,
+        });
+        of_journal.or_else(|| self.telemetry.clone())
+    }
+
     /// What the node's configuration says of it.
     pub fn toml(&self) -> String {
-        self.with(|store| match store {
+        let journal = self.with(|store| match store {
             Store::Sqlite => String::new(),
             Store::Redis(server) => server.toml(),
             Store::Cql(keyspace) => keyspace.toml(),
-        })
+        });
+        let Some(keyspace) = &self.telemetry else { return journal };
+        // The database is named in the journal's section, whatever the journal is in.
+        let section = match self.with(|store| matches!(store, Store::Cql(_))) {
+            true => journal,
+            false if journal.is_empty() => format!("[journal]\n{}", keyspace.keys()),
+            false => format!("{}\n{}", journal.trim_end(), keyspace.keys()),
+        };
+        format!("{section}\n[telemetry]\nbackend = \"cql\"\n")
     }
 
-    /// Copies the logs into the run directory, when they are not in the data directory.
+    /// Whether tables must be made before the node starts.
+    pub fn needs_migration(&self) -> bool {
+        self.telemetry.is_some()
+    }
+
+    /// Copies logs and telemetry into the run directory, when they are not in the data directory.
     ///
     /// # Errors
     /// They cannot be read or written.
     pub fn copy_into(&self, run_dir: &Path) -> anyhow::Result<()> {
+        if let Some(keyspace) = &self.telemetry {
+            samples::copy(keyspace, &run_dir.join(SAMPLES)).context("cannot copy the telemetry out of its keyspace")?;
+        }
         let file = run_dir.join(COPY);
         let copied = self.with(|store| match store {
             Store::Sqlite => Ok(()),
@@ -105,11 +159,13 @@ impl Journal {
     /// Lets it go on after this program has ended; what that is, in words.
     pub fn leave(&self) -> Option<String> {
         self.left.store(true, Ordering::Relaxed);
-        self.with(|store| match store {
-            Store::Sqlite => None,
+        let keyspace = |keyspace: &cql::Keyspace| format!("keyspace {}, which nobody else drops", keyspace.name());
+        let journal = self.with(|store| match store {
             Store::Redis(server) => Some(format!("redis-server pid {}", server.pid())),
-            Store::Cql(keyspace) => Some(format!("keyspace {}, which nobody else drops", keyspace.name())),
-        })
+            Store::Sqlite | Store::Cql(_) => None,
+        });
+        let all: Vec<String> = journal.into_iter().chain(self.keyspace().as_ref().map(keyspace)).collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 }
 
@@ -119,15 +175,21 @@ impl Drop for Journal {
             return;
         }
         self.with(|store| match store {
-            Store::Sqlite => {}
+            Store::Sqlite | Store::Cql(_) => {}
             Store::Redis(server) => server.end(),
-            Store::Cql(keyspace) => {
-                if let Err(error) = keyspace.drop_it() {
-                    println!("keyspace {} stays: {error:#}", keyspace.name());
-                }
-            }
         });
+        if let Some(keyspace) = self.keyspace()
+            && let Err(error) = keyspace.drop_it()
+        {
+            println!("keyspace {} stays: {error:#}", keyspace.name());
+        }
     }
+}
+
+fn node_of(cql_node: Option<&str>) -> anyhow::Result<&str> {
+    cql_node.context(
+        "`cql` needs a Cassandra: `./dev demo --journal cql` and `--telemetry cql` start one, or give --cql-node HOST:PORT",
+    )
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ pub struct Report {
     pub seed: u64,
     /// The store of the node's journal.
     pub journal: String,
+    /// The store of the node's telemetry.
+    pub telemetry: String,
     /// What an acknowledgement of it stands on, as the node says.
     pub journal_durability: String,
     /// Commit of the program, as it says itself.
@@ -238,6 +240,7 @@ impl Report {
         row("requests shed; peak memory, MiB", shed);
         row("node restarts; its end", format!("{}; {}", self.node_restarts, self.node_drain));
         row("journal", format!("{}: {}", self.journal, self.journal_durability));
+        row("telemetry", self.telemetry.clone());
     }
 }
 
@@ -316,7 +319,7 @@ mod tests {
             energy_wh_metered energy_wh_billed energy_wh_overshoot debits ledger_sum charge_records samples_sent \
             samples_stored samples_gap grid_limit_w peak_demand_w peak_load_w limit_bound_seconds limit_violations \
             ticks highs_solves solver_fallbacks tick_ms solve_ms ack_ms event_ack_ms node_restarts invariants \
-            invariant_checks seconds journal journal_durability"
+            invariant_checks seconds journal journal_durability telemetry"
             .split_whitespace()
         {
             assert!(json.get(name).is_some(), "{name}");

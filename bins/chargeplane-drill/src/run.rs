@@ -3,7 +3,7 @@
 use crate::cli::RunArgs;
 use crate::finish::{self, Finished, METRICS, NodeFigures};
 use crate::fleet::{self, Figures};
-use crate::journal::Backend;
+use crate::journal::{Backend, TelemetryBackend};
 use crate::judge::{self, Tally, findings::Findings};
 use crate::node::DrainOutcome;
 use crate::report::Report;
@@ -31,6 +31,9 @@ struct RunFacts {
     failures: Vec<String>,
     #[serde(default)]
     journal: Backend,
+    /// The store of the telemetry.
+    #[serde(default)]
+    telemetry: TelemetryBackend,
     #[serde(default)]
     journal_durability: String,
 }
@@ -68,7 +71,7 @@ fn drive(setup: &Setup, args: &RunArgs) -> anyhow::Result<bool> {
     let totals = std::mem::take(&mut watched.totals);
     let finished = finish::finish(setup, totals, watched.resident_peak_kib, args.keep)?;
     setup.journal.copy_into(&setup.dir)?;
-    let facts = facts(setup, args.journal, &watched, &finished);
+    let facts = facts(setup, (args.journal, args.telemetry), &watched, &finished);
     setup::write_json(&setup.dir.join(RUN_FACTS), &facts)?;
     if args.keep {
         println!("kept running: node pid {}, fleet pid {}", setup.node.state().pid.unwrap_or(0), watched.fleet.pid());
@@ -77,7 +80,12 @@ fn drive(setup: &Setup, args: &RunArgs) -> anyhow::Result<bool> {
     conclude(&setup.dir, &facts, args.report.as_deref())
 }
 
-fn facts(setup: &Setup, journal: Backend, watched: &Watched, finished: &Finished) -> RunFacts {
+fn facts(
+    setup: &Setup,
+    (journal, telemetry): (Backend, TelemetryBackend),
+    watched: &Watched,
+    finished: &Finished,
+) -> RunFacts {
     let scenario = &setup.plan.scenario;
     let state = setup.node.state();
     let mut failures = Vec::new();
@@ -118,6 +126,7 @@ fn facts(setup: &Setup, journal: Backend, watched: &Watched, finished: &Finished
         fleet_exit: watched.fleet_exit.clone(),
         failures,
         journal,
+        telemetry,
         journal_durability: setup.durability.clone(),
     }
 }
@@ -160,6 +169,7 @@ fn report(facts: &RunFacts, fleet: &Figures, node: &NodeFigures, tally: &Tally, 
         scenario: facts.scenario.clone(),
         seed: facts.seed,
         journal: facts.journal.to_string(),
+        telemetry: facts.telemetry.to_string(),
         journal_durability: facts.journal_durability.clone(),
         commit: facts.commit.clone(),
         seconds: facts.seconds,

@@ -139,9 +139,12 @@ pub fn set_up(args: &RunArgs) -> anyhow::Result<Setup> {
     );
     let (http, mqtt) = (args.port.map_or_else(free_port, Ok)?, free_port()?);
     write_json(&dir.join(bounds::FILE), &Bounds::of(&plan.scenario, price_range().0))?;
-    let journal = Arc::new(Journal::start(args.journal, args.cql_node.as_deref(), &dir)?);
+    let journal = Arc::new(Journal::start(args.journal, args.telemetry, args.cql_node.as_deref(), &dir)?);
     std::fs::write(dir.join(NODE_CONFIG), format!("{}\n{}", plan.scenario.node.toml(), journal.toml()))?;
     let spec = node_spec(&dir, &data_dir, http, mqtt)?;
+    if journal.needs_migration() {
+        migrate(&spec, &dir)?;
+    }
     let node = Node::start(spec.clone())?;
     // Held here as well, so that the store is there until the node has ended.
     let setup = connect(args, plan, dir, data_dir, node.clone(), spec, &layout, mqtt, Arc::clone(&journal));
@@ -149,6 +152,19 @@ pub fn set_up(args: &RunArgs) -> anyhow::Result<Setup> {
         node.end();
     }
     setup
+}
+
+/// Makes the tables that the node does not make itself, as its operator would.
+fn migrate(spec: &NodeSpec, dir: &Path) -> anyhow::Result<()> {
+    let output = Command::new(&spec.binary).args(["store", "migrate", "--config"]).arg(dir.join(NODE_CONFIG)).output();
+    let output = output.context("cannot run `chargeplane store migrate`")?;
+    ensure!(
+        output.status.success(),
+        "`chargeplane store migrate` failed: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    print!("{}", String::from_utf8_lossy(&output.stdout));
+    Ok(())
 }
 
 fn node_spec(dir: &Path, data_dir: &Path, http: u16, mqtt: u16) -> anyhow::Result<NodeSpec> {

@@ -8,6 +8,7 @@ mod broker;
 pub mod journal;
 mod ledger;
 mod records;
+pub mod telemetry;
 
 use crate::cli::{Connection, DevArgs, NodeArgs};
 use crate::client::new_key;
@@ -268,7 +269,7 @@ async fn start_node(config: &Config, dir: &DataDir) -> Result<(Node, String), Fa
         records: records::records(config, stores.records, &*opened.journal).await?,
         journal: opened.journal,
         coordination: Arc::new(stores.coordination),
-        telemetry: Arc::new(stores.telemetry),
+        telemetry: telemetry::telemetry(config, stores.telemetry).await?,
         catalogue: Arc::new(stores.catalogue),
         statements: Arc::new(stores.statements),
         solver: Arc::new(solver),

@@ -5,14 +5,16 @@ mod charging;
 mod ledger;
 mod operator;
 mod records;
+mod telemetry;
 
 pub use account::{AccountCommand, KeyArg};
 pub use charging::{ChargerCommand, ChargerOrder, LimitCommand, Service, SessionCommand, StationCommand};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use ledger::{ArchiveArgs, LedgerCommand, TariffCommand, TariffPriceArgs, VerifyArgs};
 pub use operator::{OperatorCommand, PayoutArgs, StatementArgs};
-pub use records::{RangeArgs, ReadModel, RecordCommand, RecordFilters, RecordFormat, TelemetryCommand};
+pub use records::{ReadModel, RecordCommand, RecordFilters, RecordFormat};
 use std::path::PathBuf;
+pub use telemetry::{OfArgs, RangeArgs, ReadingFormat, TelemetryAuditArgs, TelemetryCommand, TelemetryPlotArgs};
 
 /// Where a development node keeps its data unless told otherwise.
 pub const DEFAULT_DATA_DIR: &str = "chargeplane-data";
@@ -116,7 +118,7 @@ pub enum Command {
         #[command(subcommand)]
         command: RecordCommand,
     },
-    /// Telemetry of a charger
+    /// Telemetry of a charger or a station
     Telemetry {
         /// What to do
         #[command(subcommand)]
@@ -159,6 +161,12 @@ pub enum Command {
         #[command(subcommand)]
         command: TariffCommand,
     },
+    /// The stores of a node
+    Store {
+        /// What to do
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
     /// Share out power by a file of limits and connectors, as a station's tick does, and print it as JSON
     Allocate(AllocateArgs),
     /// Replace the catalogue by a file, or print what that would change
@@ -198,6 +206,21 @@ pub struct DevArgs {
 pub enum ShardCommand {
     /// The shards of the node
     List,
+}
+
+/// `chargeplane store`.
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Make the tables that a configuration needs in its database, or bring them up to date
+    Migrate(MigrateArgs),
+}
+
+/// `chargeplane store migrate`.
+#[derive(Debug, Default, Args)]
+pub struct MigrateArgs {
+    /// Configuration file of the node
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// `chargeplane gateway`.

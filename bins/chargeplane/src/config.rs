@@ -139,7 +139,10 @@ impl Config {
         );
         let records_ok = ["sqlite", "cql"].contains(&self.records.backend.as_str());
         need(records_ok, "records.backend", "write `sqlite` or `cql`".into());
-        let cql = [&journal.backend, &self.records.backend].into_iter().any(|backend| backend == "cql");
+        let telemetry_ok = ["sqlite", "cql"].contains(&self.telemetry.backend.as_str());
+        need(telemetry_ok, "telemetry.backend", "write `sqlite` or `cql`".into());
+        let backends = [&journal.backend, &self.records.backend, &self.telemetry.backend];
+        let cql = backends.into_iter().any(|backend| backend == "cql");
         let nodes_ok = !cql || !journal.cql_nodes.is_empty();
         need(nodes_ok, "journal.cql_nodes", "write [\"host:port\"] for the backend `cql`".into());
         if let Err(wrong) = Replication::parse(&journal.cql_replication) {

@@ -3,6 +3,7 @@
 mod allocate;
 mod archive;
 mod assemble;
+mod audit;
 mod cli;
 mod client;
 mod config;
@@ -10,11 +11,13 @@ mod data_dir;
 mod exit;
 mod operate;
 mod output;
+mod plot;
+mod store;
 mod tariff;
 mod verify;
 
 use clap::Parser;
-use cli::{Cli, Command, ConfigCommand, LedgerCommand, TariffCommand};
+use cli::{Cli, Command, ConfigCommand, LedgerCommand, StoreCommand, TariffCommand, TelemetryCommand};
 use exit::Failure;
 use std::process::ExitCode;
 
@@ -37,6 +40,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Ledger { command: LedgerCommand::Export(args) } => archive::export(&cli.connection, args),
         Command::Ledger { command: LedgerCommand::Import(args) } => archive::import(&cli.connection, args),
         Command::Allocate(args) => allocate::run(args),
+        Command::Store { command: StoreCommand::Migrate(args) } => store::migrate(&cli.connection, args),
+        Command::Telemetry { command: TelemetryCommand::Audit(args) } => audit::run(&cli.connection, args),
         Command::Tariff { command: TariffCommand::Price(args) } => tariff::price(args),
         command => operate::run(&cli.connection, command),
     }

@@ -1,10 +1,13 @@
-//! What every [`ChargeRecords`] must do, checked through the port alone. An adapter's tests call [`check_records`]
-//! with a way to make an empty store; what becomes of it in a crash is the adapter's own tests.
+//! What every [`ChargeRecords`] and every telemetry store must do, checked through the port alone. An adapter's tests
+//! call [`check_records`] and [`check_telemetry`] with a way to make an empty store; what becomes of it in a crash is the adapter's own tests.
 //!
 //! Panics with what was expected: it is test code that happens to be shared.
 
+mod telemetry;
 #[cfg(test)]
 mod tests;
+
+pub use telemetry::check_telemetry;
 
 use crate::ports::{
     Added, ChargeRecords, Generation, RecordBatch, RecordConflict, RecordQuery, StoreError, StoredRecord,

@@ -26,7 +26,7 @@ use chargeplane_domain::command::{Action, Command};
 use chargeplane_domain::ids::{AccountId, ChargerId, CommandId, GatewayId, SessionId, StationId};
 use chargeplane_domain::placement::{Family, ShardId};
 use chargeplane_domain::rollup::{Hour, Rollup};
-use chargeplane_domain::sample::{NumberedSample, Sample};
+use chargeplane_domain::sample::{NumberedSample, Reading};
 use chargeplane_domain::session::{ChargingSession, SessionState};
 use chargeplane_domain::station::{LimitCommand, LimitOrder};
 use chargeplane_domain::units::{Timestamp, Watts};
@@ -40,6 +40,7 @@ use std::sync::Arc;
 pub use audit::{AuditView, Audited, AuditedSession, EntryId, SampleRange};
 pub use operator_statement::{OperatorLine, OperatorQuery, OperatorStatement, Positions};
 pub use payouts::{PaidOut, Payee};
+pub use telemetry::ReadingRange;
 
 /// Chunks read for one query of raw samples or rollups.
 const MAX_CHUNKS: usize = 20_000;
@@ -123,6 +124,9 @@ pub enum CallError {
     /// The request itself is wrong.
     #[error("{0}")]
     Invalid(String),
+    /// The answer would be larger than may be; how large, in words.
+    #[error("{0}")]
+    TooLarge(String),
 }
 
 /// Names the sessions that are in the way, as far as a reader takes them in.

@@ -74,12 +74,12 @@ pub struct GapRow {
     pub gap: Gap,
 }
 
-/// What one flush writes, in one transaction: the data first, then the cursors that promise it.
+/// What one flush writes: the data first, then the cursors that promise it.
 #[derive(Debug, Clone)]
 pub struct Flush {
     /// The shard that owns the gateway.
     pub shard: ShardId,
-    /// Chunks. Under a key that exists the store keeps the union of both by sample number.
+    /// Chunks. Under a key that exists the store keeps both: their union, or one beside the other.
     pub chunks: Vec<ChunkRow>,
     /// Gaps. Writing one again changes nothing.
     pub gaps: Vec<GapRow>,
@@ -98,6 +98,17 @@ pub struct ChunkQuery {
     pub to: Timestamp,
     /// At most so many chunks, oldest first.
     pub limit: usize,
+}
+
+/// What a chunk says of its time and size. A store may know the times to the second only: then they are those around it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkSpan {
+    /// Of its first sample by time, or less than a second before.
+    pub first_at: Timestamp,
+    /// Of its last sample by time, or less than a second after.
+    pub last_at: Timestamp,
+    /// How many samples.
+    pub samples: u64,
 }
 
 /// An hour of a charger whose samples changed since its rollup was made.
@@ -119,13 +130,29 @@ pub trait TelemetryStore: Send + Sync {
     /// All cursors of a shard's gateways.
     fn cursors(&self, shard: ShardId) -> BoxFuture<'_, Result<Vec<StreamCursor>, StoreError>>;
     /// Writes one flush: gaps and chunks, with a mark for every hour of a charger that a chunk touches, no later than
-    /// the cursors that promise them.
+    /// the cursors that promise them; all of it before this returns. After a failure some of the data may be there,
+    /// which harms nothing, and a cursor only when all of it is.
     fn write(&self, flush: Flush) -> BoxFuture<'_, Result<(), StoreError>>;
     /// Chunks of a charger whose time range overlaps the query; several epochs, and several versions under one key,
-    /// of one range may all be returned: the reader unites them by number.
+    /// of one range may all be returned: the reader unites them by number. When there are more than the limit, some of
+    /// them.
     fn chunks(&self, query: ChunkQuery) -> BoxFuture<'_, Result<Vec<ChunkRow>, StoreError>>;
-    /// Declared gaps of a charger.
+    /// The spans of what [`chunks`](Self::chunks) would return, in any order, at most the query's limit: what a range
+    /// will cost, before it is read. A store that keeps them apart from the samples reads less.
+    fn spans(&self, query: ChunkQuery) -> BoxFuture<'_, Result<Vec<ChunkSpan>, StoreError>> {
+        Box::pin(async move {
+            let span = |row: ChunkRow| ChunkSpan {
+                first_at: row.chunk.header.first_at(),
+                last_at: row.chunk.header.last_at(),
+                samples: row.chunk.header.count() as u64,
+            };
+            Ok(self.chunks(query).await?.into_iter().map(span).collect())
+        })
+    }
+    /// Declared gaps of a charger, in any order.
     fn gaps(&self, charger: ChargerId) -> BoxFuture<'_, Result<Vec<GapRow>, StoreError>>;
+    /// Every charger of which anything is stored, in order: for audits, which read all there is.
+    fn chargers(&self) -> BoxFuture<'_, Result<Vec<ChargerId>, StoreError>>;
     /// At most `limit` marked hours of a shard's chargers before `before`, in any order. A store that keeps no rollups
     /// marks nothing: its hours are folded from chunks when they are asked for.
     fn dirty_hours(

@@ -29,7 +29,7 @@ use chargeplane_domain::chunk::CHUNK_SAMPLES;
 use chargeplane_domain::gateway::BootId;
 use chargeplane_domain::ids::{ChargerId, GatewayId};
 use chargeplane_domain::placement::ShardId;
-use chargeplane_domain::sample::{Gap, Sample};
+use chargeplane_domain::sample::{Gap, Reading, Sample};
 use chargeplane_domain::units::Timestamp;
 use chargeplane_protocol::message::{Ack, Cursor, Down, Refusal, SampleRun, Stream};
 use columns::Columns;
@@ -99,7 +99,7 @@ pub enum TelemetryMessage {
     /// A pass over marked hours ended: whether there are more.
     Rolled(Result<bool, StoreError>),
     /// Newest samples of these chargers.
-    Latest { of: Vec<ChargerId>, reply: Reply<BTreeMap<ChargerId, Sample>> },
+    Latest { of: Vec<ChargerId>, reply: Reply<BTreeMap<ChargerId, Reading>> },
     /// Take nothing more, write everything, then run this.
     Drain(Box<dyn FnOnce() + Send>),
 }
@@ -157,6 +157,13 @@ struct Newest {
     sample: Sample,
     /// When a digest last went to the charger, by the samples' own clock.
     digested: Option<Timestamp>,
+}
+
+impl Newest {
+    fn reading(&self) -> Reading {
+        let Self { incarnation, number, sample, .. } = *self;
+        Reading { incarnation, number, sample }
+    }
 }
 
 /// State of the telemetry actor.
@@ -260,7 +267,7 @@ impl Actor for TelemetryActor {
             }
             TelemetryMessage::Rolled(result) => on_rolled(state, result),
             TelemetryMessage::Latest { of, reply } => {
-                let newest = |id: ChargerId| state.latest.get(&id).map(|newest| (id, newest.sample));
+                let newest = |id: ChargerId| state.latest.get(&id).map(|newest| (id, newest.reading()));
                 reply.answer(Ok(of.into_iter().filter_map(newest).collect()));
             }
             TelemetryMessage::Drain(done) => {

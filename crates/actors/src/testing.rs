@@ -136,7 +136,9 @@ impl TelemetryStore for MemoryTelemetry {
             }
             for cursor in flush.cursors {
                 let key = (flush.shard, cursor.gateway.to_string(), cursor.stream, cursor.boot);
-                lock(&self.cursors).insert(key, cursor);
+                let mut cursors = lock(&self.cursors);
+                let known = cursors.entry(key).or_insert_with(|| cursor.clone());
+                known.upto_seq = known.upto_seq.max(cursor.upto_seq);
             }
             Ok(())
         })
@@ -154,6 +156,13 @@ impl TelemetryStore for MemoryTelemetry {
             .cloned()
             .collect();
         Box::pin(async move { Ok(found) })
+    }
+
+    fn chargers(&self) -> BoxFuture<'_, Result<Vec<ChargerId>, StoreError>> {
+        let (chunks, gaps) = (lock(&self.chunks), lock(&self.gaps));
+        let of = chunks.keys().map(|(charger, ..)| charger).chain(gaps.iter().map(|gap| &gap.charger));
+        let found: std::collections::BTreeSet<ChargerId> = of.cloned().collect();
+        Box::pin(async move { Ok(found.into_iter().collect()) })
     }
 
     fn gaps(&self, charger: ChargerId) -> BoxFuture<'_, Result<Vec<GapRow>, StoreError>> {

@@ -11,6 +11,7 @@ mod operations;
 mod operators;
 mod power;
 mod power_why;
+mod telemetry;
 
 pub use audit::*;
 pub use charging::*;
@@ -20,6 +21,7 @@ pub use operations::*;
 pub use operators::*;
 pub use power::*;
 pub use power_why::*;
+pub use telemetry::*;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

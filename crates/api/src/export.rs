@@ -6,6 +6,7 @@
 
 mod csv;
 mod ocpi;
+pub(crate) mod readings;
 
 pub use ocpi::CdrTerms;
 
@@ -94,6 +95,12 @@ impl Exports {
         Self { room: Arc::new(Semaphore::new(MOST)), terms: Arc::new(terms) }
     }
 
+    /// A place among the exports that run.
+    fn room(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let busy = |_| Problem::new("overloaded", format!("{MOST} exports are running: try again when one has ended"));
+        Arc::clone(&self.room).try_acquire_owned().map_err(busy)
+    }
+
     /// Answers with all records of a query. The first page is read before the answer begins, so that what fails at
     /// once is a problem document.
     pub(crate) async fn answer(
@@ -102,8 +109,7 @@ impl Exports {
         query: RecordQuery,
         format: Format,
     ) -> Result<Response, Problem> {
-        let busy = |_| Problem::new("overloaded", format!("{MOST} exports are running: try again when one has ended"));
-        let permit = Arc::clone(&self.room).try_acquire_owned().map_err(busy)?;
+        let permit = self.room()?;
         let query = RecordQuery { limit: PAGE, ..query };
         let first = handle.charge_records(query.clone()).await?;
         let (chunks, received) = mpsc::channel(AHEAD);

@@ -228,6 +228,7 @@ impl From<CallError> for Problem {
             CallError::Store(StoreError::Conflict { .. }) => Self::new("catalogue_conflict", detail),
             CallError::Store(_) => Self::new("store_failed", detail),
             CallError::Invalid(_) => Self::new("invalid", detail),
+            CallError::TooLarge(_) => Self::new("range_too_large", detail),
         }
     }
 }

@@ -30,4 +30,5 @@ pub mod split;
 pub mod station;
 pub mod tariff;
 mod text;
+pub mod thinning;
 pub mod units;

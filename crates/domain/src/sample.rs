@@ -53,3 +53,21 @@ pub struct Gap {
     /// Why.
     pub reason: GapReason,
 }
+
+/// A stored sample as readers get it: with the enrolment of the gateway that numbered it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reading {
+    /// The enrolment: another one may number its samples from 0 again.
+    pub incarnation: u32,
+    /// The number.
+    pub number: u64,
+    /// What was read.
+    pub sample: Sample,
+}
+
+impl Reading {
+    /// Readers get samples by time; those of one moment by enrolment and number.
+    pub fn order(&self) -> (Timestamp, u32, u64) {
+        (self.sample.at, self.incarnation, self.number)
+    }
+}

@@ -4,10 +4,13 @@ use super::copy::{Head, Source};
 use anyhow::Context;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
+use scylla::deserialize::row::DeserializeRow;
+use scylla::response::PagingState;
 use scylla::response::query_result::QueryRowsResult;
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::Consistency;
 use scylla::statement::unprepared::Statement;
+use std::ops::ControlFlow;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
@@ -17,7 +20,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Frames of one request; each has 8 MiB at most and usually a few hundred bytes.
 const PAGE: i32 = 100;
 
+/// Rows of one page of a scan; a chunk has some 1 KB.
+const SCAN_PAGE: i32 = 1_000;
+
 /// The keyspace: the node makes it, the run drops it.
+#[derive(Clone)]
 pub struct Keyspace {
     node: String,
     name: String,
@@ -62,10 +69,13 @@ impl Keyspace {
 
     /// What the node's configuration says of it.
     pub fn toml(&self) -> String {
+        format!("[journal]\nbackend = \"cql\"\n{}", self.keys())
+    }
+
+    /// The keys of section `journal` that say where it is.
+    pub fn keys(&self) -> String {
         let Self { node, name } = self;
-        format!(
-            "[journal]\nbackend = \"cql\"\ncql_nodes = [\"{node}\"]\ncql_keyspace = \"{name}\"\ncql_replication = \"1\"\n"
-        )
+        format!("cql_nodes = [\"{node}\"]\ncql_keyspace = \"{name}\"\ncql_replication = \"1\"\n")
     }
 
     /// A reader of its own connection.
@@ -93,6 +103,29 @@ pub struct Reader {
 type HeadRow = (Option<i64>, Option<i64>, Option<Vec<u8>>);
 
 impl Reader {
+    /// Hands over every row of a statement without values, page after page; `%k` is the keyspace.
+    pub fn scan<R>(&mut self, cql: &str, take: &mut dyn FnMut(R) -> anyhow::Result<()>) -> anyhow::Result<()>
+    where
+        R: for<'f> DeserializeRow<'f, 'f>,
+    {
+        let mut statement = Statement::new(cql.replace("%k", &self.keyspace));
+        statement.set_consistency(Consistency::Quorum);
+        statement.set_request_timeout(Some(PATIENCE));
+        statement.set_page_size(SCAN_PAGE);
+        let mut state = PagingState::start();
+        loop {
+            let page = self.client.session.query_single_page(statement.clone(), (), state);
+            let (result, more) = self.client.runtime.block_on(page)?;
+            for row in result.into_rows_result()?.rows::<R>()? {
+                take(row?)?;
+            }
+            match more.into_paging_control_flow() {
+                ControlFlow::Break(()) => return Ok(()),
+                ControlFlow::Continue(next) => state = next,
+            }
+        }
+    }
+
     /// The head of a segment; none when there is no such segment.
     fn head(&self, shard: i32, segment: i64) -> anyhow::Result<Option<Head>> {
         let cql = format!(

@@ -95,7 +95,8 @@ pub fn judge(run_dir: &Path, data_dir: &Path) -> anyhow::Result<(Findings, Tally
     judge_served_records(&records, &stations, &mut findings);
     power::judge(&outside, &mut findings);
     load::judge(&node, &lines, &bounds, &mut findings);
-    let samples = store::judge_telemetry(data_dir, &outside, &telemetry, &mut findings)?;
+    let samples =
+        store::judge_telemetry(&store::telemetry_of(run_dir, data_dir)?, &outside, &telemetry, &mut findings)?;
 
     let settled = || ledger.sessions.values().filter_map(|session| session.settled);
     let overshot = settled().filter(|settled| settled.overshoot > 0).count() as u64;

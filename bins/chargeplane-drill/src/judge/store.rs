@@ -6,7 +6,7 @@ use super::frame::{Chain, Frame};
 use super::outside::{ChargerSamples, Outside};
 use super::telemetry::{SampleTotals, Stored};
 use crate::finish::ReadBack;
-use crate::journal::COPY;
+use crate::journal::{COPY, SAMPLES};
 use anyhow::{Context, ensure};
 use rusqlite::{Connection, OpenFlags, params};
 use std::collections::BTreeSet;
@@ -41,6 +41,34 @@ fn shard_name(code: i64) -> String {
 pub fn journal_of(run_dir: &Path, data_dir: &Path) -> PathBuf {
     let copy = run_dir.join(COPY);
     if copy.is_file() { copy } else { data_dir.join(JOURNAL) }
+}
+
+/// The files that have the telemetry of a run.
+pub struct TelemetryFiles {
+    /// Those of chunks.
+    days: Vec<PathBuf>,
+    /// The one of declared gaps.
+    gaps: PathBuf,
+}
+
+/// A copy in the run directory, or the node's own files: one of chunks for each day.
+///
+/// # Errors
+/// The data directory cannot be read.
+pub fn telemetry_of(run_dir: &Path, data_dir: &Path) -> anyhow::Result<TelemetryFiles> {
+    let copy = run_dir.join(SAMPLES);
+    if copy.is_file() {
+        return Ok(TelemetryFiles { days: vec![copy.clone()], gaps: copy });
+    }
+    let mut days = Vec::new();
+    for entry in std::fs::read_dir(data_dir)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with("telemetry-") && name.ends_with(".sqlite") {
+            days.push(path);
+        }
+    }
+    Ok(TelemetryFiles { days, gaps: data_dir.join(TELEMETRY) })
 }
 
 /// Hands every frame of every shard to `take`, in order, and judges the logs themselves (OWN-1).
@@ -85,14 +113,14 @@ pub fn walk_journal(
 /// # Errors
 /// A file cannot be read at all.
 pub fn judge_telemetry(
-    data_dir: &Path,
+    source: &TelemetryFiles,
     outside: &Outside,
     served: &[ReadBack],
     findings: &mut Findings,
 ) -> anyhow::Result<SampleTotals> {
-    let connection = open(&data_dir.join(TELEMETRY))?;
+    let connection = open(&source.gaps)?;
     let promises = connection.unchecked_transaction()?;
-    let days = days(data_dir)?;
+    let days: Vec<Connection> = source.days.iter().map(|path| open(path)).collect::<Result<_, _>>()?;
     let mut totals = SampleTotals::default();
     for sent in &outside.samples {
         let stored = stored(&days, &promises, sent, findings)?;
@@ -116,19 +144,6 @@ pub fn judge_telemetry(
         }
     }
     Ok(totals)
-}
-
-/// The files of chunks, one a day.
-fn days(data_dir: &Path) -> anyhow::Result<Vec<Connection>> {
-    let mut days = Vec::new();
-    for entry in std::fs::read_dir(data_dir)? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with("telemetry-") && name.ends_with(".sqlite") {
-            days.push(open(&path)?);
-        }
-    }
-    Ok(days)
 }
 
 fn stored(

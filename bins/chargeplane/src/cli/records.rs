@@ -1,4 +1,4 @@
-//! `chargeplane record ...` and `chargeplane telemetry ...`.
+//! `chargeplane record ...`.
 
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -89,40 +89,5 @@ pub enum RecordCommand {
         /// Compare only: the present ones stay
         #[arg(long)]
         check: bool,
-    },
-}
-
-/// A stretch of time.
-#[derive(Debug, Clone, Args)]
-pub struct RangeArgs {
-    /// From this moment: RFC 3339 (2026-01-05T08:00:00Z) or milliseconds since 1970
-    #[arg(long)]
-    pub from: String,
-    /// To before this moment
-    #[arg(long)]
-    pub to: String,
-}
-
-/// `chargeplane telemetry`.
-#[derive(Debug, Subcommand)]
-pub enum TelemetryCommand {
-    /// Readings
-    Raw {
-        /// The charger
-        charger: String,
-        /// The range
-        #[command(flatten)]
-        range: RangeArgs,
-        /// Refuse a range with more readings than this, up to 100000
-        #[arg(long, default_value_t = 10_000)]
-        limit: usize,
-    },
-    /// Hours
-    Hourly {
-        /// The charger
-        charger: String,
-        /// The range
-        #[command(flatten)]
-        range: RangeArgs,
     },
 }

@@ -191,6 +191,8 @@ config! {
     }
     /// Telemetry on its way to the store.
     telemetry: TelemetrySection {
+        /// `sqlite`: files in the data directory; `cql`: the database of `journal.cql_nodes`, in `journal.cql_keyspace`, whatever `journal.backend` is; `chargeplane store migrate` makes its tables.
+        backend: String = "sqlite";
         /// Milliseconds after which samples are written, and so acknowledged, at the latest.
         flush_ms: u64 = 30_000u64;
         /// Samples one shard holds in memory; when they are more it refuses batches until it has written.

@@ -74,6 +74,10 @@ fn wrong_types_and_wrong_values_are_refused_with_their_place() {
     assert!(message.contains("mqtt.brokers: write [\"host:port\"]"), "{message}");
     let message = refused("[records]\nbackend = 'redis'\n", &[]);
     assert!(message.contains(":2: records.backend: write `sqlite` or `cql`"), "{message}");
+    let message = refused("[telemetry]\nbackend = 'redis'\n", &[]);
+    assert!(message.contains(":2: telemetry.backend: write `sqlite` or `cql`"), "{message}");
+    let message = refused("[telemetry]\nbackend = 'cql'\n", &[]);
+    assert!(message.contains("journal.cql_nodes"), "{message}");
     let message = refused("[records]\nbackend = 'cql'\n", &[]);
     assert!(message.contains("journal.cql_nodes: write [\"host:port\"]"), "{message}");
     let message = refused("[http\n", &[]);

@@ -1,8 +1,10 @@
 //! The operator's commands: each is one request (or the pages of a list) and one printed answer.
 
 mod operators;
+mod plot;
 mod power;
 mod records;
+mod telemetry;
 
 use crate::cli::*;
 use crate::client::{Api, Body, encode, new_key};
@@ -83,23 +85,6 @@ const RECORDS: &[Column] = &[
     ("CURRENCY", "currency"),
     ("STOPPED BY", "stop_reason"),
 ];
-const SAMPLES: &[Column] = &[
-    ("NUMBER", "number"),
-    ("AT", "at"),
-    ("0.1 V", "voltage_dv"),
-    ("0.1 A", "current_da"),
-    ("0.1 C", "temperature_dc"),
-    ("SOC 0.1%", "soc_permille"),
-    ("POWER W", "power_w"),
-    ("REGISTER WH", "register_wh"),
-];
-const HOURS: &[Column] = &[
-    ("HOUR", "hour"),
-    ("SAMPLES", "samples"),
-    ("ENERGY WH", "energy_wh"),
-    ("POWER W", "power_w"),
-    ("SOC 0.1%", "soc_permille"),
-];
 const COMMANDS: &[Column] = &[
     ("COMMAND", "id"),
     ("CHARGER", "charger"),
@@ -161,6 +146,7 @@ fn answered(call: &Call, command: &Command) -> Result<(), Failure> {
         | Command::Config { .. }
         | Command::Allocate(_)
         | Command::Ledger { .. }
+        | Command::Store { .. }
         | Command::Tariff { .. } => Err(Failure::internal("this command does not talk to a node")),
     }
 }
@@ -276,22 +262,6 @@ impl Call {
             }
             SessionCommand::List => self.list("/sessions", SESSIONS),
             SessionCommand::Show { session } => self.show(&format!("/sessions/{}", encode(session))),
-        }
-    }
-
-    fn telemetry(&self, command: &TelemetryCommand) -> Result<(), Failure> {
-        let between = |range: &RangeArgs| format!("from={}&to={}", encode(&range.from), encode(&range.to));
-        match command {
-            TelemetryCommand::Raw { charger, range, limit } => {
-                let path = format!("/chargers/{}/telemetry?{}&limit={limit}", encode(charger), between(range));
-                let answer = self.api.get(&path)?;
-                output::list(self.output, answer["samples"].as_array().map_or(&[], Vec::as_slice), SAMPLES)
-            }
-            TelemetryCommand::Hourly { charger, range } => {
-                let answer =
-                    self.api.get(&format!("/chargers/{}/telemetry/hourly?{}", encode(charger), between(range)))?;
-                output::list(self.output, answer["items"].as_array().map_or(&[], Vec::as_slice), HOURS)
-            }
         }
     }
 

@@ -34,15 +34,20 @@ impl Call {
         if !query.is_empty() {
             path.push_str(&format!("&{query}"));
         }
+        self.download(&path, out)
+    }
+
+    /// A file of any length: standard output, or a file that appears when it is whole.
+    pub(super) fn download(&self, path: &str, out: Option<&Path>) -> Result<(), Failure> {
         let Some(out) = out else {
-            return self.api.download(&path, &mut std::io::stdout().lock());
+            return self.api.download(path, &mut std::io::stdout().lock());
         };
         let fail = |e: std::io::Error| Failure::usage(format!("{} cannot be written: {e}", out.display()));
         // Under another name until it is whole.
         let mut part = out.as_os_str().to_owned();
         part.push(".part");
         let mut file = File::create(&part).map_err(fail)?;
-        let written = self.api.download(&path, &mut file);
+        let written = self.api.download(path, &mut file);
         let written = written.and_then(|()| file.flush().and_then(|()| file.sync_all()).map_err(fail));
         match written {
             Ok(()) => std::fs::rename(&part, out).map_err(fail),

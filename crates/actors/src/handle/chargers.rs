@@ -199,8 +199,8 @@ impl NodeHandle {
                 power_w: status.power,
                 demand_w: status.demand,
                 granted_w: status.granted,
-                register_wh: newest.map_or(status.register, |sample| sample.register.max(status.register)),
-                soc_permille: newest.map(|sample| sample.soc_permille),
+                register_wh: newest.map_or(status.register, |newest| newest.sample.register.max(status.register)),
+                soc_permille: newest.map(|newest| newest.sample.soc_permille),
                 disobeying: status.disobeying,
                 id,
             })
@@ -208,7 +208,11 @@ impl NodeHandle {
         Ok(ids.into_iter().filter_map(view).collect())
     }
 
-    async fn latest(&self, shard: ShardId, of: Vec<ChargerId>) -> Result<BTreeMap<ChargerId, Sample>, CallError> {
+    pub(super) async fn latest(
+        &self,
+        shard: ShardId,
+        of: Vec<ChargerId>,
+    ) -> Result<BTreeMap<ChargerId, Reading>, CallError> {
         let Some(telemetry) = self.shared.router.telemetry(shard.index) else { return Ok(BTreeMap::new()) };
         let (reply, wait) = self.reply();
         let _ = telemetry.cast(TelemetryMessage::Latest { of, reply });

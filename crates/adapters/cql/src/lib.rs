@@ -1,4 +1,4 @@
-//! The journal and the charge records on ScyllaDB or Apache Cassandra, for nodes on several machines.
+//! The journal, the charge records and the telemetry on ScyllaDB or Apache Cassandra, for nodes on several machines.
 //!
 //! | table | what |
 //! |---|---|
@@ -6,6 +6,7 @@
 //! | `shards` | which shards there are, and a segment to begin looking for the tail at |
 //! | `snapshots` | a partition for each snapshot, in parts of 1 MiB |
 //! | `record_..`, `records_..` | charge records, laid out for their questions: see [`CqlRecords`] |
+//! | `telemetry_..` | chunks, the days they have samples of, gaps, hours and cursors: see [`CqlTelemetry`] |
 //! | `layout` | the versions of these tables |
 //!
 //! Whatever decides is one conditional write in one partition (OWN-1), answered after a quorum of replicas has it
@@ -23,9 +24,11 @@ mod schema;
 mod snapshot;
 mod statements;
 mod store;
+mod telemetry;
 
 pub use durability::{Durability, Sync};
 pub use journal::CqlJournal;
 pub use options::{CqlOptions, Replication, SegmentLimits};
 pub use records::CqlRecords;
 pub use schema::ConnectError;
+pub use telemetry::{CqlTelemetry, TELEMETRY_LAYOUT};

@@ -9,6 +9,7 @@ use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::errors::{DbError, ExecutionError, RequestAttemptError};
 use scylla::policies::retry::FallthroughRetryPolicy;
+use scylla::policies::timestamp_generator::MonotonicTimestampGenerator;
 use scylla::statement::unprepared::Statement;
 use scylla::statement::{Consistency, SerialConsistency};
 use std::sync::Arc;
@@ -29,7 +30,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A change of the schema is agreed on by all nodes.
 const SCHEMA_TIMEOUT: Duration = Duration::from_secs(30);
 
-const LAYOUT_TABLE: &str = "CREATE TABLE IF NOT EXISTS %k.layout (id int PRIMARY KEY, version int)";
+pub(crate) const LAYOUT_TABLE: &str = "CREATE TABLE IF NOT EXISTS %k.layout (id int PRIMARY KEY, version int)";
 
 /// What a row of `layout` is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub(crate) enum Part {
     Journal = 0,
     /// The charge records.
     Records = 1,
+    /// The telemetry.
+    Telemetry = 2,
 }
 
 /// `%k` is the keyspace. `log.state`: 0 released, 1 held, 2 sealed.
@@ -80,9 +83,23 @@ pub enum ConnectError {
         /// The version found.
         found: i32,
     },
+    /// The tables of telemetry are not there, or an older program's.
+    #[error(
+        "keyspace {keyspace} has {} for telemetry where this program needs layout {wanted}: run `chargeplane store \
+         migrate --config FILE` with this node's configuration, then start it again",
+        match found { Some(found) => format!("layout {found}"), None => "no tables".to_owned() }
+    )]
+    NotMigrated {
+        /// The keyspace.
+        keyspace: String,
+        /// The version found, if any.
+        found: Option<i32>,
+        /// The version that this program makes.
+        wanted: i32,
+    },
     /// It answers before commits are synced.
     #[error(
-        "the database is not durable enough for the books: {0}. Set commitlog_sync to batch or group on every node, or \
+        "the database is not durable enough: {0}. Set commitlog_sync to batch or group on every node, or \
          allow it in the configuration if replicas never lose power together"
     )]
     NotSynced(Box<Durability>),
@@ -116,11 +133,7 @@ pub(crate) async fn open(
     tables: &[&str],
 ) -> Result<Session, ConnectError> {
     let keyspace = &options.keyspace;
-    if !is_keyspace(keyspace) {
-        let rule = "a small letter, then small letters, digits and `_`, at most 48";
-        return Err(ConnectError::Settings(format!("`{keyspace}` cannot be a keyspace: {rule}")));
-    }
-    let session = session(options, profile).await?;
+    let session = connect_only(options, profile).await?;
     let create = create_tables(&session, options, part, tables).await;
     let version =
         create.map_err(|error| ConnectError::Schema { keyspace: keyspace.clone(), why: error.to_string() })?;
@@ -128,6 +141,16 @@ pub(crate) async fn open(
         return Err(ConnectError::Newer { keyspace: keyspace.clone(), found: version });
     }
     Ok(session)
+}
+
+/// Connects, and touches no tables.
+pub(crate) async fn connect_only(options: &CqlOptions, profile: ExecutionProfile) -> Result<Session, ConnectError> {
+    let keyspace = &options.keyspace;
+    if !is_keyspace(keyspace) {
+        let rule = "a small letter, then small letters, digits and `_`, at most 48";
+        return Err(ConnectError::Settings(format!("`{keyspace}` cannot be a keyspace: {rule}")));
+    }
+    session(options, profile).await
 }
 
 async fn session(options: &CqlOptions, profile: ExecutionProfile) -> Result<Session, ConnectError> {
@@ -138,7 +161,10 @@ async fn session(options: &CqlOptions, profile: ExecutionProfile) -> Result<Sess
         .schema_agreement_timeout(SCHEMA_TIMEOUT)
         .keepalive_interval(KEEP_ALIVE)
         .keepalive_timeout(KEEP_ALIVE)
-        .tcp_nodelay(true);
+        .tcp_nodelay(true)
+        // Of two writes of this process to one row the later one stays, whichever nodes they go through: nodes' clocks
+        // differ, and a chunk's later version has more.
+        .timestamp_generator(Arc::new(MonotonicTimestampGenerator::new()));
     if let Some((user, password)) = &options.login {
         builder = builder.user(user, password);
     }
@@ -156,11 +182,7 @@ async fn create_tables(
     tables: &[&str],
 ) -> Result<i32, ExecutionError> {
     let keyspace = &options.keyspace;
-    let exists = format!("SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = '{keyspace}'");
-    let found = session.query_unpaged(exists, ()).await?.into_rows_result();
-    if !found.is_ok_and(|rows| rows.rows_num() > 0) {
-        create_keyspace(session, options).await?;
-    }
+    ensure_keyspace(session, options).await?;
     for table in [LAYOUT_TABLE].iter().chain(tables) {
         change(session, table.replace("%k", keyspace)).await?;
     }
@@ -172,6 +194,14 @@ async fn create_tables(
     let rows = session.query_unpaged(select, ()).await?.into_rows_result().ok();
     let row = rows.and_then(|rows| rows.maybe_first_row::<(Option<i32>,)>().ok().flatten());
     Ok(row.and_then(|(version,)| version).unwrap_or(0))
+}
+
+/// Makes the keyspace where it is not there.
+pub(crate) async fn ensure_keyspace(session: &Session, options: &CqlOptions) -> Result<(), ExecutionError> {
+    let keyspace = &options.keyspace;
+    let exists = format!("SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = '{keyspace}'");
+    let found = session.query_unpaged(exists, ()).await?.into_rows_result();
+    if found.is_ok_and(|rows| rows.rows_num() > 0) { Ok(()) } else { create_keyspace(session, options).await }
 }
 
 /// Older versions of ScyllaDB take no conditional writes in tablets; Cassandra does not know the word.

@@ -19,7 +19,7 @@ mod tests;
 use crate::data_dir::{DataDir, OpenError};
 use crate::fault::Fault;
 use chargeplane_actors::ports::{
-    ChunkQuery, ChunkRow, DirtyHour, Flush, GapRow, StoreError, StreamCursor, TelemetryStore,
+    ChunkQuery, ChunkRow, ChunkSpan, DirtyHour, Flush, GapRow, StoreError, StreamCursor, TelemetryStore,
 };
 use chargeplane_cluster::BoxFuture;
 use chargeplane_domain::ids::ChargerId;
@@ -136,6 +136,30 @@ impl TelemetryStore for SqliteTelemetry {
 
     fn gaps(&self, charger: ChargerId) -> BoxFuture<'_, Result<Vec<GapRow>, StoreError>> {
         Box::pin(async move { Ok(self.files.promises.gaps(charger).await?) })
+    }
+
+    fn spans(&self, query: ChunkQuery) -> BoxFuture<'_, Result<Vec<ChunkSpan>, StoreError>> {
+        Box::pin(async move {
+            let mut spans = Vec::new();
+            for day in self.files.days.from(day_of(query.from)) {
+                let limit = query.limit.saturating_sub(spans.len());
+                if limit == 0 {
+                    break;
+                }
+                spans.extend(day.spans(ChunkQuery { limit, ..query.clone() }).await?);
+            }
+            Ok(spans)
+        })
+    }
+
+    fn chargers(&self) -> BoxFuture<'_, Result<Vec<ChargerId>, StoreError>> {
+        Box::pin(async move {
+            let mut chargers = self.files.promises.chargers().await?;
+            for day in self.files.days.from(i64::MIN) {
+                chargers.extend(day.chargers().await?);
+            }
+            Ok(chargers.into_iter().collect())
+        })
     }
 
     fn dirty_hours(

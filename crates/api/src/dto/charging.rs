@@ -1,4 +1,4 @@
-//! Sessions, charge records, commands, telemetry.
+//! Sessions, charge records, commands.
 
 use crate::catalogue_text::FeesDocument;
 use crate::extract::rfc3339;
@@ -6,7 +6,6 @@ use chargeplane_actors::ports::{RecordId, StoredRecord};
 use chargeplane_actors::views::{CommandView, KnownSession, RefusedSessionView, SessionView};
 use chargeplane_domain::charger::Refusal;
 use chargeplane_domain::command::{Action, Command, CommandOutcome};
-use chargeplane_domain::sample::NumberedSample;
 use chargeplane_domain::session::{Origin, SessionState};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -343,79 +342,4 @@ impl From<CommandView> for CommandDto {
             reason,
         }
     }
-}
-
-/// One reading.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct SampleDto {
-    /// The gateway's number for it.
-    pub number: u64,
-    /// The gateway's clock.
-    pub at: String,
-    /// 0.1 V.
-    pub voltage_dv: i32,
-    /// 0.1 A.
-    pub current_da: i32,
-    /// 0.1 degree Celsius.
-    pub temperature_dc: i32,
-    /// 0.1 %.
-    pub soc_permille: i32,
-    /// W.
-    pub power_w: i64,
-    /// Wh.
-    pub register_wh: i64,
-}
-
-impl From<NumberedSample> for SampleDto {
-    fn from(NumberedSample { number, sample }: NumberedSample) -> Self {
-        Self {
-            number,
-            at: rfc3339(sample.at),
-            voltage_dv: sample.voltage_dv,
-            current_da: sample.current_da,
-            temperature_dc: sample.temperature_dc,
-            soc_permille: sample.soc_permille,
-            power_w: sample.power.0,
-            register_wh: sample.register.0,
-        }
-    }
-}
-
-/// Readings of a range.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct SamplesDto {
-    /// The readings, by number.
-    pub samples: Vec<SampleDto>,
-}
-
-/// Least, greatest and mean value of one column in an hour.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ColumnDto {
-    /// The least value.
-    pub min: i64,
-    /// The greatest value.
-    pub max: i64,
-    /// The mean, rounded down.
-    pub mean: i64,
-}
-
-/// One hour of a charger's telemetry. Columns are null when there is no sample.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct HourDto {
-    /// Start of the hour.
-    pub hour: String,
-    /// How many samples.
-    pub samples: u64,
-    /// What the register rose in it.
-    pub energy_wh: Option<i64>,
-    /// 0.1 V.
-    pub voltage_dv: Option<ColumnDto>,
-    /// 0.1 A.
-    pub current_da: Option<ColumnDto>,
-    /// 0.1 degree Celsius.
-    pub temperature_dc: Option<ColumnDto>,
-    /// 0.1 %.
-    pub soc_permille: Option<ColumnDto>,
-    /// W.
-    pub power_w: Option<ColumnDto>,
 }

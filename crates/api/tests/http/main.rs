@@ -4,6 +4,7 @@ mod door;
 mod money;
 mod records;
 mod stations;
+mod telemetry;
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};

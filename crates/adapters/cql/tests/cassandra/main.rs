@@ -1,4 +1,4 @@
-//! The journal and the charge records on a real Cassandra: `./dev test cql` starts one. Each test has a keyspace of its own.
+//! The journal, the charge records and the telemetry on a real Cassandra: `./dev test cql` starts one. Each test has a keyspace of its own.
 
 mod damage;
 mod faults;
@@ -7,6 +7,7 @@ mod lost_messages;
 mod records;
 mod segments;
 mod support;
+mod telemetry;
 
 use chargeplane_cluster::conformance::{Writer, check_journal, node, read_all, shard};
 use chargeplane_cluster::journal::{CommitOutcome, Journal};

@@ -2,7 +2,7 @@
 
 use chargeplane_cluster::frame::Frame;
 use chargeplane_cluster::journal::{CommitOutcome, Journal, JournalError};
-use chargeplane_cql::{CqlJournal, CqlOptions, CqlRecords, SegmentLimits};
+use chargeplane_cql::{CqlJournal, CqlOptions, CqlRecords, CqlTelemetry, SegmentLimits};
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::statement::unprepared::Statement;
@@ -159,6 +159,12 @@ impl Space {
     /// Charge records, and another process's when it is called again.
     pub async fn records(&self) -> Arc<CqlRecords> {
         Arc::new(CqlRecords::connect(&self.options()).await.expect("connects"))
+    }
+
+    /// Telemetry, its tables made where they are not there, and another process's when it is called again.
+    pub async fn telemetry(&self) -> Arc<CqlTelemetry> {
+        CqlTelemetry::migrate(&self.options()).await.expect("migrates");
+        Arc::new(CqlTelemetry::connect(&self.options()).await.expect("connects"))
     }
 
     /// Names of the keyspace's tables.

@@ -7,14 +7,14 @@
 use crate::data_dir::{DataDir, OpenError};
 use crate::database::{Database, Layout, Sync, ordered, parsed, unsigned, unsigned32};
 use crate::fault::Fault;
-use chargeplane_actors::ports::{ChunkQuery, ChunkRow, DirtyHour};
+use chargeplane_actors::ports::{ChunkQuery, ChunkRow, ChunkSpan, DirtyHour};
 use chargeplane_domain::chunk::{Chunk, ChunkHeader, EncodedChunk};
 use chargeplane_domain::ids::ChargerId;
 use chargeplane_domain::placement::ShardId;
 use chargeplane_domain::rollup::{Hour, hours_of};
 use chargeplane_domain::units::Timestamp;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -155,6 +155,16 @@ impl Day {
     /// Chunks of a charger whose time overlaps the query, those that end first first.
     pub(super) async fn chunks(&self, query: ChunkQuery) -> Result<Vec<ChunkRow>, Fault> {
         self.database.read(move |transaction| chunks(transaction, &query)).await
+    }
+
+    /// When these chunks begin and end, to the second, and how many samples they have.
+    pub(super) async fn spans(&self, query: ChunkQuery) -> Result<Vec<ChunkSpan>, Fault> {
+        self.database.read(move |transaction| spans(transaction, &query)).await
+    }
+
+    /// The chargers that have chunks here.
+    pub(super) async fn chargers(&self) -> Result<BTreeSet<ChargerId>, Fault> {
+        self.database.read(|transaction| super::promises::ids(transaction, "SELECT charger FROM chargers")).await
     }
 }
 
@@ -310,4 +320,24 @@ fn chunks(transaction: &Transaction<'_>, query: &ChunkQuery) -> Result<Vec<Chunk
         }
     }
     Ok(rows)
+}
+
+/// By the index of the key and the count beside it: no chunk is read.
+fn spans(transaction: &Transaction<'_>, query: &ChunkQuery) -> Result<Vec<ChunkSpan>, Fault> {
+    let mut select = transaction.prepare_cached(
+        "SELECT ends, ends - spans, samples FROM chunks
+         WHERE charger = (SELECT number FROM chargers WHERE charger = ?1) AND ends >= ?2 AND ends - spans <= ?3",
+    )?;
+    let second = |at: Timestamp| at.0.div_euclid(1_000);
+    let fields = |row: &Row<'_>| -> rusqlite::Result<(i64, i64, i64)> { Ok((row.get(0)?, row.get(1)?, row.get(2)?)) };
+    let mut found = Vec::new();
+    for row in select.query_map(params![query.charger.as_str(), second(query.from), second(query.to)], fields)? {
+        let (ends, begins, samples) = row?;
+        let first_at = Timestamp(begins.saturating_mul(1_000));
+        let last_at = Timestamp(ends.saturating_mul(1_000).saturating_add(999));
+        if last_at >= query.from && first_at < query.to && found.len() < query.limit {
+            found.push(ChunkSpan { first_at, last_at, samples: unsigned(samples)? });
+        }
+    }
+    Ok(found)
 }

@@ -10,6 +10,7 @@ use chargeplane_domain::ids::ChargerId;
 use chargeplane_domain::placement::ShardId;
 use chargeplane_domain::sample::{Gap, GapReason};
 use rusqlite::{Row, Transaction, params};
+use std::collections::BTreeSet;
 
 const LAYOUT: Layout = Layout {
     file: "telemetry.sqlite",
@@ -65,10 +66,22 @@ impl Promises {
         self.0.read(move |transaction| cursors(transaction, shard)).await
     }
 
+    /// The chargers that have declared gaps.
+    pub(super) async fn chargers(&self) -> Result<BTreeSet<ChargerId>, Fault> {
+        self.0.read(|transaction| ids(transaction, "SELECT DISTINCT charger FROM gaps")).await
+    }
+
     /// Declared gaps of a charger.
     pub(super) async fn gaps(&self, charger: ChargerId) -> Result<Vec<GapRow>, Fault> {
         self.0.read(move |transaction| gaps(transaction, &charger)).await
     }
+}
+
+/// The ids that a statement finds.
+pub(super) fn ids(transaction: &Transaction<'_>, sql: &str) -> Result<BTreeSet<ChargerId>, Fault> {
+    let mut select = transaction.prepare_cached(sql)?;
+    let rows = select.query_map([], |row| row.get::<_, String>(0))?;
+    rows.map(|row| parsed(&row?)).collect()
 }
 
 fn put_gap(transaction: &Transaction<'_>, row: &GapRow) -> Result<(), Fault> {

@@ -164,6 +164,17 @@ async fn what_was_flushed_is_there_after_a_restart() {
     assert_eq!(stored(&reopened, 0, i64::MAX).await, [(7, vec![3, 4])]);
 }
 
+#[tokio::test]
+async fn conforms() {
+    let dirs = std::sync::Mutex::new(Vec::new());
+    let make = || async {
+        let (dir, store) = open();
+        dirs.lock().expect("not poisoned").push(dir);
+        std::sync::Arc::new(store) as std::sync::Arc<dyn TelemetryStore>
+    };
+    chargeplane_actors::conformance::check_telemetry(make).await;
+}
+
 /// A charger's chunks before and after midnight, and one that grew across it.
 fn around_midnight() -> Vec<Vec<u64>> {
     // A second a sample: number 86,400 is the first of the second day, in range 337.
