@@ -57,7 +57,9 @@ pub fn measure(cuts: u32, seconds: u32) -> anyhow::Result<Measured> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut world = World::start(dir.path()).await?;
-        world.measure(cuts, seconds).await
+        let measured = world.measure(cuts, seconds).await;
+        world.node.drain().await;
+        measured
     })
 }
 
