@@ -119,6 +119,8 @@ pub struct Pole {
     pub has_disobeyed: bool,
     /// The node counts it at its rating since then.
     found_at: Option<u64>,
+    /// What the node last sent it, whether it arrived or not.
+    sent: i64,
     /// The meter says this, whatever is drawn.
     pub stuck: Option<i64>,
 }
@@ -510,6 +512,9 @@ impl Sim {
                     let (epoch, lease_ms) = (self.epoch, self.setting.config.lease_ms);
                     self.messages += 1;
                     self.gateways[to].last_sent = seq;
+                    for (child, watts) in &entries {
+                        self.gateways[to].poles[usize::from(*child)].sent = watts.0;
+                    }
                     let message = move || Event::Grants {
                         epoch,
                         nonce: answers_nonce,
@@ -592,12 +597,13 @@ impl Sim {
         while gateway.answered.len() > 40 {
             gateway.answered.pop_first();
         }
+        let trusts = self.setting.plant == Some(Plant::TrustsWhatItSent);
         let report = |(child, pole): (usize, &Pole)| {
             let granted = gateway.in_force(pole, now, fallback);
             let demand = pole.car.as_ref().map_or(0, Car::demand);
             ChargerBeat {
                 child: child as u16,
-                granted: Watts(granted),
+                granted: Watts(if trusts { pole.sent } else { granted }),
                 demand: Watts(demand),
                 power: Watts(pole.stuck.unwrap_or(if pole.disobeys { demand } else { granted.min(demand) })),
                 charging: pole.car.is_some(),
