@@ -409,20 +409,8 @@ async fn drain(
         std::process::exit(Code::Interrupted as i32);
     });
     let fatal = node.fatal();
-    let orderly = async {
-        let books_end = async {
-            if let Some(books) = books {
-                books.end().await;
-            }
-        };
-        let ((), (), clean) = tokio::join!(server.end(), books_end, node.drain());
-        link.close().await;
-        // Its drop waits for threads.
-        let _ = tokio::task::spawn_blocking(move || drop(broker)).await;
-        clean
-    };
     tokio::select! {
-        clean = orderly => {
+        clean = wind_down(node, link, broker, (server, books)) => {
             if !clean {
                 return Err(Failure::new(
                     Code::Undrained,
@@ -435,6 +423,26 @@ async fn drain(
         }
         reason = fatal => Err(Failure::new(Code::Store, format!("a store failed while draining: {reason}"))),
     }
+}
+
+/// Takes no more requests, drains the node and ends everything else; true when everything was flushed. Afterwards nothing
+/// of the node is left, so the data directory can be opened again.
+async fn wind_down(
+    node: Node,
+    link: Arc<MqttLink>,
+    broker: Option<EmbeddedBroker>,
+    (server, books): (HttpServer, Option<LedgerServer>),
+) -> bool {
+    let books_end = async {
+        if let Some(books) = books {
+            books.end().await;
+        }
+    };
+    let ((), (), clean) = tokio::join!(server.end(), books_end, node.drain());
+    link.close().await;
+    // Its drop waits for threads.
+    let _ = tokio::task::spawn_blocking(move || drop(broker)).await;
+    clean
 }
 
 /// Ends the process after `limit`, whatever else it waits for.

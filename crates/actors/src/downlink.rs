@@ -50,6 +50,11 @@ impl Downlink {
         self.link.store(Some(Arc::new(LinkHolder(link))));
     }
 
+    /// Sends nothing any more.
+    pub fn detach(&self) {
+        self.link.store(None);
+    }
+
     /// The link.
     pub fn link(&self) -> Option<Arc<dyn Link>> {
         self.link.load().as_ref().map(|holder| Arc::clone(&holder.0))

@@ -37,7 +37,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use audit::{AuditView, Audited, AuditedSession, EntryId, SampleRange};
+pub use audit::{AuditView, Audited, AuditedPart, AuditedSession, EntryId, SampleRange};
 pub use operator_statement::{OperatorLine, OperatorQuery, OperatorStatement, Positions};
 pub use payouts::{PaidOut, Payee};
 pub use telemetry::ReadingRange;

@@ -35,6 +35,9 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(20);
 /// Gateways whose connections are to end and were not ended yet. A broker that falls behind ends all of them.
 const CUT_OFF_ROOM: usize = 1_024;
 
+/// How long actors that have nothing left to do may take to end.
+const END_LIMIT: Duration = Duration::from_secs(5);
+
 /// Gauges that are sampled are sampled this often.
 const EXPORT_EVERY: Duration = Duration::from_secs(1);
 
@@ -151,7 +154,9 @@ impl Node {
         self.supervisor.kill();
     }
 
-    /// Stops admitting, flushes, releases the shards and the lease. True when everything was flushed in time.
+    /// Stops admitting, flushes, releases the shards and the lease, and ends the tree: what is left holds the ports only
+    /// as long as somebody has a [`NodeHandle`], the link's sink or an authenticator. True when everything was flushed in
+    /// time.
     pub async fn drain(self) -> bool {
         self.shared.draining.store(true, Ordering::Release);
         self.shared.router.close();
@@ -190,7 +195,13 @@ impl Node {
             }
         }
         self.lease.release().await;
-        self.supervisor.stop(Some("drained".to_owned()));
+        // The link and the node hold each other.
+        self.shared.downlink.detach();
+        let drained = || Some("drained".to_owned());
+        self.supervisor.stop_children_and_wait(drained(), Some(END_LIMIT)).await;
+        if self.supervisor.stop_and_wait(drained(), Some(END_LIMIT)).await.is_err() {
+            tracing::warn!("the supervision tree did not end in time");
+        }
         clean
     }
 }
@@ -246,11 +257,13 @@ fn watch_lease(shared: &Arc<NodeShared>, lease: &NodeLease) {
 }
 
 fn export_gauges(shared: &Arc<NodeShared>) {
-    let shared = Arc::clone(shared);
+    // Until nobody has the node any more: this is no reason for it to stay.
+    let shared = Arc::downgrade(shared);
     tokio::spawn(async move {
         let mut interval = tokio::time::interval(EXPORT_EVERY);
         loop {
             interval.tick().await;
+            let Some(shared) = shared.upgrade() else { break };
             shared.router.lanes().export();
             shared.export_counts();
         }

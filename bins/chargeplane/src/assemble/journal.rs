@@ -23,7 +23,7 @@ pub async fn journal(config: &Config, sqlite: SqliteJournal) -> Result<Opened, F
     if backend != "sqlite" {
         refuse_other_books(&sqlite, backend).await?;
     }
-    match remote(config).await? {
+    match remote(config, Access::Serve).await? {
         Some(opened) => Ok(opened),
         None => {
             let durability =
@@ -35,11 +35,25 @@ pub async fn journal(config: &Config, sqlite: SqliteJournal) -> Result<Opened, F
     }
 }
 
+/// What is wanted of a journal that is not in the data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// To write to it: it is made where it is not there.
+    Serve,
+    /// To read what is there. Nothing is made.
+    Read,
+}
+
 /// Connects to the journal of `journal.backend`; none when it is the data directory's.
-pub async fn remote(config: &Config) -> Result<Option<Opened>, Failure> {
+pub async fn remote(config: &Config, access: Access) -> Result<Option<Opened>, Failure> {
     match config.journal.backend.as_str() {
         "cql" => {
-            let journal = CqlJournal::connect(&cql_options(config)?).await.map_err(cql_failure)?;
+            let options = cql_options(config)?;
+            let journal = match access {
+                Access::Serve => CqlJournal::connect(&options).await,
+                Access::Read => CqlJournal::find(&options).await,
+            };
+            let journal = journal.map_err(cql_failure)?;
             let durability = journal.durability();
             if durability.is_synced() {
                 tracing::info!(%durability, "the journal");
@@ -56,6 +70,16 @@ pub async fn remote(config: &Config) -> Result<Option<Opened>, Failure> {
             Ok(Some(Opened { journal: Arc::new(journal), durability }))
         }
         _ => Ok(None),
+    }
+}
+
+/// Where the journal of a configuration is, for people.
+pub fn place(config: &Config) -> String {
+    let journal = &config.journal;
+    match journal.backend.as_str() {
+        "cql" => format!("journal.cql_keyspace `{}` at {}", journal.cql_keyspace, journal.cql_nodes.join(", ")),
+        "redis" => format!("Redis under journal.redis_prefix `{}`", journal.redis_prefix),
+        _ => format!("{}/journal.sqlite", config.node.data_dir),
     }
 }
 
@@ -114,7 +138,9 @@ pub(super) fn cql_options(config: &Config) -> Result<CqlOptions, Failure> {
 
 fn cql_failure(error: ConnectError) -> Failure {
     match error {
-        ConnectError::Settings(_) => Failure::usage(format!("journal.cql_keyspace: {error}")),
+        ConnectError::Settings(_) | ConnectError::Missing { .. } => {
+            Failure::usage(format!("journal.cql_keyspace: {error}"))
+        }
         _ => Failure::new(Code::Store, format!("the journal: {error}")),
     }
 }

@@ -109,3 +109,43 @@ fn an_export_of_a_directory_without_a_journal_is_refused_and_makes_nothing() {
     assert!(failure.message.contains("has no frame"), "{failure}");
     assert!(!args.file.exists());
 }
+
+/// A whole node on a data directory, from its start to its end: stores, broker, link, HTTP and the books' front.
+async fn one_life(config: &Config) {
+    let dir = DataDir::lock(&config.node.data_dir).expect("nobody has it");
+    let tokens = tokens(config, dir.path()).unwrap();
+    let (node, _) = start_node(config, &dir).await.unwrap();
+    let handle = node.handle();
+    let wanted = catalogue_of(config).unwrap().expect("a file");
+    apply_file(&handle, wanted).await.unwrap();
+    let (link, broker) = connect(config, &node).await.unwrap();
+    let books =
+        LedgerServer::start(bind("127.0.0.1:0").await.unwrap(), handle.clone(), tokens.clone(), config).unwrap();
+    let options = ApiOptions {
+        tokens,
+        metrics: Arc::new(String::new),
+        open_pages: true,
+        max_in_flight: 10,
+        cdr_terms: config.cdr_terms(),
+    };
+    let http = bind("127.0.0.1:0").await.unwrap();
+    let server = HttpServer::start(http, chargeplane_api::router(handle, options), config);
+    assert!(wind_down(node, link, broker, (server, Some(books))).await, "drained");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_has_drained_holds_nothing_and_the_next_one_starts_in_the_same_process() {
+    let (dir, mut config) = config_with_catalogue(include_str!("../../../../scenarios/example-catalogue.yaml"));
+    config.node.data_dir = dir.path().join("data").display().to_string();
+    (config.node.shards, config.mqtt.listen) = (2, "127.0.0.1:0".to_owned());
+    for life in 0..2 {
+        one_life(&config).await;
+        // Actors and threads that were told to end are given the time to; a minute on the slowest machine.
+        let mut tries = 0;
+        while let Err(error) = DataDir::lock(&config.node.data_dir) {
+            tries += 1;
+            assert!(tries < 600, "life {life} has left something: {error}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}

@@ -125,7 +125,8 @@ pub enum AccountCommand {
         /// The transfer, such as main/a1.t7
         transfer: String,
     },
-    /// Its entries with what caused each: request, or session, reading, charge record and samples
+    /// Its entries with what caused each: request, or session, reading, charge record and samples; of an operator's till
+    /// the drivers' entries that a line sums up
     Audit {
         /// The account
         account: String,

@@ -31,6 +31,9 @@ pub struct StatementArgs {
     /// Only lines before this moment
     #[arg(long)]
     pub to: Option<String>,
+    /// The lines of each journal frame instead of each hour's, with the ENTRY that `account audit TILL --entry` follows
+    #[arg(long)]
+    pub frames: bool,
     /// One page of about so many lines, and the cursor of the next one; everything without it
     #[arg(long, value_name = "LINES")]
     pub limit: Option<usize>,

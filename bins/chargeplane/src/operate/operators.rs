@@ -24,6 +24,7 @@ const STATEMENT: &[Column] = &[
     ("BALANCE", "balance"),
     ("FRAMES", "frames"),
     ("TILL", "till"),
+    ("ENTRY", "entry"),
     ("KEY", "key"),
 ];
 
@@ -79,7 +80,7 @@ fn items_of<'a>(answer: &'a Value, name: &str) -> &'a [Value] {
 fn statement_path(args: &StatementArgs) -> String {
     let filters = [("currency", &args.currency), ("from", &args.from), ("to", &args.to)];
     let filters = filters.iter().filter_map(|(name, value)| Some(format!("{name}={}", encode(value.as_deref()?))));
-    let filters: Vec<String> = filters.collect();
+    let filters: Vec<String> = filters.chain(args.frames.then(|| "frames=true".to_owned())).collect();
     let path = format!("/operators/{}/statement", encode(&args.operator));
     if filters.is_empty() { path } else { format!("{path}?{}", filters.join("&")) }
 }
@@ -95,11 +96,12 @@ mod tests {
             currency: currency.map(str::to_owned),
             from: from.map(str::to_owned),
             to: None,
+            frames: from.is_some(),
             limit: None,
             cursor: None,
         };
         assert_eq!(statement_path(&args(None, None)), "/operators/main%2Fop1/statement");
         let path = statement_path(&args(Some("CNY"), Some("2026-01-05T08:00:00Z")));
-        assert_eq!(path, "/operators/main%2Fop1/statement?currency=CNY&from=2026-01-05T08%3A00%3A00Z");
+        assert_eq!(path, "/operators/main%2Fop1/statement?currency=CNY&from=2026-01-05T08%3A00%3A00Z&frames=true");
     }
 }

@@ -4,7 +4,7 @@
 //! length, body and checksum. A file that does not say how it ends is no whole one.
 
 use super::{Chain, Checked, Hash, Summary, take_entries};
-use crate::assemble::journal;
+use crate::assemble::journal::{self, Access};
 use crate::config::Config;
 use crate::exit::{Code, Failure};
 use chargeplane_cluster::archive::{ArchiveError, export};
@@ -139,7 +139,7 @@ impl Logs {
 pub fn check_remote(config: &Config) -> Result<Checked<Summary>, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(|e| Failure::internal(format!("the runtime cannot start: {e}")))?;
-    let opened = runtime.block_on(journal::remote(config))?;
+    let opened = runtime.block_on(journal::remote(config, Access::Read))?;
     let opened = opened.ok_or_else(|| Failure::internal("the journal is in the data directory"))?;
     let (input, output) = std::io::pipe().map_err(|e| Failure::internal(format!("no pipe: {e}")))?;
     let (checked, exported) = std::thread::scope(|scope| {
@@ -156,6 +156,11 @@ pub fn check_remote(config: &Config) -> Result<Checked<Summary>, Failure> {
         Ok(Err(ArchiveError::Journal(error @ JournalError::Corrupt { .. }))) => Ok(Err(error.to_string())),
         Ok(Err(ArchiveError::Journal(error))) => Err(Failure::new(Code::Store, format!("the journal: {error}"))),
         Err(_) => Err(Failure::internal("reading the journal failed")),
+        // Every node opens its shards, so this is none: another name was meant.
+        Ok(_) if checked.as_ref().is_ok_and(|summary| summary.shards == 0) => Err(Failure::usage(format!(
+            "there is no log of any shard in {}; nothing was checked",
+            journal::place(config)
+        ))),
         Ok(_) => Ok(checked),
     }
 }

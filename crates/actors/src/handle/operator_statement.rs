@@ -2,7 +2,8 @@
 //!
 //! Each shard's lines are those of the operator's till there, a line a frame and kind of ledger account. They are merged
 //! by time, shard and place in the log; the balance is the fold over the shards. Lines of one kind within an hour are
-//! told as one, so that a month is a few thousand lines, and what tills did one by one.
+//! told as one, so that a month is a few thousand lines, and what tills did one by one. Whoever wants to follow a sum
+//! asks for the lines of the frames, and audits those.
 
 use super::*;
 use crate::ports::LedgerEntry;
@@ -33,6 +34,8 @@ pub struct OperatorQuery {
     pub after: Positions,
     /// Most lines, and those that the hour of the last one has besides.
     pub limit: usize,
+    /// The lines of each frame as they are, instead of their sum over an hour: each has the entry to audit.
+    pub frames: bool,
 }
 
 /// How far each shard is told: log number and place of the last line, by shard. Text: `0-12.3,4-7.0`.
@@ -65,7 +68,8 @@ impl std::str::FromStr for Positions {
 /// A line of an operator's statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OperatorLine {
-    /// `energy`, `service`, `overshoot`, `share`: what one hour did; or `payout`, `transfer_out`, ...: one entry.
+    /// `energy`, `service`, `fees`, `overshoot`, `share`: what one hour or, when frames are asked for, one frame did; or
+    /// `payout`, `transfer_out`, ...: one entry.
     pub kind: String,
     /// What it did to what he is owed.
     pub amount: Money,
@@ -75,8 +79,10 @@ pub struct OperatorLine {
     pub at: Timestamp,
     /// How many lines of the log's frames it sums up.
     pub lines: u64,
-    /// The till, for an entry of one.
+    /// The till, for a line that is no sum over an hour.
     pub till: Option<AccountId>,
+    /// Its name in an audit of that till.
+    pub entry: Option<EntryId>,
     /// The key of the request, for an entry of a till.
     pub key: Option<String>,
 }
@@ -107,7 +113,7 @@ impl NodeHandle {
         for index in 0..self.shared.config.shards {
             complete &= self.is_projected(ShardId { family: Family::Account, index }).await;
         }
-        let (mut streams, mut told) = (Vec::new(), Telling::new(query.from, query.to));
+        let (mut streams, mut told) = (Vec::new(), Telling::new(query.from, query.to, query.frames));
         for shard in 0..self.shared.config.shards {
             let till = Till { operator: query.operator.clone(), currency: query.currency, shard };
             let mut stream = Stream { till, lines: VecDeque::new(), after: Some((0, 0)) };
@@ -169,6 +175,8 @@ impl NodeHandle {
 struct Telling {
     from: Option<Timestamp>,
     to: Option<Timestamp>,
+    /// Nothing is summed up.
+    frames: bool,
     lines: Vec<OperatorLine>,
     /// Where the lines of the hour that is told begin.
     hour_from: usize,
@@ -178,9 +186,9 @@ struct Telling {
 }
 
 impl Telling {
-    fn new(from: Option<Timestamp>, to: Option<Timestamp>) -> Self {
+    fn new(from: Option<Timestamp>, to: Option<Timestamp>, frames: bool) -> Self {
         let (lines, positions) = (Vec::new(), Positions::default());
-        Self { from, to, lines, hour_from: 0, hour: i64::MIN, balance: Money::ZERO, positions }
+        Self { from, to, frames, lines, hour_from: 0, hour: i64::MIN, balance: Money::ZERO, positions }
     }
 
     fn resume(&mut self, shard: u16, place: (u64, u32), balance: Money) -> Result<(), CallError> {
@@ -193,10 +201,15 @@ impl Telling {
         self.from.is_none_or(|from| at >= from) && self.to.is_none_or(|to| at < to)
     }
 
+    /// Told as a line of its own.
+    fn is_alone(&self, line: &LedgerEntry) -> bool {
+        self.frames || is_of_till(line)
+    }
+
     /// The line of this hour that takes another one of its kind; what tills did is told alone. Clocks of nodes differ
     /// by a little: what is of the hour before is told with this one.
     fn open(&self, line: &LedgerEntry) -> Option<usize> {
-        if is_of_till(line) || line.at.0.div_euclid(HOUR_MS) > self.hour {
+        if self.is_alone(line) || line.at.0.div_euclid(HOUR_MS) > self.hour {
             return None;
         }
         let told = self.lines.iter().enumerate().skip(self.hour_from);
@@ -205,7 +218,7 @@ impl Telling {
 
     /// True when it belongs to no line or hour that is told.
     fn begins(&self, line: &LedgerEntry) -> bool {
-        self.is_wanted(line.at) && (is_of_till(line) || line.at.0.div_euclid(HOUR_MS) > self.hour)
+        self.is_wanted(line.at) && (self.is_alone(line) || line.at.0.div_euclid(HOUR_MS) > self.hour)
     }
 
     fn take(&mut self, shard: u16, line: LedgerEntry) -> Result<(), CallError> {
@@ -216,8 +229,9 @@ impl Telling {
         }
         let open = self.open(&line);
         let hour = line.at.0.div_euclid(HOUR_MS);
+        let alone = self.is_alone(&line);
         // What comes behind an entry of a till is not told before it.
-        if hour > self.hour || is_of_till(&line) {
+        if hour > self.hour || alone {
             (self.hour, self.hour_from) = (hour.max(self.hour), self.lines.len());
         }
         match open.and_then(|n| self.lines.get_mut(n)) {
@@ -226,7 +240,8 @@ impl Telling {
                 (told.at, told.lines) = (told.at.max(line.at), told.lines.saturating_add(1));
             }
             None => self.lines.push(OperatorLine {
-                till: is_of_till(&line).then(|| line.account.clone()),
+                till: alone.then(|| line.account.clone()),
+                entry: alone.then_some(EntryId { shard: line.shard, lsn: line.lsn, index: line.index }),
                 kind: line.kind.into_owned(),
                 amount: line.amount,
                 balance: Money::ZERO,
@@ -250,7 +265,7 @@ impl Telling {
 }
 
 /// An entry of a till, and not a sum of what drivers' accounts did.
-fn is_of_till(line: &LedgerEntry) -> bool {
+pub(super) fn is_of_till(line: &LedgerEntry) -> bool {
     !matches!(&*line.kind, "energy" | "service" | "fees" | "overshoot" | "share" | "other")
 }
 

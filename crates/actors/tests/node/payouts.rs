@@ -1,7 +1,9 @@
 //! Payouts and operators' statements on a whole node: revenue of several shards, paid out whole, once, and told.
 
 use crate::support::*;
-use chargeplane_actors::handle::{CallError, NodeHandle, OperatorQuery, OperatorStatement, PaidOut, Payee, Positions};
+use chargeplane_actors::handle::{
+    CallError, NodeHandle, OperatorLine, OperatorQuery, OperatorStatement, PaidOut, Payee, Positions,
+};
 use chargeplane_actors::projection::compare::Comparison;
 use chargeplane_actors::projection::rebuild::Model;
 use chargeplane_actors::testing::{MemoryStores, Poison};
@@ -198,7 +200,7 @@ async fn a_payout_that_was_interrupted_goes_on() {
 
 async fn statement(handle: &NodeHandle, operator: &str, after: Positions, limit: usize) -> OperatorStatement {
     let (operator, currency) = (id(operator), cny());
-    let query = OperatorQuery { operator, currency, from: None, to: None, after, limit };
+    let query = OperatorQuery { operator, currency, from: None, to: None, after, limit, frames: false };
     handle.operator_statement(query).await.expect("a statement")
 }
 
@@ -249,7 +251,15 @@ async fn a_statement_is_the_fold_over_shards_and_ends_at_the_balance() {
     assert_eq!(paged, sums.iter().map(|(kind, sum)| ((*kind).to_owned(), *sum)).collect());
     assert_eq!(owed(&handle, "op1").await.0, balance);
     for cursor in ["", "x", "0-1", "0-1.x", "9-1.2", "0-99999.0"] {
-        let query = |after| OperatorQuery { operator: op(), currency: cny(), from: None, to: None, after, limit: 5 };
+        let query = |after| OperatorQuery {
+            operator: op(),
+            currency: cny(),
+            from: None,
+            to: None,
+            after,
+            limit: 5,
+            frames: false,
+        };
         match cursor.parse() {
             Ok(after) if cursor != "9-1.2" => {
                 assert!(
@@ -270,6 +280,7 @@ async fn a_statement_is_the_fold_over_shards_and_ends_at_the_balance() {
         to: Some(moment.plus_ms(1)),
         after: Positions::default(),
         limit: 1_000,
+        frames: false,
     };
     let between = handle.operator_statement(query).await.expect("a statement").lines;
     let told = between.iter().find(|line| line.kind == "payout").expect("told");
@@ -288,4 +299,73 @@ async fn a_statement_is_the_fold_over_shards_and_ends_at_the_balance() {
         }
     };
     assert!(matches!(outcome, Ok(Comparison { difference: None, equal }) if equal > 60), "{outcome:?}");
+}
+
+/// From a payout and from each sum of a statement back to the drivers' entries, and from those to their sessions.
+#[tokio::test]
+async fn every_line_of_a_statement_leads_back_to_what_caused_it() {
+    let stores = MemoryStores::default();
+    let (node, _link) = stores.start(|config| config.shards = SHARDS).await;
+    let handle = node.handle();
+    earn(&handle).await;
+    pay(&handle, "op1", "k1", 150_000).await.expect("pays");
+    let hours = statement(&handle, "op1", Positions::default(), 1_000).await.lines;
+    let mut query = OperatorQuery {
+        operator: op(),
+        currency: cny(),
+        from: None,
+        to: None,
+        after: Positions::default(),
+        limit: 7,
+        frames: true,
+    };
+    let (mut lines, mut pages) = (Vec::new(), 0);
+    loop {
+        let page = handle.operator_statement(query.clone()).await.expect("a statement");
+        assert!(page.lines.len() <= 7);
+        lines.extend(page.lines);
+        pages += 1;
+        let Some(next) = page.next else { break };
+        query.after = next;
+    }
+    assert!(pages > 1);
+    let sum = |lines: &[OperatorLine], kind: &str| -> i64 {
+        lines.iter().filter(|line| line.kind == kind).map(|line| line.amount.0).sum()
+    };
+    for kind in ["energy", "service", "share", "payout", "transfer_in", "transfer_out"] {
+        assert_eq!(sum(&lines, kind), sum(&hours, kind), "{kind}");
+    }
+    assert_eq!(lines.last().map(|line| line.balance), hours.last().map(|line| line.balance));
+
+    let mut earned = 0;
+    for line in &lines {
+        let (till, entry) = (line.till.clone().expect("its till"), line.entry.expect("its entry"));
+        assert_eq!(entry.to_string().parse(), Ok(entry));
+        let audited = handle.audit_entry(&till, entry).await.expect("audits");
+        assert_eq!((&*audited.entry.kind, audited.entry.amount), (&*line.kind, line.amount));
+        if ["energy", "service", "share"].contains(&&*line.kind) {
+            assert_eq!(audited.parts.iter().map(|part| part.amount.0).sum::<i64>(), line.amount.0);
+            for part in &audited.parts {
+                let driver = handle.audit_entry(&part.account, part.entry).await.expect("the driver's entry");
+                assert_eq!((driver.cause.session, driver.cause.event), (part.session.clone(), part.event));
+                earned += part.amount.0;
+            }
+        } else {
+            assert!(audited.parts.is_empty());
+            let event = match &*line.kind {
+                "payout" => "paid_out",
+                "transfer_out" => "transferred_out",
+                "transfer_in" => "transferred_in",
+                kind => kind,
+            };
+            assert_eq!((audited.cause.event, audited.cause.key), (event, line.key.clone()));
+        }
+    }
+    assert_eq!(earned, 160_000, "all that was earned is a driver's entry");
+    let till = handle.home_till(&op(), cny()).account();
+    let all = handle.audit_statement(&till, (0, 0), 1_000).await.expect("audits").entries;
+    assert_eq!(all.len(), lines.iter().filter(|line| line.till.as_ref() == Some(&till)).count());
+    assert!(all.iter().all(|line| line.parts.is_empty()), "told entry by entry");
+    let absent = "account-0000/999999/0".parse().expect("a name");
+    assert!(matches!(handle.audit_entry(&till, absent).await, Err(CallError::NotFound(_))));
 }

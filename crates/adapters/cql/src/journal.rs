@@ -7,7 +7,7 @@
 use crate::durability::Durability;
 use crate::head::{Head, SegmentState, stored};
 use crate::options::{CqlOptions, SegmentLimits};
-use crate::schema::{self, ConnectError};
+use crate::schema::{self, Access, ConnectError};
 use crate::store::{Level, PreparedFrame, Store, Tail};
 use chargeplane_cluster::BoxFuture;
 use chargeplane_cluster::frame::{Frame, MAX_PAYLOAD};
@@ -69,7 +69,17 @@ impl CqlJournal {
     /// Connects, makes keyspace and tables where they are not there, and finds out what durability there is.
     /// Refuses a database that answers before its commit log is synced, unless the options allow it.
     pub async fn connect(options: &CqlOptions) -> Result<Self, ConnectError> {
-        let (store, durability) = schema::connect(options).await?;
+        Self::with(options, Access::Serve).await
+    }
+
+    /// Connects to a journal that is there, for who only reads: makes nothing, and says so when the keyspace has none
+    /// ([`ConnectError::Missing`]). Any durability will do.
+    pub async fn find(options: &CqlOptions) -> Result<Self, ConnectError> {
+        Self::with(options, Access::Read).await
+    }
+
+    async fn with(options: &CqlOptions, access: Access) -> Result<Self, ConnectError> {
+        let (store, durability) = schema::connect(options, access).await?;
         let inner = Inner { store, limits: options.segment, slots: StdMutex::default() };
         Ok(Self { inner: Arc::new(inner), durability })
     }

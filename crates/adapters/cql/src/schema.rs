@@ -1,4 +1,5 @@
-//! Connecting, and the tables: made where they are not there, refused when a newer program made them.
+//! Connecting, and the tables: made where they are not there, or, for who only reads, looked for; refused when a newer
+//! program made them.
 
 use crate::durability::Durability;
 use crate::options::{CqlOptions, is_keyspace};
@@ -53,6 +54,18 @@ const TABLES: &[&str] = &[
      PRIMARY KEY ((shard, lsn, epoch), part))",
 ];
 
+/// The names of the journal's tables.
+const TABLE_NAMES: [&str; 3] = ["log", "shards", "snapshots"];
+
+/// Whether the tables may be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// They are made where they are not there.
+    Serve,
+    /// They must be there; nothing is written.
+    Read,
+}
+
 /// Why the journal or the records cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -73,6 +86,16 @@ pub enum ConnectError {
         /// The keyspace.
         keyspace: String,
         /// What the database says.
+        why: String,
+    },
+    /// There is no journal, and none is made by who only reads.
+    #[error("keyspace {keyspace} at {nodes} has no journal: {why}")]
+    Missing {
+        /// The keyspace.
+        keyspace: String,
+        /// The nodes that were asked.
+        nodes: String,
+        /// What is not there.
         why: String,
     },
     /// The tables are a newer program's.
@@ -105,8 +128,8 @@ pub enum ConnectError {
     NotSynced(Box<Durability>),
 }
 
-/// Connects and brings the tables up to date.
-pub(crate) async fn connect(options: &CqlOptions) -> Result<(Store, Durability), ConnectError> {
+/// Connects, and brings the tables up to date or finds them. Who only reads may read a database of any durability.
+pub(crate) async fn connect(options: &CqlOptions, access: Access) -> Result<(Store, Durability), ConnectError> {
     let keyspace = &options.keyspace;
     let profile = ExecutionProfile::builder()
         .request_timeout(Some(REQUEST_TIMEOUT))
@@ -115,10 +138,13 @@ pub(crate) async fn connect(options: &CqlOptions) -> Result<(Store, Durability),
         .retry_policy(Arc::new(FallthroughRetryPolicy::new()))
         .speculative_execution_policy(None)
         .build();
-    let session = open(options, profile, Part::Journal, TABLES).await?;
+    let session = match access {
+        Access::Serve => open(options, profile, Part::Journal, TABLES).await?,
+        Access::Read => find(options, profile).await?,
+    };
     let failed = |why: String| ConnectError::Schema { keyspace: keyspace.clone(), why };
     let durability = Durability::of(&session, keyspace).await.map_err(|error| failed(error.to_string()))?;
-    if !durability.is_synced() && !options.allow_unsynced {
+    if access == Access::Serve && !durability.is_synced() && !options.allow_unsynced {
         return Err(ConnectError::NotSynced(Box::new(durability)));
     }
     let statements = Statements::prepare(&session, keyspace).await.map_err(|error| failed(error.to_string()))?;
@@ -132,28 +158,50 @@ pub(crate) async fn open(
     part: Part,
     tables: &[&str],
 ) -> Result<Session, ConnectError> {
-    let keyspace = &options.keyspace;
-    let session = connect_only(options, profile).await?;
+    let session = session(options, profile).await?;
     let create = create_tables(&session, options, part, tables).await;
-    let version =
-        create.map_err(|error| ConnectError::Schema { keyspace: keyspace.clone(), why: error.to_string() })?;
+    let version = create.map_err(|error| unusable(options, &error))?;
     if version != LAYOUT {
-        return Err(ConnectError::Newer { keyspace: keyspace.clone(), found: version });
+        return Err(ConnectError::Newer { keyspace: options.keyspace.clone(), found: version });
     }
     Ok(session)
 }
 
+/// Connects to a journal that is there. Writes nothing.
+async fn find(options: &CqlOptions, profile: ExecutionProfile) -> Result<Session, ConnectError> {
+    let session = session(options, profile).await?;
+    let keyspace = &options.keyspace;
+    let missing =
+        |why: String| ConnectError::Missing { keyspace: keyspace.clone(), nodes: options.nodes.join(", "), why };
+    if !has_keyspace(&session, keyspace).await.map_err(|error| unusable(options, &error))? {
+        return Err(missing("there is no such keyspace".to_owned()));
+    }
+    for table in ["layout"].iter().chain(&TABLE_NAMES) {
+        let exists = format!(
+            "SELECT table_name FROM system_schema.tables WHERE keyspace_name = '{keyspace}' AND table_name = '{table}'"
+        );
+        if !has_rows(&session, exists).await.map_err(|error| unusable(options, &error))? {
+            return Err(missing(format!("it has no table `{table}`")));
+        }
+    }
+    match version(&session, keyspace, Part::Journal).await.map_err(|error| unusable(options, &error))? {
+        LAYOUT => Ok(session),
+        0 => Err(missing("its table `layout` does not name one".to_owned())),
+        found => Err(ConnectError::Newer { keyspace: keyspace.clone(), found }),
+    }
+}
+
+fn unusable(options: &CqlOptions, error: &ExecutionError) -> ConnectError {
+    ConnectError::Schema { keyspace: options.keyspace.clone(), why: error.to_string() }
+}
+
 /// Connects, and touches no tables.
-pub(crate) async fn connect_only(options: &CqlOptions, profile: ExecutionProfile) -> Result<Session, ConnectError> {
+pub(crate) async fn session(options: &CqlOptions, profile: ExecutionProfile) -> Result<Session, ConnectError> {
     let keyspace = &options.keyspace;
     if !is_keyspace(keyspace) {
         let rule = "a small letter, then small letters, digits and `_`, at most 48";
         return Err(ConnectError::Settings(format!("`{keyspace}` cannot be a keyspace: {rule}")));
     }
-    session(options, profile).await
-}
-
-async fn session(options: &CqlOptions, profile: ExecutionProfile) -> Result<Session, ConnectError> {
     let mut builder = SessionBuilder::new()
         .known_nodes(&options.nodes)
         .default_execution_profile_handle(profile.into_handle())
@@ -189,6 +237,21 @@ async fn create_tables(
     let id = part as i32;
     let insert = format!("INSERT INTO {keyspace}.layout (id, version) VALUES ({id}, {LAYOUT}) IF NOT EXISTS");
     change(session, insert).await?;
+    version(session, keyspace, part).await
+}
+
+async fn has_keyspace(session: &Session, keyspace: &str) -> Result<bool, ExecutionError> {
+    has_rows(session, format!("SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = '{keyspace}'"))
+        .await
+}
+
+async fn has_rows(session: &Session, select: String) -> Result<bool, ExecutionError> {
+    Ok(session.query_unpaged(select, ()).await?.into_rows_result().is_ok_and(|rows| rows.rows_num() > 0))
+}
+
+/// The version of a part's tables; 0 when it is not said.
+async fn version(session: &Session, keyspace: &str, part: Part) -> Result<i32, ExecutionError> {
+    let id = part as i32;
     let mut select = Statement::new(format!("SELECT version FROM {keyspace}.layout WHERE id = {id}"));
     select.set_consistency(Consistency::Serial);
     let rows = session.query_unpaged(select, ()).await?.into_rows_result().ok();
@@ -199,9 +262,7 @@ async fn create_tables(
 /// Makes the keyspace where it is not there.
 pub(crate) async fn ensure_keyspace(session: &Session, options: &CqlOptions) -> Result<(), ExecutionError> {
     let keyspace = &options.keyspace;
-    let exists = format!("SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = '{keyspace}'");
-    let found = session.query_unpaged(exists, ()).await?.into_rows_result();
-    if found.is_ok_and(|rows| rows.rows_num() > 0) { Ok(()) } else { create_keyspace(session, options).await }
+    if has_keyspace(session, keyspace).await? { Ok(()) } else { create_keyspace(session, options).await }
 }
 
 /// Older versions of ScyllaDB take no conditional writes in tablets; Cassandra does not know the word.

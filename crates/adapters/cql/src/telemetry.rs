@@ -80,7 +80,7 @@ impl CqlTelemetry {
     /// [`ConnectError::NotMigrated`] when they are not: [`migrate`](Self::migrate) makes them.
     /// [`ConnectError::NotSynced`] when there are less than three copies, and they are not synced before an answer.
     pub async fn connect(options: &CqlOptions) -> Result<Self, ConnectError> {
-        let session = schema::connect_only(options, profile()).await?;
+        let session = schema::session(options, profile()).await?;
         let keyspace = &options.keyspace;
         match tables::version(&session, keyspace).await {
             Some(TELEMETRY_LAYOUT) => {}
@@ -114,7 +114,7 @@ impl CqlTelemetry {
     /// # Errors
     /// The database cannot be reached or refuses; or the tables are a newer program's.
     pub async fn migrate(options: &CqlOptions) -> Result<Option<i32>, ConnectError> {
-        let session = schema::connect_only(options, profile()).await?;
+        let session = schema::session(options, profile()).await?;
         tables::migrate(&session, options).await
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{ChargeRecordDto, LedgerEntryDto};
 use crate::extract::rfc3339;
-use chargeplane_actors::handle::{AuditView, AuditedSession, SampleRange};
+use chargeplane_actors::handle::{AuditView, AuditedPart, AuditedSession, SampleRange};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -32,6 +32,24 @@ pub struct AuditDto {
     pub cumulative: Option<String>,
     /// The session behind it.
     pub session_detail: Option<AuditedSessionDto>,
+    /// Of a till's line that sums a frame up, when it alone is asked for: the drivers' entries behind it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<AuditedPartDto>,
+}
+
+/// A driver's entry that earned an operator something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AuditedPartDto {
+    /// The entry, to be audited in its account.
+    pub entry: String,
+    /// That account.
+    pub account: String,
+    /// The session.
+    pub session: Option<String>,
+    /// `debited` or `settled`.
+    pub event: String,
+    /// What it did to what the operator earned.
+    pub amount: String,
 }
 
 /// What the stores know of the session behind an entry.
@@ -88,6 +106,19 @@ impl From<AuditView> for AuditDto {
             idle_ms: reading.as_ref().map(|reading| reading.time.idle_ms),
             cumulative: reading.map(|reading| reading.cumulative.total().to_string()),
             session_detail: view.session.map(AuditedSessionDto::from),
+            parts: view.parts.into_iter().map(AuditedPartDto::from).collect(),
+        }
+    }
+}
+
+impl From<AuditedPart> for AuditedPartDto {
+    fn from(part: AuditedPart) -> Self {
+        Self {
+            entry: part.entry.to_string(),
+            account: part.account.to_string(),
+            session: part.session.map(|session| session.to_string()),
+            event: part.event.to_owned(),
+            amount: part.amount.to_string(),
         }
     }
 }

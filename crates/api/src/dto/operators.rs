@@ -53,8 +53,8 @@ impl PayoutDto {
 pub struct OperatorLineDto {
     /// When; of the entries of an hour, the last.
     pub at: String,
-    /// `energy`, `service`, `overshoot`, `share`: what one hour did, over all shards; or one entry of a till: `payout`,
-    /// `transfer_out`, `transfer_in`, `transfer_returned`, `opened`, `frozen`, `unfrozen`.
+    /// `energy`, `service`, `fees`, `overshoot`, `share`: what one hour did, over all shards, or one frame; or one entry
+    /// of a till: `payout`, `transfer_out`, `transfer_in`, `transfer_returned`, `opened`, `frozen`, `unfrozen`.
     pub kind: String,
     /// What it did to what the operator is owed.
     pub amount: String,
@@ -62,8 +62,10 @@ pub struct OperatorLineDto {
     pub balance: String,
     /// Journal frames that it sums up.
     pub frames: u64,
-    /// The till of an entry.
+    /// The till of a line that is no sum over an hour.
     pub till: Option<String>,
+    /// Its name in an audit of that till: `account-0003/12/0`.
+    pub entry: Option<String>,
     /// The idempotency key of an entry's request.
     pub key: Option<String>,
 }
@@ -101,6 +103,7 @@ impl From<OperatorLine> for OperatorLineDto {
             balance: line.balance.to_string(),
             frames: line.lines,
             till: line.till.map(|till| till.to_string()),
+            entry: line.entry.map(|entry| entry.to_string()),
             key: line.key,
         }
     }

@@ -68,6 +68,9 @@ pub(crate) struct StatementQuery {
     after: Option<String>,
     /// Most lines of the answer, 1 to 10,000; 1,000 when left out. An hour is told whole, so it may be a few more.
     limit: Option<usize>,
+    /// The lines of each journal frame instead of each hour's: an audit of their till tells the entries behind them.
+    #[serde(default)]
+    frames: bool,
 }
 
 /// What changed what an operator is owed, oldest first: each hour's revenue and shares, and each payout.
@@ -92,6 +95,8 @@ pub(crate) async fn statement(
         None => state.handle.only_currency(&operator).await?,
     };
     let (name, code) = (operator.to_string(), currency.to_string());
-    let page = state.handle.operator_statement(OperatorQuery { operator, currency, from, to, after, limit }).await?;
+    let frames = query.frames;
+    let query = OperatorQuery { operator, currency, from, to, after, limit, frames };
+    let page = state.handle.operator_statement(query).await?;
     Ok(Json(OperatorStatementDto::new(name, code, page)))
 }

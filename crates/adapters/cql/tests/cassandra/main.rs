@@ -51,6 +51,30 @@ async fn a_stale_owner_in_another_process_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_only_reads_makes_nothing_and_says_what_is_not_there() {
+    let _server = undisturbed().await;
+    let space = Space::new().await;
+    let absent = CqlOptions { keyspace: format!("{}_absent", space.options().keyspace), ..space.options() };
+    let error = CqlJournal::find(&absent).await.err().expect("no such keyspace");
+    assert!(matches!(&error, ConnectError::Missing { why, .. } if why == "there is no such keyspace"), "{error}");
+    assert_eq!(space.count("SELECT * FROM system_schema.keyspaces WHERE keyspace_name = '%k_absent'").await, 0);
+
+    let owner = space.journal().await;
+    let mut writer = Writer::new(&owner.open(shard(0), node("n1")).await.expect("opens"));
+    assert_eq!(owner.commit(vec![writer.next("a")]).await, Ok(vec![CommitOutcome::Committed]));
+    let reader = CqlJournal::find(&space.options()).await.expect("there is one");
+    assert_eq!(read_all(&reader, shard(0), 10).await.len(), 1);
+    assert_eq!(owner.commit(vec![writer.next("b")]).await, Ok(vec![CommitOutcome::Committed]), "it took nothing over");
+
+    space.run("DROP TABLE %k.snapshots").await;
+    let error = CqlJournal::find(&space.options()).await.err().expect("half a journal is none");
+    assert!(matches!(&error, ConnectError::Missing { why, .. } if why.contains("`snapshots`")), "{error}");
+    assert!(!space.tables().await.contains(&"snapshots".to_owned()));
+    // As it was, for the next test.
+    drop(space.journal().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_that_open_at_once_get_an_epoch_each() {
     let _server = undisturbed().await;
     let space = Space::new().await;
