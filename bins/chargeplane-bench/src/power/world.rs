@@ -100,10 +100,10 @@ impl World {
     /// Limits of the nodes below the grid connection: 45 to 120 % of what is wanted there, so that some bind.
     fn limits(&mut self, crossing: bool) {
         let wanted = self.wanted();
-        for at in 1..self.nodes.len() {
+        for (at, wanted) in wanted.into_iter().enumerate().skip(1) {
             let share = self.dice.random_range(0.45..1.2);
             let least: i64 = self.leaves.iter().filter(|leaf| leaf.node as usize == at).map(|leaf| leaf.min.0).sum();
-            self.nodes[at].limit = Watts(((wanted[at] as f64 * share) as i64).max(least));
+            self.nodes[at].limit = Watts(((wanted as f64 * share) as i64).max(least));
             let inner = self.leaves.iter().all(|leaf| leaf.node as usize != at);
             if crossing && inner {
                 let phase = self.dice.random_range(0.85..1.2);

@@ -128,7 +128,7 @@ pub fn run(connection: &Connection, command: &Command) -> Result<(), Failure> {
 fn answered(call: &Call, command: &Command) -> Result<(), Failure> {
     match command {
         Command::Station { command } => call.station(command),
-        Command::Limit { command } => power::limit(&call, command),
+        Command::Limit { command } => power::limit(call, command),
         Command::Charger { command } => call.charger(command),
         Command::Account { command } => call.account(command),
         Command::Operator { command } => call.operator(command),

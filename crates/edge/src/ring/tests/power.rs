@@ -154,16 +154,16 @@ proptest! {
         let is_found = |meta: &BatchMeta| found.batches.iter().any(|batch| batch.meta == *meta);
         let held = |meta: &&BatchMeta| !known.released.contains(&meta.ticket);
         let (events, samples): (Vec<_>, Vec<_>) = known.appended.iter().partition(|meta| meta.events.is_some());
-        for meta in events.iter().filter(|meta| held(*meta)) {
+        for meta in events.iter().filter(|meta| held(meta)) {
             prop_assert!(is_found(meta), "event {:?} is lost", meta.ticket);
         }
         let synced = known.appended[..known.synced].iter().filter(|meta| meta.events.is_none()).count();
-        for meta in samples[..synced].iter().filter(|meta| held(*meta)) {
+        for meta in samples[..synced].iter().filter(|meta| held(meta)) {
             prop_assert!(is_found(meta), "{:?} was synced and is lost", meta.ticket);
         }
-        let first_lost = samples.iter().filter(|meta| held(*meta)).position(|meta| !is_found(meta));
+        let first_lost = samples.iter().filter(|meta| held(meta)).position(|meta| !is_found(meta));
         if let Some(first_lost) = first_lost {
-            let late = samples.iter().filter(|meta| held(*meta)).skip(first_lost).find(|meta| is_found(meta));
+            let late = samples.iter().filter(|meta| held(meta)).skip(first_lost).find(|meta| is_found(meta));
             prop_assert!(late.is_none(), "{late:?} survived what was appended before it");
         }
         let next = found.next_sample.get(&7).copied().unwrap_or(0);
