@@ -35,7 +35,7 @@ pub struct Piece {
     pub bytes: Vec<u8>,
 }
 
-/// Pieces as input of [`ring`]: for each the file (with [`AS_RECORD`]), the length (two bytes, little-endian), the bytes.
+/// Pieces as input of [`ring`]: for each the file (with `AS_RECORD`), the length (two bytes, little-endian), the bytes.
 pub fn to_bytes(pieces: &[Piece]) -> Vec<u8> {
     let mut out = Vec::new();
     for Piece { file, is_record, bytes } in pieces {

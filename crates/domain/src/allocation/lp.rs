@@ -1,7 +1,7 @@
 //! The same question as a linear programme, and what it takes for a solver's answer to be used.
 //!
 //! Leaves of one node under the same crossing limits form a group. A leaf's watts are cut into levels: `f(j)`
-//! is what it has when it has filled the first `j` ([`levels`]). One column per group and level holds the watts
+//! is what it has when it has filled the first `j` (`levels`). One column per group and level holds the watts
 //! that the group's leaves get together between `f(j-1)` and `f(j)`; its price falls with the level, which makes
 //! the utility concave. One column and one row per limit carry the flow through it:
 //!
@@ -18,7 +18,7 @@
 //!
 //! Within a level the vertex that a solver returns is arbitrary, so its primal point is not used as the
 //! answer. Its duals are: the price of power for a group says which levels are surely full and which surely
-//! empty, and the leaves are then filled fairly between these brackets ([`accept`]). On a tree that is the
+//! empty, and the leaves are then filled fairly between these brackets (`accept`). On a tree that is the
 //! water-filling point whatever the falling prices are (tested with HiGHS). Where limits cross, prices decide:
 //! steep ones lead to max-min, those of [`Policy::Proportional`](super::Policy::Proportional) to more energy.
 //!

@@ -39,7 +39,7 @@ pub struct StationState {
     pub limits: BTreeMap<String, OperatorLimit>,
     /// Limits that end by themselves, by name.
     pub signals: BTreeMap<String, LimitSignal>,
-    /// The latest changes of limits, oldest first, at most [`MAX_CHANGES`].
+    /// The latest changes of limits, oldest first, at most `MAX_CHANGES`.
     pub changes: Vec<LimitChange>,
 }
 
@@ -179,7 +179,7 @@ pub enum LimitRejection {
         /// What there is.
         known: Vec<String>,
     },
-    /// More than [`MAX_SIGNALS`] that have not ended.
+    /// More than `MAX_SIGNALS` that have not ended.
     #[error(
         "limits: {MAX_SIGNALS} signals have not ended yet; lift one of them, or send one signal for a node and not many"
     )]
