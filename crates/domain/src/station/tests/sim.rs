@@ -70,10 +70,6 @@ pub enum Plant {
     ForgetsLeasesEarly,
     /// A new owner does not know the ceilings.
     ForgetsCeilings,
-    /// A gateway takes grants of a former owner.
-    ObeysFormerOwners,
-    /// A grant counts from its arrival and not from the beat it answers.
-    LeaseFromArrival,
 }
 
 /// How the node's solver does.
@@ -633,9 +629,8 @@ impl Sim {
         entries: &[(u16, Watts)],
     ) {
         let (now, fallback) = (self.now, self.setting.fallback);
-        let plant = self.setting.plant;
         let gateway = &mut self.gateways[to];
-        if epoch < gateway.epoch && plant != Some(Plant::ObeysFormerOwners) {
+        if epoch < gateway.epoch {
             return;
         }
         if epoch > gateway.epoch {
@@ -646,10 +641,7 @@ impl Sim {
         }
         gateway.applied_seq = seq;
         let answered = gateway.answered.get(&nonce).filter(|_| boot == gateway.boot);
-        let end = match plant {
-            Some(Plant::LeaseFromArrival) => answered.map(|_| gateway.mono(now) + lease_ms),
-            _ => answered.map(|sent| sent + lease_ms),
-        };
+        let end = answered.map(|sent| sent + lease_ms);
         for (child, watts) in entries {
             let has = gateway.in_force(&gateway.poles[*child as usize], now, fallback);
             let mono = gateway.mono(now);
