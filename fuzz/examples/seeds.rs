@@ -11,7 +11,7 @@ use chargeplane_domain::session::StopReason;
 use chargeplane_domain::units::{Mono, Timestamp, WattHours, Watts};
 use chargeplane_edge::effect::{Span, Ticket};
 use chargeplane_edge::ring::{BatchMeta, CommandNote, FileRing, FileRingConfig, Ring};
-use chargeplane_fuzz::{Piece, keys, to_bytes};
+use chargeplane_fuzz::{FILES, Piece, keys, to_bytes};
 use chargeplane_protocol::Header;
 use chargeplane_protocol::message::{
     Ack, Beat, BeatCharger, CommandEnd, Cursor, Deadline, Down, DownCommand, GatewayEvent, NumberedEvent, Refusal,
@@ -109,16 +109,6 @@ fn write(target: &str, name: &str, bytes: &[u8]) -> std::io::Result<()> {
 
 /// The files that a ring leaves, as pieces.
 fn ring_of(fill: impl FnOnce(&mut FileRing) -> Result<(), Box<dyn Error>>) -> Result<Vec<u8>, Box<dyn Error>> {
-    const FILES: [&str; 8] = [
-        "samples-0000000000000000.seg",
-        "samples-0000000000000001.seg",
-        "samples-0000000000000002.seg",
-        "events-0000000000000000.seg",
-        "events-0000000000000001.seg",
-        "commands",
-        "cursor",
-        "boot",
-    ];
     let dir = tempfile::tempdir()?;
     let mut ring = FileRing::open(FileRingConfig { segment_bytes: 700, ..FileRingConfig::new(dir.path()) })?;
     ring.recover()?;

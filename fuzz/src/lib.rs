@@ -6,7 +6,7 @@
 
 mod ring;
 
-pub use ring::{Piece, ring, to_bytes};
+pub use ring::{FILES, Piece, ring, to_bytes};
 
 use chargeplane_domain::chunk::{self, Chunk};
 use chargeplane_domain::ids::GatewayId;

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::Path;
 
 /// The files of a ring, by the low three bits of a piece's first byte.
-const FILES: [&str; 8] = [
+pub const FILES: [&str; 8] = [
     "samples-0000000000000000.seg",
     "samples-0000000000000001.seg",
     "samples-0000000000000002.seg",

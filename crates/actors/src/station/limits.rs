@@ -67,10 +67,12 @@ pub(super) fn on_change_limit(
     let event = match state.durable.decide_limit(catalogue, &least, command) {
         Ok(event) => event,
         Err(rejection @ LimitRejection::UnknownNode { .. }) => {
-            return reply.answer(Err(CallError::NotFound(format!("{rejection}: of station {}", state.id))));
+            return reply
+                .answer(Err(CallError::NotFound(format!("what is named at station {} ({rejection})", state.id))));
         }
         Err(rejection @ LimitRejection::UnknownSignal { .. }) => {
-            return reply.answer(Err(CallError::NotFound(format!("{rejection}: of station {}", state.id))));
+            return reply
+                .answer(Err(CallError::NotFound(format!("what is named at station {} ({rejection})", state.id))));
         }
         Err(rejection) => return reply.answer(Err(CallError::Invalid(rejection.to_string()))),
     };
